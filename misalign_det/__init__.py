@@ -1,0 +1,17 @@
+"""Label assignment and heads for MMDetection that treat ambiguity and misalignment.
+
+Importing this package checks the stack below it and registers everything with mmdet, so that a config needs
+
+    custom_imports = dict(imports=['misalign_det'])
+
+and can then name `TripleHead`, `JLAAssigner` and the rest as mmdet's own.
+"""
+
+from .environment import check_environment
+from .version import __version__
+
+check_environment()
+
+from . import engine, models  # noqa: E402  (only once the stack is known to be there)
+
+__all__ = ["__version__", "engine", "models"]

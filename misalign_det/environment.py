@@ -1,0 +1,127 @@
+"""Is the stack below fit for use? Floors and a clear error, never a ceiling.
+
+mmcv, mmengine and mmdet come from one of two sets of distributions that install the same modules: the
+maintained `onedl-*` forks or the original ones. What matters is therefore what can be imported, not
+which distribution it came from.
+"""
+
+import importlib
+from importlib import metadata
+
+from packaging.version import Version
+
+# The oldest releases that the tests have run on; a newer one is never refused.
+FLOORS = {"torch": "2.1", "mmengine": "0.10.5", "mmcv": "2.1.0", "mmdet": "3.3.0"}
+
+ONEDL = {"mmengine": "onedl-mmengine", "mmcv": "onedl-mmcv", "mmdet": "onedl-mmdetection"}
+OPENMMLAB = {"mmengine": "mmengine", "mmcv": "mmcv", "mmdet": "mmdet"}
+
+_BUILD_TOOLS = 'pip install "setuptools<81" wheel ninja packaging'
+_BUILD_MMCV = "MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary {0} --force-reinstall --no-deps {0}"
+
+
+class UnfitEnvironmentError(ImportError):
+    """The stack lacks something; the message lists all of it, and the commands that mend it."""
+
+
+def check_environment():
+    """Import torch, mmengine, mmcv with its compiled ops, and mmdet, and compare their versions.
+
+    Raises:
+        UnfitEnvironmentError: something is missing, too old or does not import. The message names each
+            problem and ends with the commands that mend them.
+    """
+    problems = find_problems()
+    if problems:
+        raise UnfitEnvironmentError(describe(problems))
+
+
+def find_problems(import_module=importlib.import_module):
+    """What is wrong, in the order in which it has to be mended.
+
+    Args:
+        import_module (callable): imports a module by its name; replaced in tests.
+
+    Returns:
+        list[tuple[str, str]]: (what to mend, what is wrong); the first is a key of `FLOORS`,
+        'ops' for mmcv's compiled part or 'setuptools'.
+    """
+    problems = []
+    for module, floor in FLOORS.items():
+        try:
+            version = import_module(module).__version__
+        except Exception as error:  # mmdet asserts, a broken binary raises OSError, ...
+            problems.append(_explain(module, error))
+            continue
+        if Version(version) < Version(floor):
+            problems.append((module, f"{module} {version} is too old, {floor} or later is needed"))
+    if not any(module in ("torch", "mmcv") for module, _ in problems):
+        try:
+            import_module("mmcv._ext")
+        except Exception as error:
+            problems.append(("ops", f"mmcv has no usable compiled ops (mmcv._ext: {_brief(error)})"))
+    return problems
+
+
+def describe(problems, stack=None):
+    """The whole message for the problems found.
+
+    Args:
+        problems (list[tuple[str, str]]): what `find_problems` returns.
+        stack (dict[str, str], optional): distribution of each module; by default the stack of which
+            something is installed, else onedl's.
+
+    Returns:
+        str: one line a problem, then one line a command.
+    """
+    stack = stack or installed_stack()
+    what = {subject for subject, _ in problems}
+    commands = []
+    if "setuptools" in what:
+        commands.append('pip install "setuptools<81"')
+    if "torch" in what:
+        commands.append(f'pip install "torch>={FLOORS["torch"]}"')
+    wanted = [f'"{stack[m]}>={FLOORS[m]}"' for m in ("mmengine", "mmdet") if m in what]
+    if wanted:
+        commands.append(f"pip install {' '.join(wanted)}")
+    if what & {"mmcv", "ops"}:
+        # The ops are compiled against the torch that is installed: never from a cached or foreign wheel.
+        commands += [_BUILD_TOOLS, _BUILD_MMCV.format(stack["mmcv"])]
+        if "mmcv" in what:
+            commands.append(f"pip install {stack['mmcv']}")  # what mmcv itself needs
+    lines = ["misalign_det cannot be used in this environment:"]
+    lines += [f"  - {problem}" for _, problem in problems]
+    lines.append("This mends it (in a clone, `bash tools/setup_environment.sh` does all of it):")
+    lines += [f"    {command}" for command in commands]
+    return "\n".join(lines)
+
+
+def installed_stack():
+    """`OPENMMLAB` if one of its distributions is installed and none of onedl's, else `ONEDL`."""
+    if any(map(_is_installed, ONEDL.values())) or not any(map(_is_installed, OPENMMLAB.values())):
+        return ONEDL
+    return OPENMMLAB
+
+
+def _is_installed(distribution):
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _explain(module, error):
+    """(what to mend, what is wrong) for a module that could not be imported."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing == module:
+        return module, f"{module} is not installed"
+    if missing == "pkg_resources":
+        return "setuptools", f"{module} needs pkg_resources, which this setuptools no longer has"
+    if missing in FLOORS:
+        return missing, f"{module} needs {missing}, which is not installed"
+    return module, f"{module} cannot be imported ({_brief(error)})"
+
+
+def _brief(error):
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
