@@ -9,18 +9,20 @@ writes (about ten seconds)
     data/shapes/annotations/instances_train.json      data/shapes/annotations/instances_val.json
     data/shapes/shapes.json                           the parameters that made the set
 
-What is in it, and why: the set is made so that the ambiguity and the misalignment that this package
-is about occur in it. Objects lie inside one another and overlap (one location, several objects), some
-scenes are crowded, box sizes range over 10:1 (square root of the box's area, 14 to 150 pixels at
-320x240), aspect ratios w/h over 6:1 (0.4 to 2.5; bars reach 1:6 and 6:1). One image in 25 is empty.
+What is in it, and why: the set is made so that the ambiguity and the misalignment that this
+package is about occur in it. Objects lie inside one another and overlap (one location, several
+objects), some scenes are crowded, box sizes range over 10:1 (square root of the box's area, 14 to
+150 pixels at 320x240), aspect ratios w/h over 6:1 (0.4 to 2.5; bars reach 1:6 and 6:1). One image
+in 25 is empty.
 
-Occlusion: an object is only drawn if it leaves every earlier one at least `MIN_VISIBLE` of its pixels,
-so whatever is drawn is annotated. A box encloses the visible pixels (COCO's convention), x, y, w, h in
-pixels; `area` is the number of visible pixels; `visible` is their share of the whole figure.
+Occlusion: an object is only drawn if it leaves every earlier one at least `MIN_VISIBLE` of its
+pixels, so whatever is drawn is annotated. A box encloses the visible pixels (COCO's convention),
+x, y, w, h in pixels; `area` is the number of visible pixels; `visible` is their share of the
+whole figure.
 
-Images depend on the seed, the split, the size and their own number alone: a larger set starts with the
-images of a smaller one. A set that is already there with the same parameters is kept; a folder
-that this tool did not write is never overwritten.
+Images depend on the seed, the split, the size and their own number alone: a larger set starts
+with the images of a smaller one. A set that is already there with the same parameters is kept; a
+folder that this tool did not write is never overwritten.
 """
 
 import argparse
@@ -220,8 +222,8 @@ def is_current(out, params):
 def make_set(out, train=400, val=100, size=(320, 240), seed=0):
     """Write the set to `out` unless it is there already.
 
-    The set is drawn in a folder beside `out` and renamed when it is whole, so a run that was broken off
-    leaves no half set.
+    The set is drawn in a folder beside `out` and renamed when it is whole, so a run that was
+    broken off leaves no half set.
 
     Args:
         out (str | Path): folder of the set.

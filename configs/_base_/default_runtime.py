@@ -1,0 +1,4 @@
+# mmdet's runtime with checkpoints that a full disk or a kill cannot leave half-written.
+_base_ = 'mmdet::_base_/default_runtime.py'
+
+default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3))

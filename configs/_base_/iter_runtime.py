@@ -1,0 +1,5 @@
+# default_runtime.py for schedules that count steps (schedule_1x_90k.py, voc_45k.py).
+_base_ = './default_runtime.py'
+
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=5000))
+log_processor = dict(by_epoch=False)

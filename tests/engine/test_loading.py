@@ -1,0 +1,98 @@
+"""Unreadable training images are counted, named and replaced; never fatal, never endless."""
+
+import json
+import logging
+
+import cv2
+import numpy as np
+import pytest
+from mmdet.registry import DATASETS
+from mmdet.utils import register_all_modules
+from torch.utils.data import DataLoader
+
+from misalign_det.engine.loading import LoadImageOrSkip
+
+register_all_modules()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two good images, a cut-off one, an empty one and a name without a file."""
+    rng = np.random.default_rng(0)
+    for name in ("good0.jpg", "good1.jpg", "cut.jpg"):
+        cv2.imwrite(str(tmp_path / name), rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:30])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    return tmp_path
+
+
+def dataset(folder, names, **kwargs):
+    images = [{"id": i, "file_name": n, "width": 64, "height": 48} for i, n in enumerate(names)]
+    annotations = [{"id": i + 1, "image_id": i, "category_id": 1, "bbox": [4, 4, 20, 20],
+                    "area": 400, "iscrowd": 0} for i in range(len(names))]
+    (folder / "ann.json").write_text(json.dumps({
+        "images": images, "annotations": annotations,
+        "categories": [{"id": 1, "name": "thing"}]}))
+    return DATASETS.build({
+        "type": "CocoDataset", "ann_file": str(folder / "ann.json"),
+        "data_prefix": {"img": str(folder)}, "metainfo": {"classes": ("thing",)},
+        "pipeline": [{"type": "LoadImageOrSkip"}, {"type": "LoadAnnotations", "with_bbox": True},
+                     {"type": "PackDetInputs"}], **kwargs})
+
+
+@pytest.mark.parametrize(("name", "reason"), [
+    ("missing.jpg", "there is no such file"),
+    ("empty.jpg", "the file is empty"),
+    ("cut.jpg", "not an image that can be decoded"),
+])
+def test_the_log_names_the_file_the_reason_and_the_count(folder, caplog, monkeypatch, name, reason):
+    lines = []
+    monkeypatch.setattr("misalign_det.engine.loading.print_log",
+                        lambda text, logger, level: lines.append((level, text)))
+    load = LoadImageOrSkip()
+    for count in (1, 2):
+        assert load({"img_path": str(folder / name)}) is None
+        level, text = lines[-1]
+        assert level == logging.WARNING
+        assert str(folder / name) in text and reason in text and f"({count} skipped" in text
+
+
+def test_a_good_image_is_loaded_as_mmcv_does(folder):
+    load = LoadImageOrSkip()
+    results = load({"img_path": str(folder / "good0.jpg")})
+    assert np.array_equal(results["img"], cv2.imread(str(folder / "good0.jpg")))
+    assert results["img_shape"] == results["ori_shape"] == (48, 64)
+    assert int(load.skipped) == 0
+
+
+def test_the_log_does_not_grow_without_bound(folder, monkeypatch):
+    lines = []
+    monkeypatch.setattr("misalign_det.engine.loading.print_log",
+                        lambda text, **kwargs: lines.append(text))
+    load = LoadImageOrSkip()
+    for _ in range(250):
+        load({"img_path": str(folder / "missing.jpg")})
+    assert len(lines) == 20 + 2
+    assert "(200 skipped" in lines[-1]
+
+
+def test_the_dataset_puts_another_image_in_its_place(folder):
+    data = dataset(folder, ["cut.jpg", "good0.jpg", "missing.jpg", "good1.jpg", "empty.jpg"])
+    good = {str(folder / "good0.jpg"), str(folder / "good1.jpg")}
+    for index in range(len(data)):
+        assert data[index]["data_samples"].img_path in good
+    assert int(data.pipeline.transforms[0].skipped) >= 3
+
+
+def test_workers_count_together(folder):
+    data = dataset(folder, ["cut.jpg", "good0.jpg", "missing.jpg", "good1.jpg"])
+    loader = DataLoader(data, num_workers=2, batch_size=1, collate_fn=list)
+    assert sum(len(batch) for batch in loader) == 4
+    assert int(data.pipeline.transforms[0].skipped) >= 2
+
+
+def test_no_good_image_ends_with_an_error_and_not_never(folder):
+    data = dataset(folder, ["cut.jpg", "missing.jpg"], max_refetch=20)
+    with pytest.raises(Exception, match="Cannot find valid image after 20"):
+        data[0]
+    assert int(data.pipeline.transforms[0].skipped) == 21

@@ -1,0 +1,213 @@
+"""A full disk while saving: what the user sees, and that everything saved before is still there.
+
+`/dev/full` stands for the disk: writing to it fails with the kernel's own "no space left".
+"""
+
+import builtins
+import errno
+import os
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.fileio import get_file_backend
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader, TensorDataset
+
+from misalign_det.engine import safe_checkpoint
+from misalign_det.engine.safe_checkpoint import (
+    AtomicLocalBackend,
+    CheckpointSaveError,
+    SafeCheckpointHook,
+    describe_write_error,
+    last_good_checkpoint,
+)
+
+pytestmark = pytest.mark.skipif(
+    not os.path.exists("/dev/full"), reason="needs /dev/full, the kernel's always-full disk")
+
+
+class Line(BaseModel):
+    """y = w x, so that there is something to train and save."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x, mode="tensor"):
+        return {"loss": ((self.weight * x) ** 2).mean()} if mode == "loss" else [x]
+
+
+class Rising(BaseMetric):
+    """An accuracy that is better each time."""
+
+    calls = 0
+
+    def process(self, data_batch, data_samples):
+        self.results.append(1)
+
+    def compute_metrics(self, results):
+        Rising.calls += 1
+        return {"acc": Rising.calls / 100}
+
+
+class FillDisk(SafeCheckpointHook):
+    """The disk is full when the file called `full_at` is to be written."""
+
+    full_at = None
+
+    def _save_checkpoint_with_step(self, runner, step, meta):
+        self._fill(runner)
+        super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(self, runner, metrics):
+        self._fill(runner)
+        super()._save_best_checkpoint(runner, metrics)
+
+    def _fill(self, runner):
+        partial = os.path.join(runner.work_dir, f".{self.full_at}.partial")
+        if self.full_at and not os.path.lexists(partial):
+            os.symlink("/dev/full", partial)
+
+
+def one_sample():
+    return DataLoader(TensorDataset(torch.ones(1)))
+
+
+def run(work_dir, hook, epochs, resume=False, val=False):
+    """Train `epochs` epochs of one step each; one checkpoint an epoch."""
+    extra = {}
+    if val:
+        extra = {"val_dataloader": one_sample(), "val_cfg": {},
+                 "val_evaluator": [Rising()]}
+    runner = Runner(
+        model=Line(), work_dir=str(work_dir), resume=resume,
+        train_dataloader=one_sample(),
+        optim_wrapper={"optimizer": {"type": "SGD", "lr": 0.1}},
+        train_cfg={"by_epoch": True, "max_epochs": epochs, "val_interval": 1},
+        default_hooks={"checkpoint": hook, "logger": None}, log_level="ERROR",
+        experiment_name=f"t{os.urandom(4).hex()}", **extra)
+    runner.train()
+    return runner
+
+
+def checkpoints(folder):
+    return sorted(p.name for p in folder.iterdir() if ".pth" in p.name)
+
+
+def hook(full_at=None, **kwargs):
+    made = FillDisk(interval=1, **kwargs)
+    made.full_at = full_at
+    return made
+
+
+def test_full_disk_names_disk_space_and_last_good_checkpoint_which_stays(tmp_path):
+    with pytest.raises(CheckpointSaveError) as caught:
+        run(tmp_path, hook("epoch_3.pth", max_keep_ckpts=1), epochs=4)
+    said = str(caught.value)
+    good = tmp_path / "epoch_2.pth"
+    assert f"Cannot write {tmp_path / 'epoch_3.pth'}: the disk is full" in said
+    assert "disk mounted at /" in said and "MiB free" in said
+    assert f"The last good checkpoint is {good}; it is untouched." in said
+    assert f"--resume {good}" in said
+    assert checkpoints(tmp_path) == ["epoch_2.pth"], "no half-written file, under any name"
+    assert torch.load(good, weights_only=False)["meta"]["epoch"] == 2
+    assert (tmp_path / "last_checkpoint").read_text() == str(good)
+    assert not (tmp_path / ".last_checkpoint.spare").exists()
+
+
+def test_training_goes_on_from_there(tmp_path):
+    with pytest.raises(CheckpointSaveError):
+        run(tmp_path, hook("epoch_3.pth", max_keep_ckpts=1), epochs=4)
+    runner = run(tmp_path, hook(max_keep_ckpts=1), epochs=4, resume=True)
+    assert runner.epoch == 4
+    assert checkpoints(tmp_path) == ["epoch_4.pth"]
+
+
+def test_full_disk_at_the_first_checkpoint(tmp_path):
+    with pytest.raises(CheckpointSaveError, match="No checkpoint had been saved yet"):
+        run(tmp_path, hook("epoch_1.pth"), epochs=1)
+    assert checkpoints(tmp_path) == []
+    assert not (tmp_path / "last_checkpoint").exists()
+
+
+def test_full_disk_while_the_name_is_recorded(tmp_path, monkeypatch):
+    """The checkpoint fits, but opening last_checkpoint empties it and the name does not fit."""
+    real = builtins.open
+
+    def full_when_recording(path, mode="r", *args, **kwargs):
+        file = real(path, mode, *args, **kwargs)
+        if str(path).endswith("/last_checkpoint") and "w" in mode \
+                and (tmp_path / "epoch_2.pth").exists():
+            file.close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return file
+
+    monkeypatch.setattr(builtins, "open", full_when_recording)
+    with pytest.raises(CheckpointSaveError, match="last_checkpoint: the disk is full"):
+        run(tmp_path, hook(max_keep_ckpts=1), epochs=3)
+    monkeypatch.undo()
+    assert last_good_checkpoint(tmp_path) == str(tmp_path / "epoch_1.pth")
+    assert torch.load(tmp_path / "epoch_1.pth", weights_only=False)["meta"]["epoch"] == 1
+
+
+def test_full_disk_keeps_the_previous_best(tmp_path):
+    Rising.calls = 0
+    with pytest.raises(CheckpointSaveError, match="best_acc_epoch_2.pth: the disk is full"):
+        run(tmp_path, hook("best_acc_epoch_2.pth", save_best="acc"), epochs=3, val=True)
+    assert checkpoints(tmp_path) == ["best_acc_epoch_1.pth", "epoch_1.pth", "epoch_2.pth"]
+
+
+def test_old_ones_go_once_the_new_one_is_there(tmp_path):
+    Rising.calls = 0
+    run(tmp_path, hook(max_keep_ckpts=2, save_best="acc"), epochs=4, val=True)
+    assert checkpoints(tmp_path) == ["best_acc_epoch_4.pth", "epoch_3.pth", "epoch_4.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == str(tmp_path / "epoch_4.pth")
+
+
+def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    target = tmp_path / "epoch_1.pth"
+    target.write_bytes(b"old")
+
+    def interrupt(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(safe_checkpoint.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicLocalBackend().put(b"new", target)
+    monkeypatch.undo()
+    assert target.read_bytes() == b"old"
+    assert checkpoints(tmp_path) == ["epoch_1.pth"]
+    AtomicLocalBackend().put(b"new", target)
+    assert target.read_bytes() == b"new"
+
+
+def test_a_removal_is_called_off_when_the_file_was_written_anew(tmp_path):
+    """A resumed run may find a new best at the epoch whose best it had before: the same name."""
+    target, other = tmp_path / "best.pth", tmp_path / "old.pth"
+    target.write_bytes(b"before")
+    other.write_bytes(b"before")
+    held = safe_checkpoint._HeldRemovals(get_file_backend(str(tmp_path)))
+    held.remove(str(target))
+    held.remove(str(other))
+    assert target.exists() and other.exists()
+    AtomicLocalBackend().put(b"after", target)
+    held.carry_out()
+    assert target.read_bytes() == b"after"
+    assert not other.exists()
+
+
+def test_other_write_errors_keep_their_own_reason(tmp_path):
+    said = describe_write_error(OSError(errno.EROFS, os.strerror(errno.EROFS)), str(tmp_path / "x"))
+    assert "Read-only file system" in said and "the disk is full" not in said
+
+
+def test_the_runtime_config_uses_it():
+    root = os.path.join(os.path.dirname(__file__), "../../configs/_base_")
+    for name, by_epoch in (("default_runtime", True), ("iter_runtime", False)):
+        cfg = Config.fromfile(os.path.join(root, f"{name}.py"))
+        assert cfg.default_hooks.checkpoint.type == "SafeCheckpointHook"
+        assert cfg.default_hooks.checkpoint.get("by_epoch", True) == by_epoch
+        assert cfg.log_processor.by_epoch == by_epoch
