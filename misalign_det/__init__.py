@@ -1,6 +1,7 @@
 """Label assignment and heads for MMDetection that treat ambiguity and misalignment.
 
-Importing this package checks the stack below it and registers everything with mmdet, so that a config needs
+Importing this package checks the stack below it and registers everything with mmdet, so that a
+config needs
 
     custom_imports = dict(imports=['misalign_det'])
 

@@ -1,8 +1,8 @@
 """Is the stack below fit for use? Floors and a clear error, never a ceiling.
 
-mmcv, mmengine and mmdet come from one of two sets of distributions that install the same modules: the
-maintained `onedl-*` forks or the original ones. What matters is therefore what can be imported, not
-which distribution it came from.
+mmcv, mmengine and mmdet come from one of two sets of distributions that install the same modules:
+the maintained `onedl-*` forks or the original ones. What matters is therefore what can be imported,
+not which distribution it came from.
 """
 
 import importlib
@@ -17,7 +17,10 @@ ONEDL = {"mmengine": "onedl-mmengine", "mmcv": "onedl-mmcv", "mmdet": "onedl-mmd
 OPENMMLAB = {"mmengine": "mmengine", "mmcv": "mmcv", "mmdet": "mmdet"}
 
 _BUILD_TOOLS = 'pip install "setuptools<81" wheel ninja packaging'
-_BUILD_MMCV = "MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary {0} --force-reinstall --no-deps {0}"
+_BUILD_MMCV = (
+    "MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary {0} --no-cache-dir "
+    "--force-reinstall --no-deps {0}"
+)
 
 
 class UnfitEnvironmentError(ImportError):
@@ -28,8 +31,8 @@ def check_environment():
     """Import torch, mmengine, mmcv with its compiled ops, and mmdet, and compare their versions.
 
     Raises:
-        UnfitEnvironmentError: something is missing, too old or does not import. The message names each
-            problem and ends with the commands that mend them.
+        UnfitEnvironmentError: something is missing, too old or does not import. The message names
+            each problem and ends with the commands that mend them.
     """
     problems = find_problems()
     if problems:
@@ -59,7 +62,8 @@ def find_problems(import_module=importlib.import_module):
         try:
             import_module("mmcv._ext")
         except Exception as error:
-            problems.append(("ops", f"mmcv has no usable compiled ops (mmcv._ext: {_brief(error)})"))
+            text = f"mmcv has no usable compiled ops (mmcv._ext: {_brief(error)})"
+            problems.append(("ops", text))
     return problems
 
 
@@ -74,9 +78,15 @@ def describe(problems, stack=None):
     Returns:
         str: one line a problem, then one line a command.
     """
-    stack = stack or installed_stack()
     what = {subject for subject, _ in problems}
     commands = []
+    if stack is None:
+        stack, foreign = installed_stack()
+        if foreign:  # their files overwrite one another: start again from nothing
+            both = foreign + [name for name in stack.values() if _is_installed(name)]
+            problems = [*problems, ("mixed", f"two stacks are mixed: {', '.join(both)}")]
+            commands.append(f"pip uninstall --yes {' '.join(both)}")
+            what |= set(stack)
     if "setuptools" in what:
         commands.append('pip install "setuptools<81"')
     if "torch" in what:
@@ -85,7 +95,7 @@ def describe(problems, stack=None):
     if wanted:
         commands.append(f"pip install {' '.join(wanted)}")
     if what & {"mmcv", "ops"}:
-        # The ops are compiled against the torch that is installed: never from a cached or foreign wheel.
+        # The ops are compiled against the torch that is installed: no cached, no foreign wheel.
         commands += [_BUILD_TOOLS, _BUILD_MMCV.format(stack["mmcv"])]
         if "mmcv" in what:
             commands.append(f"pip install {stack['mmcv']}")  # what mmcv itself needs
@@ -97,10 +107,13 @@ def describe(problems, stack=None):
 
 
 def installed_stack():
-    """`OPENMMLAB` if one of its distributions is installed and none of onedl's, else `ONEDL`."""
-    if any(map(_is_installed, ONEDL.values())) or not any(map(_is_installed, OPENMMLAB.values())):
-        return ONEDL
-    return OPENMMLAB
+    """The stack in use: `ONEDL` unless only distributions of `OPENMMLAB` are installed.
+
+    Returns:
+        tuple[dict[str, str], list[str]]: the stack, and the installed distributions of the other.
+    """
+    onedl, openmmlab = (list(filter(_is_installed, s.values())) for s in (ONEDL, OPENMMLAB))
+    return (OPENMMLAB, []) if openmmlab and not onedl else (ONEDL, openmmlab)
 
 
 def _is_installed(distribution):

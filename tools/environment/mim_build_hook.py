@@ -1,7 +1,7 @@
-"""Build hook: makes `mim train misalign_det CONFIG` find tools and configs in every kind of install.
+"""Build hook: lets `mim train misalign_det CONFIG` find tools and configs in every install.
 
-`mim` has no interface for this; each fork looks in a place of its own, and `recursively_find` gives up
-when that place holds two files of the config's name.
+`mim` has no interface for this; each fork looks in a place of its own, and gives up when it finds
+two files of the config's name there.
 
 | install  | openmim looks in                     | onedl-mim looks in                      |
 | -------- | ------------------------------------ | --------------------------------------- |
@@ -9,13 +9,14 @@ when that place holds two files of the config's name.
 | editable | the first line of top_level.txt, as  | the folder in direct_url.json, that is, |
 |          | site-packages/misalign_det is absent | the repository                          |
 
-Wheel: `force-include` in pyproject.toml puts the tree under misalign_det/.mim for openmim. pip sorts
-RECORD, and "misalign_det-0.1.0.dist-info" comes before "misalign_det/" ("-" sorts before "/"), so
-onedl-mim would look in dist-info. The same tree therefore also goes under `_misalign_det_mim`, which sorts
-before both. `force-include` maps each source to one place only, hence the temporary copy.
+Wheel: `force-include` in pyproject.toml puts the tree under misalign_det/.mim for openmim. pip
+sorts RECORD, and "misalign_det-0.1.0.dist-info" comes before "misalign_det/" ("-" sorts before
+"/"), so onedl-mim would look in dist-info. The same tree therefore also goes under
+`_misalign_det_mim`, which sorts before both. `force-include` maps each source to one place only,
+hence the temporary copy.
 
-Editable: nothing is copied. A copy in site-packages would go stale, and with the environment inside the
-repository (.venv) onedl-mim would find each config twice. For openmim, top_level.txt names the
+Editable: nothing is copied. A copy in site-packages would go stale, and with the environment inside
+the repository (.venv) onedl-mim would find each config twice. For openmim, top_level.txt names the
 repository's absolute path: `os.path.join(site-packages, <absolute path>)` is that path.
 """
 
