@@ -1,0 +1,55 @@
+"""Several processes on a machine without GPU, where mmengine alone would ask for CUDA."""
+
+import os
+import subprocess
+
+import torch
+import torch.distributed as dist
+
+
+def prepare_processes(cfg):
+    """Set up gloo and DDP on the CPU if a launcher is used and there is no GPU; else do nothing.
+
+    mmengine's `init_dist` calls `torch.cuda.set_device` whatever the backend, and its DDP wrapper
+    passes a device id, which DDP refuses for a model on the CPU. So the process group is made here
+    (mmengine keeps one that is there already), and the wrapper is told to use no device id.
+
+    Args:
+        cfg (mmengine.Config): changed in place. Its `launcher` is 'none', 'pytorch', 'slurm' or
+            'mpi'; the last is left to mmengine.
+    """
+    if cfg.launcher not in ("pytorch", "slurm") or torch.cuda.is_available():
+        return
+    if cfg.launcher == "slurm":
+        os.environ.update(_slurm_environment(os.environ))
+    cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
+    defaults = {  # mmengine's own where a config gives no wrapper
+        "type": "MMDistributedDataParallel",
+        "broadcast_buffers": False,
+        "find_unused_parameters": cfg.get("find_unused_parameters", False),
+    }
+    given = cfg.get("model_wrapper_cfg") or {}
+    cfg.model_wrapper_cfg = {**defaults, **given, "device_ids": None}
+    dist.init_process_group("gloo")
+
+
+def _slurm_environment(environ):
+    """torch's variables from those of srun; what is set already stays as it is.
+
+    Args:
+        environ (Mapping[str, str]): with SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID.
+
+    Returns:
+        dict[str, str]: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+    """
+    found = {
+        "RANK": environ["SLURM_PROCID"],
+        "WORLD_SIZE": environ["SLURM_NTASKS"],
+        "LOCAL_RANK": environ["SLURM_LOCALID"],
+        "MASTER_PORT": environ.get("MASTER_PORT", "29500"),
+    }
+    if "MASTER_ADDR" in environ:
+        return found
+    command = ["scontrol", "show", "hostnames", environ["SLURM_JOB_NODELIST"]]
+    hosts = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return {**found, "MASTER_ADDR": hosts[0]}

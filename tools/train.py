@@ -1,0 +1,79 @@
+"""Train a detector: `python tools/train.py CONFIG`, with the command line of mmdet 3.
+
+CONFIG is a file, or the bare name of a config of this package.
+"""
+
+import argparse
+
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.runner import find_latest_checkpoint
+
+from misalign_det.engine.checkpoint_io import check_checkpoint, tensors_only
+from misalign_det.engine.command_line import (
+    add_common_arguments,
+    build_runner,
+    errors_in_one_line,
+    load_config,
+)
+from misalign_det.engine.preflight import check_config
+
+
+def parse_args(arguments=None):
+    """The command line. No help text may mention mim's own flag for the number of processes: mim
+    looks for it here and would then pass it on."""
+    parser = argparse.ArgumentParser(description="Train a detector")
+    parser.add_argument("config", help="config file, or name of a config of this package")
+    add_common_arguments(parser)
+    parser.add_argument("--amp", action="store_true", help="automatic mixed precision (needs CUDA)")
+    parser.add_argument(
+        "--auto-scale-lr", action="store_true",
+        help="scale the learning rate by the actual batch size over auto_scale_lr.base_batch_size")
+    parser.add_argument(
+        "--resume", nargs="?", const="auto", metavar="CHECKPOINT",
+        help="continue from this checkpoint, or without value from the last one in the work dir")
+    return parser.parse_args(arguments)
+
+
+def apply_training_options(cfg, args):
+    """Put --amp, --auto-scale-lr and --resume into the config.
+
+    Args:
+        cfg (mmengine.Config): changed in place.
+        args (argparse.Namespace): from `parse_args`.
+    """
+    if args.amp:
+        cfg.optim_wrapper.type = "AmpOptimWrapper"
+        cfg.optim_wrapper.loss_scale = "dynamic"
+    if args.auto_scale_lr:
+        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+            raise SystemExit(
+                "train.py: error: --auto-scale-lr needs the batch size that the config's learning "
+                "rate is meant for; add auto_scale_lr=dict(base_batch_size=16) to the config")
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == "auto" else args.resume
+
+
+def main():
+    """Train as the command line says."""
+    args = parse_args()
+    setup_cache_size_limit_of_dynamo()
+    with errors_in_one_line("train.py"), tensors_only(args.trust_checkpoint):
+        cfg = load_config(args)
+        apply_training_options(cfg, args)
+        check_config(cfg, modes=("train", "val"))
+        runner = build_runner(cfg)
+        start = cfg.get("load_from")
+        if cfg.get("resume") and not start:
+            start = find_latest_checkpoint(cfg.work_dir)
+        if start:
+            check_checkpoint(runner.model, start, strict=bool(cfg.get("resume")))
+        runner.train()
+
+
+if __name__ == "__main__":
+    main()
