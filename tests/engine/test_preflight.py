@@ -1,0 +1,395 @@
+"""Bad input: what the user sees. Each test spoils one thing of a good set of four images."""
+
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+from mmdet.registry import DATASETS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+
+from misalign_det.engine import preflight
+from misalign_det.engine.preflight import InputError, check_config
+
+register_all_modules()
+
+CLASSES = ("cat", "dog", "fox")
+WHERE = "train_dataloader.dataset"
+
+
+class Set:
+    """A COCO set on disk; `write` after changing `content`."""
+
+    def __init__(self, root):
+        self.root = root
+        self.file = root / "annotations.json"
+        (root / "images").mkdir()
+        for i in range(4):
+            cv2.imwrite(str(self.image(i)), np.full((48, 64, 3), 40 * i, np.uint8))
+        self.content = {
+            "images": [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 48}
+                       for i in range(4)],
+            "annotations": [{"id": 10 + i, "image_id": i, "category_id": 1 + i % 3, "area": 100,
+                             "bbox": [5, 5, 10, 10], "iscrowd": 0} for i in range(4)],
+            "categories": [{"id": i + 1, "name": n} for i, n in enumerate(CLASSES)]}
+        self.write()
+
+    def image(self, number):
+        return self.root / "images" / f"{number}.jpg"
+
+    def write(self, text=None):
+        self.file.write_text(json.dumps(self.content) if text is None else text)
+        return self
+
+    def dataset(self, load="LoadImageOrSkip", **kwargs):
+        return {"type": "CocoDataset", "data_root": str(self.root), "ann_file": "annotations.json",
+                "data_prefix": {"img": "images/"}, "metainfo": {"classes": CLASSES},
+                "filter_cfg": {"filter_empty_gt": False, "min_size": 32},
+                "pipeline": [{"type": load}, {"type": "LoadAnnotations", "with_bbox": True},
+                             {"type": "PackDetInputs"}], **kwargs}
+
+    def config(self, num_classes=3, **kwargs):
+        test = self.dataset(load="LoadImageFromFile", **kwargs)
+        return Config({
+            "model": {"type": "FCOS", "bbox_head": {"num_classes": num_classes}},
+            "train_dataloader": {"dataset": self.dataset(**kwargs)},
+            "val_dataloader": {"dataset": test}, "test_dataloader": {"dataset": test},
+            "val_evaluator": {"type": "CocoMetric", "ann_file": str(self.file)},
+            "test_evaluator": {"type": "CocoMetric", "ann_file": str(self.file)}})
+
+    def fault(self, modes=("train",), **kwargs):
+        """The message of the error that this set gives."""
+        self.cfg = self.config(**kwargs)
+        with pytest.raises(InputError) as caught:
+            check_config(self.cfg, modes)
+        return str(caught.value)
+
+    def notes(self, modes=("train",), **kwargs):
+        return check_config(self.config(**kwargs), modes)
+
+
+@pytest.fixture
+def good(tmp_path):
+    return Set(tmp_path)
+
+
+def test_a_good_set_passes_without_a_word(good):
+    assert good.notes(("train", "val", "test")) == []
+
+
+# --- the annotation file ---------------------------------------------------------------------
+
+
+def test_missing_annotation_file(good):
+    good.file.unlink()
+    said = good.fault(("train", "val"))
+    assert f"{WHERE}: there is no annotation file {good.file}" in said
+    assert "--cfg-options data_root=FOLDER" in said
+    assert "val_dataloader.dataset: there is no" in said, "all datasets are named, not the first"
+    assert "val_evaluator: there is no annotation file" in said
+
+
+@pytest.mark.parametrize("text", ["", "<html>404</html>", '{"images": [{"id": 1'])
+def test_annotation_file_that_is_not_json(good, text):
+    good.write(text)
+    said = good.fault()
+    assert f"{good.file} is not valid JSON" in said
+    assert f"the file has {len(text)} bytes" in said and "cut off" in said
+
+
+def test_annotation_file_with_bytes_that_are_no_text(good):
+    good.file.write_bytes(b"\x80\x04\x95 a pickle")
+    assert "is not valid JSON" in good.fault()
+
+
+@pytest.mark.parametrize("part", ["images", "annotations", "categories"])
+def test_json_without_a_list_that_coco_needs(good, part):
+    del good.content[part]
+    good.write()
+    said = good.fault()
+    assert f"has no list of objects {part!r}" in said
+    assert "COCO format is an object with the lists images, annotations, categories" in said
+
+
+def test_json_list_instead_of_object(good):
+    good.write("[1, 2]")
+    assert "holds a JSON list. COCO format is an object" in good.fault()
+
+
+@pytest.mark.parametrize(("part", "key"), [
+    ("images", "file_name"), ("images", "width"), ("annotations", "bbox"), ("annotations", "area"),
+    ("annotations", "category_id"), ("categories", "name")])
+def test_entry_without_a_key(good, part, key):
+    del good.content[part][1][key]
+    good.write()
+    count = len(good.content[part])
+    assert f"1 of {count} {part} lack the key {key!r} (first: number 1 of the list)" in good.fault()
+
+
+@pytest.mark.parametrize("part", ["images", "annotations", "categories"])
+def test_an_id_twice(good, part):
+    good.content[part][1]["id"] = good.content[part][0]["id"]
+    good.write()
+    assert f"ids of {part} occur more than once: {good.content[part][0]['id']}" in good.fault()
+
+
+@pytest.mark.parametrize(("key", "part"), [("image_id", "image"), ("category_id", "category")])
+def test_annotation_that_points_nowhere(good, key, part):
+    good.content["annotations"][2][key] = 77
+    good.write()
+    said = good.fault()
+    assert f"1 of 4 annotations point to a {part} that the file does not list ({key} 77;" in said
+    assert "annotation ids 12" in said
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, "4"], None, [0, 0, float("inf"), 5],
+                                 [float("nan"), 0, 5, 5]])
+def test_box_that_is_not_four_numbers(good, box):
+    good.content["annotations"][3]["bbox"] = box
+    good.write()
+    said = good.fault()
+    assert "1 annotations have a bbox that is not four finite numbers" in said
+    assert "the first has id 13" in said
+
+
+def test_no_images_listed(good):
+    good.content.update(images=[], annotations=[])
+    assert "lists no images" in good.write().fault()
+
+
+# --- classes ---------------------------------------------------------------------------------
+
+
+def test_category_that_the_metainfo_lacks(good):
+    good.content["categories"].append({"id": 9, "name": "owl"})
+    good.content["annotations"][0]["category_id"] = 9
+    good.write()
+    said = good.fault(num_classes=3)
+    assert "has the category 'owl' (1 boxes), which is no class of the dataset" in said
+    assert "The file has: cat, dog, fox, owl. The dataset's metainfo has: cat, dog, fox." in said
+    assert f"Set {WHERE}.metainfo.classes=('cat', 'dog', 'fox', 'owl',)" in said
+    assert "num_classes to 4" in said and "preflight.extra_categories=skip" in said
+
+
+def test_category_that_the_metainfo_lacks_can_be_left_out(good):
+    good.content["categories"].append({"id": 9, "name": "owl"})
+    good.content["annotations"][0]["category_id"] = 9
+    cfg = good.write().config()
+    cfg.preflight = {"extra_categories": "skip"}
+    notes = check_config(cfg, ("train",))
+    assert any("category 'owl' (1 boxes) is no class of the dataset and is left out" in n
+               for n in notes)
+    assert any("1 of 4 images have no objects" in n for n in notes)
+
+
+def test_class_that_the_file_lacks(good):
+    good.content["categories"][1]["name"] = "Dog "
+    good.write()
+    said = good.fault()
+    assert "has no category 'dog'" in said
+    assert "The file has: cat, Dog , fox. The dataset's metainfo has: cat, dog, fox." in said
+    assert "case and spaces count" in said
+
+
+def test_cocos_own_classes_left_in_place_by_mistake(good):
+    said = good.fault(metainfo=None)
+    assert "has no category 'person', 'bicycle'" in said and "(80 in all)" in said
+    assert "The file has: cat, dog, fox." in said
+
+
+def test_classes_in_another_order_would_exchange_labels(good):
+    said = good.fault(metainfo={"classes": ("dog", "cat", "fox")})
+    assert "in another order" in said
+    assert f"Set {WHERE}.metainfo.classes=('cat', 'dog', 'fox',)" in said
+    data = DATASETS.build(good.dataset(metainfo={"classes": ("dog", "cat", "fox")}))
+    first = data.get_data_info(0)["instances"][0]["bbox_label"]
+    assert data.metainfo["classes"][first] == "dog", "mmdet calls the cat of image 0 a dog"
+
+
+def test_head_with_another_number_of_classes(good):
+    said = good.fault(("train", "val"), num_classes=80)
+    assert f"model.bbox_head.num_classes is 80, but {WHERE} has 3 classes (cat, dog, fox)" in said
+    assert "--cfg-options model.bbox_head.num_classes=3" in said
+
+
+def test_two_stage_heads_are_looked_at_too(good):
+    cfg = good.config()
+    cfg.model = {"type": "CascadeRCNN", "rpn_head": {"num_classes": 1},
+                 "roi_head": {"bbox_head": [{"num_classes": 3}, {"num_classes": 80}]}}
+    with pytest.raises(InputError, match=re.escape("model.roi_head.bbox_head.1.num_classes is 80")):
+        check_config(cfg, ("train",))
+
+
+# --- boxes -----------------------------------------------------------------------------------
+
+
+def test_boxes_without_area_or_outside_are_counted_and_mmdet_skips_just_those(good):
+    first = good.content["annotations"][0]
+    for number, box in enumerate([
+            [5, 5, 0, 10], [5, 5, 10, 0.5],  # no area
+            [70, 5, 10, 10], [-20, 5, 10, 10],  # outside 64 x 48
+            [60, 40, 10, 10], [-3, 0, 10, 10]]):  # over the border
+        good.content["annotations"].append({**first, "id": 100 + number, "bbox": box})
+    good.content["annotations"].append({**first, "id": 106, "area": 0})
+    notes = good.write().notes()
+    assert len(notes) == 3
+    assert "3 of 11 boxes have no area" in notes[0] and "skipped" in notes[0]
+    assert "ids 100, 101, 106" in notes[0]
+    assert "2 of 11 boxes lie outside their image and are skipped" in notes[1]
+    assert "ids 102, 103" in notes[1]
+    assert "2 of 11 boxes reach over the border of their image and are clipped" in notes[2]
+    data = DATASETS.build(good.dataset())
+    assert sum(len(data.get_data_info(i)["instances"]) for i in range(4)) == 11 - 3 - 2
+
+
+def test_notes_are_logged_as_warnings(good, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        preflight, "print_log", lambda text, logger, level: lines.append((level, text)))
+    good.content["annotations"][0]["bbox"] = [5, 5, 0, 10]
+    notes = good.write().notes()
+    assert [text for _, text in lines] == notes and {level for level, _ in lines} == {30}
+
+
+@pytest.mark.parametrize(("keep", "fate"), [
+    (False, "are kept as background"), (True, "are left out (filter_empty_gt=True)")])
+def test_images_without_objects_are_counted(good, keep, fate):
+    del good.content["annotations"][1:3]
+    settings = {"filter_empty_gt": keep, "min_size": 32}
+    notes = good.write().notes(filter_cfg=settings)
+    assert notes == [f"{WHERE}: 2 of 4 images have no objects and {fate}: 1.jpg, 2.jpg."]
+    assert len(DATASETS.build(good.dataset(filter_cfg=settings))) == (2 if keep else 4)
+
+
+def test_no_usable_box_at_all(good):
+    for annotation in good.content["annotations"]:
+        annotation["bbox"] = [5, 5, 0, 0]
+    good.write()
+    said = good.fault()
+    assert "has nothing to train on" in said and "4 of 4 boxes have no area" in said
+
+
+def test_all_images_too_small(good):
+    said = good.fault(filter_cfg={"min_size": 100})
+    assert "has nothing to train on" in said
+    assert "4 of 4 images have a side below min_size=100" in said
+
+
+# --- images ----------------------------------------------------------------------------------
+
+
+def test_missing_images_are_named_and_skipped_in_training_only(good):
+    good.image(2).unlink()
+    notes = good.notes(("train",))
+    assert notes == [f"{WHERE}: 1 of 4 images are missing: {good.image(2)}. Training skips them."]
+    said = good.fault(("val",))
+    assert f"val_dataloader.dataset: 1 of 4 images are missing: {good.image(2)}" in said
+
+
+def test_undecodable_images_are_named_and_skipped_in_training_only(good):
+    good.image(1).write_bytes(b"")
+    good.image(3).write_bytes(good.image(3).read_bytes()[:20])
+    notes = good.notes(("train",))
+    assert "2 of 4 images looked at cannot be decoded" in notes[0]
+    assert str(good.image(1)) in notes[0] and str(good.image(3)) in notes[0]
+    assert "cannot be decoded" in good.fault(("test",))
+
+
+def test_a_pipeline_that_does_not_skip_is_told_how(good):
+    good.image(2).unlink()
+    cfg = good.config()
+    cfg.train_dataloader.dataset.pipeline[0].type = "LoadImageFromFile"
+    with pytest.raises(InputError, match="dict\\(type='LoadImageOrSkip'\\)"):
+        check_config(cfg, ("train",))
+
+
+def test_no_image_there(good):
+    said = good.fault(data_prefix={"img": "pictures/"})
+    first = good.root / "pictures" / "0.jpg"
+    assert f"none of the 4 images is there; the first should be {first}" in said
+    assert "data_prefix" in said
+
+
+def test_no_image_can_be_decoded(good):
+    for number in range(4):
+        good.image(number).write_bytes(b"not an image")
+    assert "none of the 4 image files can be decoded" in good.fault()
+
+
+def test_image_of_another_size_than_the_file_says(good):
+    cv2.imwrite(str(good.image(0)), np.zeros((64, 48, 3), np.uint8))
+    assert f"{good.image(0)} is 48 x 64, not 64 x 48" in good.notes()[0]
+
+
+# --- wrappers, VOC, ranks --------------------------------------------------------------------
+
+
+def test_datasets_inside_wrappers_are_found(good, tmp_path):
+    cfg = good.config()
+    bad = good.dataset(ann_file="none.json")
+    cfg.train_dataloader.dataset = {
+        "type": "RepeatDataset", "times": 3,
+        "dataset": {"type": "ConcatDataset", "datasets": [good.dataset(), bad]}}
+    with pytest.raises(InputError) as caught:
+        check_config(cfg, ("train",))
+    assert f"{WHERE}.dataset.datasets.1: there is no annotation file" in str(caught.value)
+
+
+def test_other_ranks_leave_it_to_the_first(good, monkeypatch):
+    good.file.unlink()
+    monkeypatch.setenv("RANK", "1")
+    assert good.notes() == []
+    monkeypatch.setenv("RANK", "0")
+    assert "no annotation file" in good.fault()
+
+
+def test_test_images_without_annotations(good):
+    del good.content["annotations"]
+    cfg = good.write().config()
+    cfg.test_evaluator.format_only = True
+    assert check_config(cfg, ("test",)) == []
+    assert "annotations" in good.fault(("val",))
+
+
+@pytest.fixture
+def voc(tmp_path):
+    for folder in ("JPEGImages", "Annotations"):
+        (tmp_path / folder).mkdir()
+    for name, kind in (("a", "cat"), ("b", "dog")):
+        cv2.imwrite(str(tmp_path / f"JPEGImages/{name}.jpg"), np.zeros((48, 64, 3), np.uint8))
+        (tmp_path / f"Annotations/{name}.xml").write_text(
+            f"<annotation><object><name>{kind}</name><bndbox><xmin>1</xmin><ymin>1</ymin>"
+            "<xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>")
+    (tmp_path / "list.txt").write_text("a\nb\n")
+    return tmp_path
+
+
+def voc_config(root, classes=("cat", "dog")):
+    return Config({"train_dataloader": {"dataset": {
+        "type": "VOCDataset", "data_root": str(root), "ann_file": "list.txt",
+        "data_prefix": {"sub_data_root": ""}, "metainfo": {"classes": classes},
+        "pipeline": [{"type": "LoadImageOrSkip"}]}}})
+
+
+def test_good_voc_set(voc):
+    assert check_config(voc_config(voc), ("train",)) == []
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda root: (root / "list.txt").unlink(), "there is no list of images"),
+    (lambda root: (root / "list.txt").write_text(""), "lists no images"),
+    (lambda root: (root / "Annotations/b.xml").unlink(), "1 of 2 annotation files are missing"),
+    (lambda root: (root / "Annotations/b.xml").write_text("<annotation>"),
+     "1 of 2 annotation files are malformed"),
+])
+def test_bad_voc_sets(voc, spoil, message):
+    spoil(voc)
+    with pytest.raises(InputError, match=message):
+        check_config(voc_config(voc), ("train",))
+
+
+def test_voc_name_that_is_no_class(voc):
+    with pytest.raises(InputError, match="name 'dog', which is no class.*metainfo has: cat"):
+        check_config(voc_config(voc, classes=("cat",)), ("train",))
