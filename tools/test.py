@@ -20,6 +20,7 @@ from misalign_det.engine.command_line import (
     errors_in_one_line,
     load_config,
 )
+from misalign_det.engine.distributed import finish_processes
 from misalign_det.engine.preflight import check_config
 
 
@@ -88,6 +89,7 @@ def main():
             runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
         check_checkpoint(runner.model, args.checkpoint)
         runner.test()
+        finish_processes()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from misalign_det.engine.command_line import (
     errors_in_one_line,
     load_config,
 )
+from misalign_det.engine.distributed import finish_processes
 from misalign_det.engine.preflight import check_config
 
 
@@ -73,6 +74,7 @@ def main():
         if start:
             check_checkpoint(runner.model, start, strict=bool(cfg.get("resume")))
         runner.train()
+        finish_processes()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,14 @@ def prepare_processes(cfg):
     dist.init_process_group("gloo")
 
 
+def finish_processes():
+    """End the process group, all processes together; without it, one that is still busy may abort
+    because another has already left. For the way out of a run that went well."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 def _slurm_environment(environ):
     """torch's variables from those of srun; what is set already stays as it is.
 
