@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Evaluate on several GPUs of one or more machines, one process a GPU, started by torchrun.
+#
+#   bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of tools/test.py]
+#
+# Several machines: run it on each of them with NNODES, NODE_RANK (0, 1, ...), and MASTER_ADDR and PORT
+# of machine 0. Without a GPU the processes run on the CPU over gloo.
+set -euo pipefail
+if [ $# -lt 3 ]; then
+    sed -n '2,7s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+config=$1 checkpoint=$2 gpus=$3
+shift 3
+# "python -m torch.distributed.run" is torchrun, of the Python that is active.
+exec "${PYTHON:-python}" -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$gpus" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
+    "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

@@ -1,0 +1,199 @@
+#!/usr/bin/env bash
+# Make, or complete, the Python environment of quickstart.sh and tests/run.sh. Run again, it takes seconds.
+#
+#   bash tools/setup_environment.sh       by itself
+#   source tools/setup_environment.sh     from a script: puts that environment first in PATH
+#
+# It uses the active virtual environment, or makes .venv in the repository.
+#
+#   MISALIGN_DET_STACK   onedl (default) or openmmlab: where mmcv, mmengine, mmdet and mim come from
+#   MISALIGN_DET_CACHE   where the compiled mmcv is kept (default ~/.cache/misalign_det)
+#   MAX_JOBS             compilers at a time (default: one per core, and per 2 GB of memory)
+#   FORCE_CUDA=1         compile mmcv's CUDA ops on a machine that has the toolkit but no GPU
+#   PIP_INDEX_URL, PIP_FIND_LINKS, ...   choose where pip looks, for instance for a CPU build of torch;
+#                        a torch that is already in the environment stays as it is
+
+set -euo pipefail
+
+TORCH=2.13.0
+REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+STACK=${MISALIGN_DET_STACK:-onedl}
+CACHE=${MISALIGN_DET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/misalign_det}
+
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+minutes() { printf '%dm%02ds' $(($1 / 60)) $(($1 % 60)); }
+
+# step "what is done" command...: says what it does, then how long that took.
+step() {
+    local what=$1 start=$SECONDS
+    shift
+    printf '==> %s\n' "$what"
+    "$@" || die "this step failed: $what"
+    printf '    %s\n' "$(minutes $((SECONDS - start)))"
+}
+
+# Of the right version, able to make environments, and with the headers that compiling against it takes.
+fits() {
+    "$1" - >/dev/null 2>&1 <<'PYTHON'
+import ensurepip, os, sys, sysconfig, venv
+header = os.path.join(sysconfig.get_paths()["include"], "Python.h")
+sys.exit(not ((3, 10) <= sys.version_info[:2] < (3, 13) and os.path.exists(header)))
+PYTHON
+}
+
+# Puts the environment's bin first in PATH, and its folder in ENVIRONMENT.
+choose_environment() {
+    if [ -n "${VIRTUAL_ENV:-}" ] && [ -x "$VIRTUAL_ENV/bin/python" ]; then
+        ENVIRONMENT=$VIRTUAL_ENV
+    elif [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-base}" != base ]; then
+        ENVIRONMENT=$CONDA_PREFIX
+    else
+        ENVIRONMENT=$REPOSITORY/.venv
+        [ -x "$ENVIRONMENT/bin/python" ] || step "Making the environment $ENVIRONMENT" make_environment
+    fi
+    export VIRTUAL_ENV=$ENVIRONMENT PATH=$ENVIRONMENT/bin:$PATH
+    hash -r
+    fits python || die "$ENVIRONMENT has $(python --version 2>&1); Python 3.10 to 3.12 with its headers" \
+        "is needed. Deactivate or remove that environment and run this again."
+}
+
+make_environment() {
+    local candidate
+    for candidate in python3.12 python3.11 python3.10 python3; do
+        if fits "$candidate"; then
+            "$candidate" -m venv "$ENVIRONMENT"
+            return
+        fi
+    done
+    die "no Python 3.10 to 3.12 with venv and headers was found; on Debian or Ubuntu:" \
+        "apt install python3 python3-venv python3-dev"
+}
+
+quiet_pip() { python -m pip --disable-pip-version-check install --quiet "$@"; }
+
+# What the environment depends on; it is installed anew when this changes.
+fingerprint() {
+    { cat "$REPOSITORY"/pyproject.toml "$REPOSITORY"/tools/environment/* "$REPOSITORY"/tools/setup_environment.sh
+      echo "$STACK $REPOSITORY"
+      python -c 'import sys, torch; print(sys.version, torch.__version__)'
+    } 2>/dev/null | cksum
+}
+
+install_torch() { quiet_pip "torch==$TORCH" -c "$REPOSITORY/tools/environment/constraints.txt"; }
+
+install_build_tools() {
+    quiet_pip wheel ninja packaging setuptools hatchling editables "${CONSTRAINTS[@]}"
+}
+
+# mmcv_requirement: onedl-mmcv==2.3.6, from the constraints of the stack.
+mmcv_requirement() { grep -E '^(onedl-)?mmcv==' "$REPOSITORY/tools/environment/constraints-$STACK.txt"; }
+
+# A wheel fits one torch build, Python and platform, and has CUDA ops or not.
+wheel_folder() {
+    local key
+    key=$(python - <<'PYTHON'
+import os, sys, sysconfig, torch
+ops = "cpu"
+if torch.cuda.is_available() or os.environ.get("FORCE_CUDA") == "1":
+    ops = f"cuda{torch.version.cuda}-{os.environ.get('TORCH_CUDA_ARCH_LIST', 'native')}"
+    if torch.cuda.is_available() and "TORCH_CUDA_ARCH_LIST" not in os.environ:
+        ops += "-sm" + "".join(map(str, torch.cuda.get_device_capability()))
+key = f"torch{torch.__version__}-{sys.implementation.cache_tag}-{sysconfig.get_platform()}-{ops}"
+print(key.replace(" ", "_").replace(";", "_").replace("/", "_"))
+PYTHON
+    ) || return 1
+    printf '%s/wheels/%s/%s' "$CACHE" "$key" "$(mmcv_requirement)"
+}
+
+# One compiler takes up to 2 GB.
+jobs_that_fit() {
+    local cores memory
+    cores=$(nproc 2>/dev/null || echo 1)
+    memory=$(awk '/MemAvailable/ {print int($2 / 2000000)}' /proc/meminfo 2>/dev/null || echo "$cores")
+    [ "${memory:-0}" -ge 1 ] || memory=1
+    echo $((cores < memory ? cores : memory))
+}
+
+# Builds into a temporary folder and moves the finished wheel into place, so that no half-built one is ever seen.
+build_mmcv() {
+    local folder=$1 building log=$1/build.log pid start=$SECONDS count said=""
+    command -v "${CXX:-c++}" >/dev/null || die "there is no C++ compiler; on Debian or Ubuntu: apt install g++"
+    building=$(mktemp -d "$folder/.building.XXXXXX") || return 1
+    export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(jobs_that_fit)}
+    echo "    about 10 minutes on two cores; compilers at a time: $MAX_JOBS; log: $log"
+    python -m pip --disable-pip-version-check wheel -v --no-build-isolation --no-deps --no-cache-dir \
+        --no-binary "$(mmcv_requirement | sed 's/==.*//')" --wheel-dir "$building" "$(mmcv_requirement)" \
+        >"$log" 2>&1 </dev/null &
+    pid=$!
+    # shellcheck disable=SC2064
+    trap "kill $pid 2>/dev/null; rm -rf '$building'; exit 130" INT TERM
+    while kill -0 "$pid" 2>/dev/null; do
+        sleep 2
+        count=$(grep -oE '\[[0-9]+/[0-9]+\]' "$log" | tail -n 1) || true
+        if [ -n "$count" ] && [ "$count" != "$said" ] && [ $(((SECONDS - start) % 10)) -lt 2 ]; then
+            echo "    $(minutes $((SECONDS - start)))  compiled $count"
+            said=$count
+        fi
+    done
+    trap - INT TERM
+    if ! wait "$pid"; then
+        tail -n 40 "$log" >&2
+        rm -rf "$building"
+        die "mmcv did not compile; the whole log is $log"
+    fi
+    mv "$building"/*.whl "$folder/"
+    rm -rf "$building"
+}
+
+# Sets WHEEL. Only one process builds; the others wait for it and take its wheel.
+provide_mmcv() {
+    local folder
+    folder=$(wheel_folder) || die "torch cannot be imported"
+    mkdir -p "$folder"
+    exec 9>"$folder/.lock"
+    if command -v flock >/dev/null && ! flock --nonblock 9; then
+        echo "    another process is compiling the same wheel; waiting for it"
+        flock 9
+    fi
+    if [ -z "$(find "$folder" -maxdepth 1 -name '*.whl')" ]; then
+        step "Compiling $(mmcv_requirement) with its ops (once; the wheel is kept in $folder)" build_mmcv "$folder"
+    else
+        echo "==> mmcv: using the wheel compiled before, in $folder"
+    fi
+    exec 9>&-
+    WHEEL=$(find "$folder" -maxdepth 1 -name '*.whl' | head -n 1)
+}
+
+install_package() {
+    quiet_pip --no-build-isolation "${CONSTRAINTS[@]}" "$WHEEL" -e "$REPOSITORY[$STACK,test]" || return 1
+    if python -c 'import cv2' 2>&1 | grep -q 'libGL\|libgthread'; then
+        # opencv-python needs the libraries of a desktop; the headless build has the same modules without.
+        quiet_pip --force-reinstall --no-deps "${CONSTRAINTS[@]}" opencv-python-headless
+    fi
+}
+
+set_up_environment() {
+    local start=$SECONDS stamp
+    [ -f "$REPOSITORY/tools/environment/constraints-$STACK.txt" ] ||
+        die "MISALIGN_DET_STACK=$STACK: it is onedl or openmmlab"
+    choose_environment
+    stamp=$ENVIRONMENT/.misalign_det
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$(fingerprint)" ] && python -c 'import misalign_det' >/dev/null 2>&1; then
+        echo "==> The environment $ENVIRONMENT is complete"
+        return
+    fi
+    python -c 'import torch' 2>/dev/null || step "Installing torch $TORCH" install_torch
+    # Written down, so that nothing installed below replaces the torch that mmcv is compiled against.
+    python -c 'import torch; print(f"torch=={torch.__version__}")' >"$ENVIRONMENT/.misalign_det-torch.txt"
+    CONSTRAINTS=(-c "$ENVIRONMENT/.misalign_det-torch.txt"
+                 -c "$REPOSITORY/tools/environment/constraints-$STACK.txt")
+    step "Installing what compiling takes" install_build_tools
+    provide_mmcv
+    step "Installing the $STACK stack and misalign_det" install_package
+    step "Checking the environment" python -c 'import misalign_det'
+    fingerprint >"$stamp"
+    echo "==> The environment $ENVIRONMENT is ready ($(minutes $((SECONDS - start))))"
+}
+
+set_up_environment
