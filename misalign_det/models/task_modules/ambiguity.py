@@ -1,0 +1,141 @@
+"""Locations that several GTs claim (paper B, eq. 5 and 6), and the last positive of each GT."""
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+from .candidate_edges import BatchGroundTruth, TopCandidates
+
+AMBIGUOUS_MODES = ('soft', 'ignore', 'argmin')
+_EPS = 1e-6
+
+
+@dataclass
+class PositiveEdges:
+    """What an assigner of this package decides; places of the ``(G, K)`` grid, no host wait.
+
+    Attributes:
+        prior_inds: flat location index ``image * P + prior``, ``(G, K)``.
+        losses: cost by which the candidates were ranked, ``(G, K)``, ``inf`` where absent.
+        weights: loss weight of each edge, ``(G, K)``; 0 is not a positive.
+        rescued: the edge was given to a GT that had lost all of its own, ``(G, K)`` bool.
+        ignored: locations that count neither as positive nor as negative, ``(N * P,)`` bool.
+        thresholds: largest positive cost of each GT, ``(G,)``.
+        contested: locations that more than one GT claimed, ``(N * P,)`` bool.
+    """
+
+    prior_inds: Tensor
+    losses: Tensor
+    weights: Tensor
+    rescued: Tensor
+    ignored: Tensor
+    thresholds: Tensor
+    contested: Tensor
+
+    def nonzero(self) -> tuple:
+        """The positives as a list: ``(prior_inds, gt_inds, weights)``, each ``(E,)``."""
+        gt_inds, column = (self.weights > 0).nonzero(as_tuple=True)
+        return self.prior_inds[gt_inds, column], gt_inds, self.weights[gt_inds, column]
+
+
+def resolve_ambiguity(candidates: TopCandidates, thresholds: Tensor, num_locations: int,
+                      theta: float, mode: str) -> PositiveEdges:
+    """Turn claims (cost up to the GT's threshold) into weighted positives.
+
+    With ``l`` the joint losses of the n GTs that claim a location, eq. 5 is
+    ``w_i = (1 / l_i) / sum_j (1 / l_j)`` and eq. 6 the threshold ``theta + 1 / n - 0.5``. Modes:
+
+    - ``'soft'``: a positive of every GT whose weight passes the threshold, weighted by it; where
+      none passes, of the GT with the largest weight, at that weight;
+    - ``'ignore'``: the same, but where none passes the location counts for nothing;
+    - ``'argmin'``: a positive of the GT of least loss, at weight 1.
+
+    A GT that had candidates and is left with nothing gets back its best candidate location that no
+    other GT holds, or, where there is none, shares its very best one.
+
+    Args:
+        candidates: K candidates of each of G ground truths.
+        thresholds: ``(G,)``.
+        num_locations: N * P.
+        theta: threshold for two GTs.
+        mode: one of ``AMBIGUOUS_MODES``.
+    """
+    losses, prior_inds, valid = candidates.losses, candidates.prior_inds, candidates.valid
+    claimed = valid & (losses <= thresholds[:, None])
+    claims = _scatter_sum(claimed, prior_inds, num_locations)
+    contested_location = claims > 1
+    contested = contested_location[prior_inds] & claimed
+    least = _least_loss(losses, prior_inds, claimed, num_locations)
+    ignored = torch.zeros_like(contested_location)
+    if mode == 'argmin':
+        weights = least.to(losses)
+    else:
+        inverse = (1 / losses.clamp(min=_EPS)).masked_fill(~claimed, 0)
+        total = _scatter_sum(inverse, prior_inds, num_locations)
+        share = inverse / total[prior_inds].clamp(min=_EPS)  # eq. 5
+        passes = contested & (share > theta + 1 / claims[prior_inds].clamp(min=1) - 0.5)  # eq. 6
+        passing_location = _scatter_sum(passes, prior_inds, num_locations) > 0
+        undecided = contested & ~passing_location[prior_inds]
+        if mode == 'soft':
+            kept = passes | (undecided & least)
+        else:
+            kept = passes
+            ignored = contested_location & ~passing_location
+        weights = torch.where(contested, share * kept, claimed.to(losses))
+    rescued = _rescue(losses, prior_inds, valid, weights, num_locations)
+    weights = weights.masked_fill(rescued, 1)
+    ignored = ignored & ~(_scatter_sum(rescued, prior_inds, num_locations) > 0)
+    return PositiveEdges(prior_inds, losses, weights, rescued, ignored, thresholds,
+                         contested_location)
+
+
+def one_gt_per_location(edges: PositiveEdges, gts: BatchGroundTruth, gt_counts: Sequence[int],
+                        num_priors: int) -> Tensor:
+    """Reduce positives to mmdet's form, ``(N * P,)``: 0 negative, -1 ignored, else 1 + GT index.
+
+    The GT index counts within its own image. Where several GTs hold a location, one that has
+    nothing else (``rescued``) comes first, then the one of least loss.
+    """
+    num_locations = gts.num_images * num_priors
+    held = edges.weights > 0
+    order = edges.losses.masked_fill(edges.rescued, -float('inf'))
+    winner = _least_loss(order, edges.prior_inds, held, num_locations)
+    firsts = torch.tensor([0, *gt_counts[:-1]], device=held.device).cumsum(0)
+    local = torch.arange(len(held), device=held.device) - firsts[gts.image_inds]
+    assigned = torch.where(winner, (local + 1)[:, None], 0)
+    return _scatter_sum(assigned, edges.prior_inds, num_locations) - edges.ignored.long()
+
+
+def _scatter_sum(values: Tensor, prior_inds: Tensor, num_locations: int) -> Tensor:
+    values = values.long() if values.dtype == torch.bool else values
+    out = values.new_zeros(num_locations)
+    return out.scatter_add_(0, prior_inds.flatten(), values.flatten())
+
+
+def _least_loss(losses: Tensor, prior_inds: Tensor, mask: Tensor, num_locations: int) -> Tensor:
+    """The masked edge of least loss at each location; a tie goes to the GT of lower index."""
+    flat = prior_inds.flatten()
+    masked = losses.masked_fill(~mask, float('inf'))
+    least = losses.new_full((num_locations, ), float('inf'))
+    least = least.scatter_reduce(0, flat, masked.flatten(), 'amin')
+    tied = mask & (masked == least[prior_inds])
+    num_gts = len(losses)
+    gt_inds = torch.arange(num_gts, device=losses.device)[:, None].expand_as(prior_inds)
+    first = gt_inds.new_full((num_locations, ), num_gts)
+    first = first.scatter_reduce(0, flat, gt_inds.masked_fill(~tied, num_gts).flatten(), 'amin')
+    return tied & (gt_inds == first[prior_inds])
+
+
+def _rescue(losses, prior_inds, valid, weights, num_locations) -> Tensor:
+    """One edge for each GT that has candidates and holds nothing, ``(G, K)`` bool."""
+    if losses.shape[1] == 0:
+        return valid
+    held = _scatter_sum(weights > 0, prior_inds, num_locations) > 0
+    free = valid & ~held[prior_inds]
+    # Candidates ascend in loss, so the first free one is the best free one; argmax of an all-false
+    # row is column 0, the GT's very best candidate.
+    column = free.long().argmax(dim=1, keepdim=True)
+    lost = valid.any(dim=1) & ~(weights > 0).any(dim=1)
+    return torch.zeros_like(valid).scatter(1, column, lost[:, None])

@@ -1,0 +1,139 @@
+"""The candidate edge list: every (location, GT) pair whose location lies in the GT box.
+
+Shape legend of the whole package: N images, P priors (locations) of one image over all levels,
+G ground truths of the whole batch, C classes, K candidates kept a GT, E edges. Boxes are xyxy in
+pixels of the network input. A location's flat index over the batch is ``image * P + prior``.
+"""
+
+from dataclasses import dataclass
+from typing import Optional, Sequence
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class BatchGroundTruth:
+    """All ground truths of a batch in one list.
+
+    Attributes:
+        bboxes: GT boxes, xyxy in pixels, ``(G, 4)``.
+        labels: class indices, ``(G,)``.
+        image_inds: image that each GT belongs to, ``(G,)``.
+        num_images: N.
+    """
+
+    bboxes: Tensor
+    labels: Tensor
+    image_inds: Tensor
+    num_images: int
+
+    @classmethod
+    def from_instances(cls, batch_gt_instances: Sequence) -> 'BatchGroundTruth':
+        """Join mmdet's ``InstanceData`` of each image; the sizes are known on the host already."""
+        bboxes = [_as_tensor(gt.bboxes) for gt in batch_gt_instances]
+        image_inds = [
+            box.new_full((len(box), ), i, dtype=torch.long) for i, box in enumerate(bboxes)
+        ]
+        return cls(
+            bboxes=torch.cat(bboxes).float(),
+            labels=torch.cat([gt.labels for gt in batch_gt_instances]),
+            image_inds=torch.cat(image_inds),
+            num_images=len(bboxes))
+
+
+@dataclass
+class CandidateEdges:
+    """Edges in order of GT, then of location.
+
+    Attributes:
+        prior_inds: flat location index ``image * P + prior``, ``(E,)``.
+        gt_inds: GT index over the batch, ascending, ``(E,)``.
+        counts: number of edges of each GT, ``(G,)``.
+    """
+
+    prior_inds: Tensor
+    gt_inds: Tensor
+    counts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prior_inds)
+
+
+@dataclass
+class TopCandidates:
+    """The K least-loss edges of each GT, ascending in loss; absent places hold ``inf`` and ``-1``.
+
+    Attributes:
+        losses: ``(G, K)``, ``inf`` where a GT has fewer than K candidates.
+        prior_inds: flat location index, ``(G, K)``, 0 where absent.
+        valid: ``(G, K)`` bool.
+    """
+
+    losses: Tensor
+    prior_inds: Tensor
+    valid: Tensor
+
+
+def build_candidate_edges(points: Tensor,
+                          gts: BatchGroundTruth,
+                          strides: Optional[Tensor] = None,
+                          center_radius: Optional[float] = None) -> CandidateEdges:
+    """List the pairs of a location and a GT box that contains it (paper B, indicator of eq. 2).
+
+    The ``nonzero`` here is the one point where a step waits for the device: it sizes the edges.
+
+    Args:
+        points: location centres in pixels, ``(P, 2)``.
+        gts: the batch's ground truths.
+        strides: stride of each location in pixels, ``(P,)``; needed with ``center_radius``.
+        center_radius: keep only locations within this many strides of the box centre along both
+            axes, as FCOS's center sampling does. ``None`` (the paper) keeps the whole box.
+    """
+    x, y = points[:, 0], points[:, 1]
+    left, top, right, bottom = (side[:, None] for side in gts.bboxes.unbind(-1))
+    if center_radius is not None:
+        if strides is None:
+            raise ValueError('center_radius counts in strides: pass the strides of the locations.')
+        reach = center_radius * strides
+        center_x, center_y = (left + right) / 2, (top + bottom) / 2
+        left, right = torch.max(left, center_x - reach), torch.min(right, center_x + reach)
+        top, bottom = torch.max(top, center_y - reach), torch.min(bottom, center_y + reach)
+    inside = (x > left) & (x < right) & (y > top) & (y < bottom)  # (G, P)
+    gt_inds, prior_inds = inside.nonzero(as_tuple=True)
+    return CandidateEdges(
+        prior_inds=gts.image_inds[gt_inds] * len(points) + prior_inds,
+        gt_inds=gt_inds,
+        counts=inside.sum(dim=1))
+
+
+def select_top_candidates(edges: CandidateEdges, losses: Tensor, topk: int) -> TopCandidates:
+    """Keep the ``topk`` finite least-loss edges of each GT; ties go to the lower location index.
+
+    Memory is proportional to E: two stable sorts, no ``(G, P)`` cost matrix.
+
+    Args:
+        edges: E edges over G ground truths.
+        losses: joint loss of each edge, ``(E,)``; NaN and inf are dropped.
+        topk: K.
+    """
+    num_gts = len(edges.counts)
+    losses = torch.where(losses.isfinite(), losses, losses.new_tensor(float('inf')))
+    order = losses.argsort(stable=True)
+    order = order[edges.gt_inds[order].argsort(stable=True)]
+    gt_inds = edges.gt_inds[order]
+    starts = edges.counts.cumsum(0) - edges.counts
+    rank = torch.arange(len(order), device=order.device) - starts[gt_inds]
+    # Edges past the K-th go to an extra column that is cut off, so that no mask has to be read.
+    column = rank.clamp(max=topk)
+    top_losses = losses.new_full((num_gts, topk + 1), float('inf'))
+    top_priors = order.new_zeros((num_gts, topk + 1))
+    top_losses[gt_inds, column] = losses[order]
+    top_priors[gt_inds, column] = edges.prior_inds[order]
+    top_losses, top_priors = top_losses[:, :topk], top_priors[:, :topk]
+    return TopCandidates(top_losses, top_priors, top_losses.isfinite())
+
+
+def _as_tensor(boxes) -> Tensor:
+    """mmdet hands boxes over as a tensor or as one of its box classes."""
+    return boxes if isinstance(boxes, Tensor) else boxes.tensor

@@ -1,0 +1,71 @@
+"""Joint classification and localisation loss of (location, GT) pairs (paper B, eq. 2)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .candidate_edges import BatchGroundTruth, CandidateEdges
+
+
+def focal_terms(logits: Tensor, alpha: float, gamma: float) -> tuple:
+    """Focal loss of each logit as a positive and as a negative (Lin et al. 2017, eq. 5).
+
+    Returns:
+        ``(positive, negative)``, both shaped like ``logits``.
+    """
+    prob = logits.sigmoid()
+    positive = alpha * (1 - prob).pow(gamma) * F.softplus(-logits)
+    negative = (1 - alpha) * prob.pow(gamma) * F.softplus(logits)
+    return positive, negative
+
+
+def edge_classification_loss(edges: CandidateEdges,
+                             logits: Tensor,
+                             gt_labels: Tensor,
+                             alpha: float = 0.25,
+                             gamma: float = 2.0) -> Tensor:
+    """Focal loss summed over classes, with the class of the edge's GT as the target.
+
+    Only the GT's own class column and the sum over the negatives are gathered, so that nothing of
+    size P x G x C exists.
+
+    Args:
+        edges: E edges.
+        logits: classification logits of all locations of the batch, ``(N * P, C)``.
+        gt_labels: ``(G,)``.
+
+    Returns:
+        ``(E,)``.
+    """
+    all_negative = (1 - alpha) * logits.sigmoid().pow(gamma) * F.softplus(logits)
+    own_logit = logits[edges.prior_inds, gt_labels[edges.gt_inds]]
+    positive, negative = focal_terms(own_logit, alpha, gamma)
+    return all_negative.sum(dim=1)[edges.prior_inds] - negative + positive
+
+
+def edge_joint_loss(edges: CandidateEdges,
+                    logits: Tensor,
+                    bboxes: Tensor,
+                    gts: BatchGroundTruth,
+                    loss_bbox,
+                    alpha: float = 1.0,
+                    focal_alpha: float = 0.25,
+                    focal_gamma: float = 2.0) -> Tensor:
+    """``L_cls + alpha * L_reg`` of each edge (paper B, eq. 2).
+
+    Args:
+        edges: E edges; pairs outside the box are not in the list, which is the equation's
+            infinite loss.
+        logits: ``(N * P, C)``.
+        bboxes: predicted boxes, xyxy in pixels, ``(N * P, 4)``.
+        gts: the batch's ground truths.
+        loss_bbox: one of mmdet's box losses, called as ``loss_bbox(pred, target,
+            reduction_override='none')``.
+        alpha: weight of the localisation loss.
+
+    Returns:
+        ``(E,)`` in float32.
+    """
+    cls_loss = edge_classification_loss(edges, logits.float(), gts.labels, focal_alpha, focal_gamma)
+    reg_loss = loss_bbox(
+        bboxes[edges.prior_inds].float(), gts.bboxes[edges.gt_inds], reduction_override='none')
+    return cls_loss + alpha * reg_loss

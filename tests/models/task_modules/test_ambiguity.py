@@ -1,0 +1,110 @@
+"""Equations 5 and 6 by hand, each treatment of ambiguous locations, and the last positive."""
+
+import math
+
+import pytest
+import torch
+
+from misalign_det.models.task_modules.ambiguity import one_gt_per_location, resolve_ambiguity
+from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth, TopCandidates
+
+INF = math.inf
+
+
+def candidates(losses, prior_inds):
+    losses = torch.tensor(losses)
+    return TopCandidates(losses, torch.tensor(prior_inds), losses.isfinite())
+
+
+def resolve(losses, prior_inds, thresholds, mode='soft', theta=0.6, num_locations=6):
+    return resolve_ambiguity(
+        candidates(losses, prior_inds), torch.tensor(thresholds), num_locations, theta, mode)
+
+
+def test_two_gts_one_passes():
+    # Location 0: losses 1 and 3, shares 3/4 and 1/4 (eq. 5); theta* = 0.6 (eq. 6).
+    edges = resolve([[1.0, 2.0], [3.0, 4.0]], [[0, 1], [0, 2]], [2.0, 4.0])
+    torch.testing.assert_close(edges.weights, torch.tensor([[0.75, 1.0], [0.0, 1.0]]))
+    assert edges.contested.tolist() == [True] + [False] * 5
+
+
+@pytest.mark.parametrize('mode, weights, ignored', [
+    ('soft', [[5 / 9, 1.0], [0.0, 1.0]], []),
+    ('ignore', [[0.0, 1.0], [0.0, 1.0]], [0]),
+    ('argmin', [[1.0, 1.0], [0.0, 1.0]], []),
+])
+def test_two_gts_none_passes(mode, weights, ignored):
+    # Shares 5/9 and 4/9, both below 0.6.
+    edges = resolve([[0.8, 1.0], [1.0, 2.0]], [[0, 1], [0, 2]], [1.0, 2.0], mode)
+    torch.testing.assert_close(edges.weights, torch.tensor(weights))
+    assert edges.ignored.nonzero().flatten().tolist() == ignored
+
+
+def test_three_gts_two_pass():
+    # Losses 1, 1, 4: shares 4/9, 4/9, 1/9; theta* = 0.6 + 1/3 - 0.5 = 13/30 < 4/9.
+    edges = resolve([[1.0, 1.5], [1.0, 1.5], [4.0, 5.0]], [[0, 1], [0, 2], [0, 3]], [2.0, 2.0, 5.0])
+    torch.testing.assert_close(edges.weights, torch.tensor([[4 / 9, 1], [4 / 9, 1], [0, 1.0]]))
+
+
+def test_claims_beyond_the_threshold_do_not_contest():
+    edges = resolve([[1.0, 2.0], [3.0, INF]], [[0, 1], [1, 0]], [1.0, 3.0])
+    assert edges.weights.tolist() == [[1, 0], [1, 0]]
+    assert not edges.contested.any()
+
+
+def test_equal_losses_go_to_the_first_gt_under_argmin():
+    edges = resolve([[1.0, 1.0], [1.0, 1.0]], [[0, 1], [0, 2]], [1.0, 1.0], 'argmin')
+    assert edges.weights.tolist() == [[1, 1], [0, 1]]
+
+
+def test_a_gt_that_lost_everything_gets_its_best_free_candidate():
+    # GT 1 claims location 0 only and loses it; its candidates 1 (held) and 2 (free) remain.
+    edges = resolve([[0.1, 0.2, INF], [0.5, 0.6, 0.7]], [[0, 1, 0], [0, 1, 2]], [0.2, 0.5], 'argmin')
+    assert edges.weights.tolist() == [[1, 1, 0], [0, 0, 1]]
+    assert edges.rescued.tolist() == [[False] * 3, [False, False, True]]
+
+
+def test_two_gts_on_a_single_location_share_it():
+    edges = resolve([[0.1], [0.2]], [[3], [3]], [0.1, 0.2], 'argmin')
+    assert edges.weights.tolist() == [[1], [1]]
+    gts = BatchGroundTruth(torch.zeros(2, 4), torch.zeros(2), torch.tensor([0, 0]), 1)
+    # mmdet's form has one GT a location: the one that has nothing else comes first.
+    assert one_gt_per_location(edges, gts, [2], 6).tolist() == [0, 0, 0, 2, 0, 0]
+
+
+def test_ignored_location_is_given_back_when_a_gt_needs_it():
+    edges = resolve([[1.0], [1.0]], [[0], [0]], [1.0, 1.0], 'ignore')
+    assert edges.weights.tolist() == [[1], [1]]
+    assert not edges.ignored.any()
+
+
+def test_gt_indices_count_within_their_image():
+    # Two images of three locations: GT 0 and 1 in the first, 2 in the second.
+    edges = resolve([[1.0], [1.0], [1.0]], [[0], [2], [4]], [1.0] * 3)
+    gts = BatchGroundTruth(torch.zeros(3, 4), torch.zeros(3), torch.tensor([0, 0, 1]), 2)
+    assert one_gt_per_location(edges, gts, [2, 1], 3).tolist() == [1, 0, 2, 0, 1, 0]
+
+
+@pytest.mark.parametrize('mode', ['soft', 'ignore', 'argmin'])
+@pytest.mark.parametrize('seed', range(5))
+def test_every_gt_with_a_candidate_keeps_a_positive(mode, seed):
+    torch.manual_seed(seed)
+    losses = torch.rand(40, 6).sort(dim=1).values
+    losses[::7, 2:] = INF
+    losses[3] = INF
+    priors = torch.stack([torch.randperm(12)[:6] for _ in range(40)])
+    edges = resolve_ambiguity(
+        TopCandidates(losses, priors, losses.isfinite()), losses[:, 1], 12, 0.6, mode)
+    kept = (edges.weights > 0).any(dim=1)
+    assert kept.tolist() == losses.isfinite().any(dim=1).tolist()
+
+
+def test_soft_weights_at_a_location_never_exceed_one_without_rescue():
+    torch.manual_seed(0)
+    losses = torch.rand(20, 6).sort(dim=1).values
+    priors = torch.stack([torch.randperm(12)[:6] for _ in range(20)])
+    edges = resolve_ambiguity(
+        TopCandidates(losses, priors, losses.isfinite()), losses[:, 3], 12, 0.6, 'soft')
+    weights = edges.weights.masked_fill(edges.rescued, 0)
+    total = torch.zeros(12).scatter_add_(0, priors.flatten(), weights.flatten())
+    assert total.max() <= 1 + 1e-6

@@ -1,0 +1,158 @@
+"""The batched mixture against scikit-learn's, and its answers where scikit-learn has none."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.mixture import GaussianMixture
+
+from misalign_det.models.task_modules.mixture import fit_mixture, positive_threshold
+
+INF = float('inf')
+
+
+def random_losses(num, k, seed):
+    """Loss vectors of seven kinds, sorted, padded with inf: (num, k) float32."""
+    rng = np.random.default_rng(seed)
+    out = np.full((num, k), np.inf, dtype=np.float32)
+    for i in range(num):
+        size = rng.integers(2, k + 1) if i % 3 == 0 else k
+        values = [
+            lambda n: rng.gamma(2, 0.5, n),
+            lambda n: rng.exponential(0.2, n),
+            lambda n: np.concatenate([rng.normal(0.5, 0.1, n // 2), rng.normal(2, 0.3, n - n // 2)]),
+            lambda n: rng.choice([0.1, 0.5, 0.9, 1.3], n),  # duplicates
+            lambda n: np.full(n, rng.random()),  # all equal
+            lambda n: np.append(rng.random(n - 1), rng.choice([1e2, 1e4, 1e6])),  # an outlier
+            lambda n: np.round(rng.random(n), 1),  # ties
+        ][i % 7](size)
+        out[i, :size] = np.sort(values)
+    return torch.from_numpy(out)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore::sklearn.exceptions.ConvergenceWarning')
+@pytest.mark.parametrize('precision_init, num', [(1.0, 10_000), ('sample', 1_000)])
+def test_labels_equal_scikit_learn(precision_init, num):
+    values = torch.full((num, 45), INF)
+    for part, k in zip(values.chunk(4), (5, 18, 35, 45)):
+        part[:, :k] = random_losses(len(part), k, seed=k)
+    valid = values.isfinite()
+    batched = fit_mixture(values, valid, precision_init)
+    different, undecided = [], 0
+    for i, (row, mask, is_low) in enumerate(zip(values, valid, batched.is_low)):
+        samples = row[mask].double().numpy()[:, None]
+        precision = 1.0 if precision_init == 1.0 else 1 / (samples.var() + 1e-6)
+        mixture = GaussianMixture(
+            2,
+            covariance_type='full',
+            weights_init=[0.5, 0.5],
+            means_init=[samples.min(0), samples.max(0)],
+            precisions_init=[[[precision]]] * 2,
+            init_params='random_from_data')  # all is given: spares a k-means
+        label = mixture.fit_predict(samples)
+        expected = label == mixture.means_[:, 0].argmin()
+        # Even odds (all losses equal, or one at the exact middle of a symmetric row): there
+        # scikit-learn's label is rounding, and ours is positive.
+        low_prob, high_prob = mixture.predict_proba(samples).T
+        even = np.abs(low_prob - high_prob) < 0.25e-9  # log odds of TIE
+        undecided += even.any() and not even.all()
+        if is_low[mask].tolist() != (expected | even).tolist() or is_low[~mask].any():
+            different.append(i)
+    assert different == []
+    assert undecided < 0.001 * num
+
+
+def test_losses_equal_but_for_rounding_are_all_positive():
+    """scikit-learn drives both components onto one Gaussian here; rounding picks its label."""
+    values = (1 + 1e-6 * torch.rand(200, 35)).sort(dim=1).values
+    assert fit_mixture(values, values.isfinite()).is_low.all()
+
+
+def test_one_row_against_scikit_learn_itself():
+    """Not through our own backend: the call that a reader would write."""
+    row = random_losses(3, 35, seed=3)[2]
+    mixture = GaussianMixture(
+        2,
+        covariance_type='full',
+        weights_init=[0.5, 0.5],
+        means_init=[[row.min()], [row.max()]],
+        precisions_init=[[[1.0]], [[1.0]]])
+    label = mixture.fit_predict(row.double().numpy()[:, None])
+    fit = fit_mixture(row[None], row[None].isfinite())
+    assert fit.is_low[0].tolist() == (label == mixture.means_.argmin()).tolist()
+    density = mixture.score_samples(row.double().numpy()[:, None])
+    np.testing.assert_allclose(fit.log_density[0].numpy(), density, rtol=1e-9)
+
+
+@pytest.mark.parametrize('row, expected', [
+    ([0.7], [True]),  # one candidate: positive
+    ([0.7, 0.7, 0.7], [True] * 3),  # equal losses: all positive
+    ([1.0, 1.0 + 1e-6, 1.0 + 2e-6], [True] * 3),  # equal but for rounding: all positive
+    ([], []),  # none
+    ([0.1, 0.1, 0.2, 9.0, 9.1], [True, True, True, False, False]),
+])
+def test_hand_made_rows(row, expected):
+    values = torch.full((1, 5), INF)
+    values[0, :len(row)] = torch.tensor(row)
+    fit = fit_mixture(values, values.isfinite())
+    assert fit.is_low[0, :len(row)].tolist() == expected
+    assert not fit.is_low[0, len(row):].any()
+    assert fit.means.isfinite().all() and fit.variances.isfinite().all()
+
+
+def test_low_component_is_the_one_with_smaller_mean_after_em():
+    values = random_losses(400, 35, seed=0)
+    fit = fit_mixture(values, values.isfinite())
+    low_mean = fit.means.gather(1, fit.low[:, None]).squeeze(1)
+    assert (low_mean <= fit.means.amin(dim=1)).all()
+
+
+def test_thresholds_by_hand():
+    values = torch.tensor([[0.0, 0.1, 0.2, 5.0, 5.2, INF]])
+    fit = fit_mixture(values, values.isfinite())
+    assert positive_threshold(values, fit, 'component').item() == pytest.approx(0.2)
+    # Three equidistant values around the mean 0.1: the density peaks at the middle one.
+    assert positive_threshold(values, fit, 'density_peak').item() == pytest.approx(0.1)
+    assert positive_threshold(values, fit, 'crossing').item() == pytest.approx(0.2)
+
+
+def test_crossing_stops_before_the_tail_that_a_wide_low_component_claims():
+    values = torch.tensor([[0.0, 1.0, 2.0, 9.0]])
+    fit = fit_mixture(values, values.isfinite())
+    fit.is_low = torch.tensor([[True, False, False, True]])
+    assert positive_threshold(values, fit, 'component').item() == 9.0
+    assert positive_threshold(values, fit, 'crossing').item() == 0.0
+
+
+def test_no_candidates_gives_no_positive():
+    values = torch.full((2, 3), INF)
+    fit = fit_mixture(values, values.isfinite())
+    assert positive_threshold(values, fit).tolist() == [-INF, -INF]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=40))
+def test_any_finite_losses_give_a_finite_fit_with_the_least_loss_positive(losses):
+    values = torch.tensor(sorted(losses))[None]
+    fit = fit_mixture(values, values.isfinite())
+    assert fit.means.isfinite().all() and fit.weights.isfinite().all()
+    for boundary in ('component', 'density_peak', 'crossing'):
+        assert positive_threshold(values, fit, boundary)[0] >= values[0, 0]
+
+
+@pytest.mark.parametrize('kwargs, named', [
+    (dict(precision_init=0), 'precision_init'),
+    (dict(precision_init='auto'), 'precision_init'),
+    (dict(backend='numpy'), 'backend'),
+])
+def test_bad_arguments_are_named(kwargs, named):
+    with pytest.raises(ValueError, match=named):
+        fit_mixture(torch.rand(1, 3), torch.ones(1, 3, dtype=torch.bool), **kwargs)
+
+
+def test_bad_boundary_is_named():
+    values = torch.rand(1, 3)
+    with pytest.raises(ValueError, match='density_peak'):
+        positive_threshold(values, fit_mixture(values, values.isfinite()), 'peak')
