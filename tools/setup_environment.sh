@@ -70,7 +70,8 @@ make_environment() {
         "apt install python3 python3-venv python3-dev"
 }
 
-quiet_pip() { python -m pip --disable-pip-version-check install --quiet "$@"; }
+# Errors alone: pip's warnings about its indexes would drown the steps.
+quiet_pip() { python -m pip --disable-pip-version-check install --quiet --quiet "$@"; }
 
 # What the environment depends on; it is installed anew when this changes.
 fingerprint() {
@@ -80,10 +81,14 @@ fingerprint() {
     } 2>/dev/null | cksum
 }
 
-install_torch() { quiet_pip "torch==$TORCH" -c "$REPOSITORY/tools/environment/constraints.txt"; }
+# Not quiet: a build with CUDA is a long download.
+install_torch() {
+    python -m pip --disable-pip-version-check install "torch==$TORCH" numpy \
+        -c "$REPOSITORY/tools/environment/constraints.txt"
+}
 
 install_build_tools() {
-    quiet_pip wheel ninja packaging setuptools hatchling editables "${CONSTRAINTS[@]}"
+    quiet_pip numpy wheel ninja packaging setuptools hatchling editables "${CONSTRAINTS[@]}"
 }
 
 # mmcv_requirement: onedl-mmcv==2.3.6, from the constraints of the stack.

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The environment, then the linter, then every test, slow ones included. Arguments go to pytest.
+#
+#   bash tests/run.sh
+#   bash tests/run.sh -m "not slow" -k environment
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec </dev/null
+source tools/setup_environment.sh
+echo "==> Checking the style of the code"
+python -m ruff check .
+echo "==> Running the tests"
+exec python -m pytest "$@"

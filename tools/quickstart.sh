@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# From a fresh clone to a trained and evaluated detector, with pictures to look at:
+#
+#   bash tools/quickstart.sh
+#
+# What is done already is not done again; a training that was stopped goes on where it was.
+# tools/setup_environment.sh says which variables choose the environment and the stack.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+begin=$SECONDS
+source tools/setup_environment.sh
+
+name=jla_triplehead_r18_fpn_quickstart_shapes
+config=configs/$name.py
+data=data/shapes
+work=work_dirs/$name
+
+# Changes with the config, the files it is based on, and the data.
+run_id() {
+    { python -c 'import sys; from mmengine.config import Config; print(Config.fromfile(sys.argv[1]).pretty_text)' "$config"
+      cat "$data/shapes.json"
+    } 2>/dev/null | cksum
+}
+
+is_run() { [ -f "$work/.$1" ] && [ "$(cat "$work/.$1")" = "$id" ]; }
+
+last_checkpoint() { cat "$work/last_checkpoint" 2>/dev/null || true; }
+
+train() {
+    local resume=()
+    if is_run started && [ -f "$(last_checkpoint)" ]; then
+        echo "    going on from $(last_checkpoint)"
+        resume=(--resume)
+    fi
+    mkdir -p "$work"
+    echo "$id" >"$work/.started"
+    mim train misalign_det "$config" ${resume[@]+"${resume[@]}"} || return 1
+    echo "$id" >"$work/.finished"
+}
+
+evaluate() {
+    mkdir -p "$work/evaluation"
+    python tools/test.py "$config" "$checkpoint" --work-dir "$work/evaluation" 2>&1 |
+        tee "$work/evaluation/log.txt" | grep -E 'Average (Precision|Recall)' || return 1
+}
+
+# fresh FILE: it was made from the checkpoint as it is.
+fresh() { [ "$1" -nt "$checkpoint" ]; }
+
+step "Drawing the data set $data (training and validation images, COCO format)" \
+    python tools/dataset_converters/shapes.py --out "$data"
+id=$(run_id)
+if is_run finished && [ -f "$(last_checkpoint)" ]; then
+    echo "==> The training is done already ($work)"
+else
+    step "Training $config (about three minutes on two cores)" train
+fi
+checkpoint=$(last_checkpoint)
+
+if fresh "$work/evaluation/log.txt"; then
+    echo "==> The evaluation is done already"
+    grep -E 'Average (Precision|Recall)' "$work/evaluation/log.txt"
+else
+    step "Evaluating $checkpoint on the validation images" evaluate
+fi
+fresh "$work/pictures/overview.png" ||
+    step "Saving pictures of detections beside the ground truth" \
+        python tools/analysis/save_pictures.py "$config" "$checkpoint" --out-dir "$work/pictures"
+fresh "$work/curves.png" ||
+    step "Plotting the curves of losses and AP" \
+        python tools/analysis/plot_curves.py "$work" --out "$work/curves.png"
+
+cat <<END
+
+Done in $(minutes $((SECONDS - begin))). Look at
+    $work/pictures/overview.png    detections (right) beside ground truth (left)
+    $work/curves.png               losses and AP over the training
+    $work/evaluation/log.txt       AP and AR of the evaluation
+    $checkpoint    the trained detector
+    $work/config.py    the whole config of the run
+END
