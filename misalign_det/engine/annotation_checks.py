@@ -22,6 +22,10 @@ class InputError(ValueError):
     """The input cannot be used; the message names what is wrong and what to do."""
 
 
+class Remark(str):
+    """A note about something that is counted, but by which nothing is lost."""
+
+
 def some(names, limit=5):
     """The first few of many names, for a message."""
     names = [str(n) for n in names]
@@ -225,8 +229,9 @@ def check_boxes(images, annotations, where, path, training, filter_cfg=None):
     if empty:
         left_out = training and settings.get("filter_empty_gt")
         fate = "left out (filter_empty_gt=True)" if left_out else "kept as background"
-        notes.append(f"{where}: {len(empty)} of {len(images)} images have no objects and are "
-                     f"{fate}: {some(empty, 3)}.")
+        notes.append((str if left_out else Remark)(
+            f"{where}: {len(empty)} of {len(images)} images have no objects and are {fate}: "
+            f"{some(empty, 3)}."))
     if training:
         limit = settings.get("min_size", 0)
         small = sum(min(i["width"], i["height"]) < limit for i in images)
@@ -286,5 +291,5 @@ def check_voc(ids, xml_path, classes, where, extra="error"):
     if flat:
         notes.append(f"{where}: {flat} of {sum(names.values())} boxes have no area.")
     if empty:
-        notes.append(f"{where}: {empty} of {len(ids)} images have no objects.")
+        notes.append(Remark(f"{where}: {empty} of {len(ids)} images have no objects."))
     return notes

@@ -2,6 +2,8 @@
 
 import os.path as osp
 
+from .annotation_checks import InputError
+
 
 def merge_options(cfg, options):
     """Merge command-line options into a config; `data_root` moves all paths below the old root.
@@ -19,7 +21,7 @@ def merge_options(cfg, options):
         mmengine.Config: `cfg`.
 
     Raises:
-        ValueError: `data_root` is given, but the config has none to replace.
+        InputError: `data_root` is given, but the config has none to replace.
 
     Example:
         >>> from mmengine.config import Config
@@ -32,7 +34,7 @@ def merge_options(cfg, options):
     if root is not None:
         old = str(cfg.get("data_root") or "").rstrip("/")
         if not old:
-            raise ValueError(
+            raise InputError(
                 "--cfg-options data_root=... was given, but this config has no top-level "
                 "data_root; set the paths themselves: train_dataloader.dataset.data_root=... etc.")
         new = osp.expanduser(str(root)).rstrip("/") or "/"

@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 
 from .annotation_checks import (
     InputError,
+    Remark,
     check_boxes,
     check_categories,
     check_references,
@@ -44,7 +45,8 @@ def check_config(cfg, modes=("train", "val")):
         modes (Sequence[str]): of 'train', 'val' and 'test', those that are to run.
 
     Returns:
-        list[str]: notes on what is counted and skipped; they are logged as warnings, too.
+        list[str]: notes on what is counted and skipped; they are logged, too, as warnings where
+            something is left out.
 
     Raises:
         InputError: the input cannot be used. Every dataset is looked at first; one line a fault.
@@ -77,7 +79,8 @@ def check_config(cfg, modes=("train", "val")):
                 faults.append(f"{mode}_evaluator: there is no annotation file {path}. It must be "
                               "the dataset's (--cfg-options data_root=... moves both).")
     for note in notes:
-        print_log(note, logger="current", level=logging.WARNING)
+        level = logging.INFO if isinstance(note, Remark) else logging.WARNING
+        print_log(note, logger="current", level=level)
     if faults:
         raise InputError("\n".join(dict.fromkeys(faults)))
     return notes

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from misalign_det.engine.annotation_checks import InputError
 from misalign_det.engine.data_root import merge_options
 
 BASES = Path(__file__).resolve().parents[2] / "configs" / "_base_" / "datasets"
@@ -92,5 +93,5 @@ def test_without_options_nothing_changes():
 
 
 def test_config_without_a_root_says_so():
-    with pytest.raises(ValueError, match="no top-level data_root"):
+    with pytest.raises(InputError, match="no top-level data_root"):
         merge_options(Config({"model": {}}), {"data_root": "/new"})

@@ -1,0 +1,153 @@
+"""Plot the loss and AP curves of a training run.
+
+    python tools/analysis/plot_curves.py WORK_DIR --out curves.png
+
+reads what mmengine logged (WORK_DIR/TIMESTAMP/vis_data/scalars.json) and draws the losses over the
+training steps, and AP, AP50 and AP75 over the epochs, or over the steps of a run that counts those.
+The parts of a resumed run are joined; where a part begins, what the earlier ones logged from that
+step on is left out. So a run that was begun anew in an old folder is shown alone.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no display needed
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+class CurvesError(ValueError):
+    """There is nothing to plot; the message says what was looked for."""
+
+
+def read_scalars(work_dir):
+    """What a run logged.
+
+    Args:
+        work_dir (str | Path): with one folder a start of the run.
+
+    Returns:
+        tuple[list[dict], list[dict]]: training entries and evaluation entries, in order. 'step' of
+        a training entry is the training step; 'x' of an evaluation entry is the epoch where the
+        training entries have one, else the training step.
+
+    Raises:
+        CurvesError: there is no such folder, no log, or no training line in it.
+    """
+    work_dir = Path(work_dir)
+    if not work_dir.is_dir():
+        raise CurvesError(f"there is no folder {work_dir}")
+    files = sorted(work_dir.glob("*/vis_data/scalars.json")) or sorted(
+        work_dir.glob("vis_data/scalars.json"))
+    if not files:
+        raise CurvesError(f"{work_dir} has no */vis_data/scalars.json. Is it the --work-dir of a "
+                          "run that has begun to train?")
+    train, evaluation = [], []
+    for file in files:
+        entries = _entries(file)
+        first = next((e["step"] for e in entries if "loss" in e), None)
+        if first is None:
+            continue
+        train = [e for e in train if e["step"] < first]
+        evaluation = [e for e in evaluation if e["after"] < first]
+        for entry in entries:
+            if "loss" in entry:
+                train.append(entry)
+            elif train and any("mAP" in key for key in entry):
+                # A run that counts steps may log its evaluations with step 0 (mmengine's default).
+                after = train[-1]["step"]
+                x = entry["step"] if "epoch" in train[-1] else max(entry["step"], after)
+                evaluation.append({**entry, "after": after, "x": x})
+    if not train:
+        raise CurvesError(f"{files[-1]} has no training losses yet. The first entry comes after "
+                          "default_hooks.logger.interval steps; make that smaller for short runs.")
+    return train, evaluation
+
+
+def _entries(file):
+    """The lines of one log; one that is cut off is named and skipped."""
+    entries = []
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            entry["step"]
+        except (ValueError, KeyError, TypeError):
+            print(f"skipped line {number} of {file}: not a whole entry", file=sys.stderr)
+        else:
+            entries.append(entry)
+    return entries
+
+
+def metric_names(evaluation):
+    """The AP figures of evaluation lines and how to call them: {log key: label}."""
+    labels = {"bbox_mAP": "AP", "bbox_mAP_50": "AP50", "bbox_mAP_75": "AP75",
+              "mAP": "AP", "AP50": "AP50", "AP75": "AP75"}
+    keys = {key for line in evaluation for key in line}
+    named = {key: labels[key.rsplit("/", 1)[-1]] for key in sorted(keys)
+             if key.rsplit("/", 1)[-1] in labels}
+    return named or {key: key for key in sorted(keys) if "mAP" in key}
+
+
+def plot(train, evaluation, title):
+    """Losses on the left, AP on the right.
+
+    Args:
+        train, evaluation (list[dict]): from `read_scalars`.
+        title (str): stands above both.
+
+    Returns:
+        matplotlib.figure.Figure
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure.suptitle(title)
+    names = sorted({k for line in train for k in line if k.startswith("loss")})
+    for name in names:
+        points = [(line["step"], line[name]) for line in train if name in line]
+        style = {"color": "black", "linewidth": 2} if name == "loss" else {}
+        left.plot(*zip(*points, strict=True), marker="." if len(points) < 3 else None,
+                  label="total" if name == "loss" else name, **style)
+    left.set(xlabel="training step", ylabel="loss", title="Training losses", ylim=(0, None))
+    left.legend()
+    for key, label in metric_names(evaluation).items():
+        points = [(line["x"], line[key]) for line in evaluation if key in line]
+        right.plot(*zip(*points, strict=True), marker="o", label=label)
+        right.annotate(f"{points[-1][1]:.3f}", points[-1], textcoords="offset points",
+                       xytext=(0, 6), ha="center")
+    right.set(xlabel="epoch" if "epoch" in train[-1] else "training step",
+              ylabel="average precision", title="Validation", ylim=(0, 1))
+    if evaluation:
+        right.legend()
+        right.margins(x=0.1)
+        right.xaxis.get_major_locator().set_params(integer=True)
+    else:
+        right.text(0.5, 0.5, "no evaluation logged yet", ha="center", transform=right.transAxes)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def main(arguments=None):
+    """Plot as the command line says; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Plot the loss and AP curves of a run")
+    parser.add_argument("work_dir", help="the run's --work-dir")
+    parser.add_argument("--out", help="picture to write (default: WORK_DIR/curves.png)")
+    parser.add_argument("--title", help="default: the work dir's name")
+    args = parser.parse_args(arguments)
+    out = Path(args.out or Path(args.work_dir, "curves.png"))
+    try:
+        train, evaluation = read_scalars(args.work_dir)
+        figure = plot(train, evaluation, args.title or Path(args.work_dir).resolve().name)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=110)
+    except (CurvesError, OSError) as error:
+        print(f"plot_curves.py: error: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(train)} training and {len(evaluation)} evaluation entries: {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

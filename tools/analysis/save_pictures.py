@@ -1,0 +1,184 @@
+"""Save pictures of detections beside the ground truth.
+
+    python tools/analysis/save_pictures.py CONFIG CHECKPOINT --out-dir FOLDER
+    python tools/analysis/save_pictures.py CONFIG CHECKPOINT --out-dir FOLDER --num 20
+
+writes one PNG an image (left: ground truth, right: detections, a caption above) and overview.png
+with all of them. The images are spread evenly over the split, so they are the same each time.
+"""
+
+import argparse
+from pathlib import Path
+
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmdet.apis import inference_detector
+from mmdet.registry import DATASETS, MODELS
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmengine.structures import InstanceData
+
+from misalign_det.engine.checkpoint_io import check_checkpoint, tensors_only
+from misalign_det.engine.command_line import (
+    add_common_arguments,
+    errors_in_one_line,
+    load_config,
+)
+from misalign_det.engine.preflight import InputError, check_config
+
+MIN_WIDTH = 640  # smaller images are enlarged, so that labels can be read
+BAND = 34  # height of the caption in pixels
+
+
+def parse_args(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Save detections beside the ground truth")
+    parser.add_argument("config", help="config file, or name of a config of this package")
+    parser.add_argument("checkpoint", help="checkpoint file or URL")
+    parser.add_argument("--out-dir", required=True, help="folder of the pictures")
+    parser.add_argument("--num", type=int, default=8, help="how many images (%(default)s)")
+    parser.add_argument("--score-thr", type=float, default=0.3,
+                        help="draw detections above this score (%(default)s)")
+    parser.add_argument("--split", choices=["val", "test"], default="val",
+                        help="whose dataset to draw (%(default)s)")
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    add_common_arguments(parser)
+    args = parser.parse_args(arguments)
+    if args.num < 1 or not 0 <= args.score_thr <= 1:
+        parser.error("--num must be at least 1 and --score-thr between 0 and 1")
+    return args
+
+
+def load_detector(cfg, checkpoint, device):
+    """Like mmdet's `init_detector`, but a checkpoint that does not fit is refused, not half loaded.
+
+    Returns:
+        nn.Module: as mmdet's `inference_detector` takes it.
+
+    Raises:
+        CheckpointError: the file is missing, unsafe, damaged or of another architecture.
+    """
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    check_checkpoint(model, checkpoint)
+    load_checkpoint(model, checkpoint, map_location="cpu")
+    model.cfg = cfg
+    return model.to(device).eval()
+
+
+def ground_truth(info):
+    """The annotated objects of an image.
+
+    Args:
+        info (dict): from a dataset's `get_data_info`.
+
+    Returns:
+        InstanceData: bboxes, float (G, 4), xyxy in pixels of the original image; labels, int (G,).
+    """
+    kept = [item for item in info["instances"] if not item["ignore_flag"]]
+    return InstanceData(
+        bboxes=torch.tensor([i["bbox"] for i in kept], dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor([i["bbox_label"] for i in kept], dtype=torch.int64))
+
+
+def picture(visualizer, image, truth, detections, score_thr, title):
+    """One image twice, with ground truth and with detections, below a caption.
+
+    Args:
+        visualizer (DetLocalVisualizer): with the dataset's meta.
+        image (ndarray): uint8 (H, W, 3), RGB.
+        truth, detections (InstanceData): boxes xyxy in pixels of `image`.
+        score_thr (float): detections above it are drawn.
+        title (str): begins the caption.
+
+    Returns:
+        ndarray: uint8 (BAND + H s, 2 W s, 3), RGB, with the whole number s that makes W s at
+        least MIN_WIDTH.
+    """
+    scale = max(1, -(-MIN_WIDTH // image.shape[1]))
+    large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    sample = DetDataSample()
+    sample.gt_instances = InstanceData(bboxes=truth.bboxes * scale, labels=truth.labels)
+    sample.pred_instances = InstanceData(
+        bboxes=detections.bboxes * scale, labels=detections.labels, scores=detections.scores)
+    visualizer.add_datasample(title, large, sample, pred_score_thr=score_thr)
+    pair = visualizer.get_image().copy()
+    middle = pair.shape[1] // 2
+    pair[:, middle - 1:middle + 1] = 255
+    band = np.full((BAND, pair.shape[1], 3), 255, np.uint8)
+    shown = int((detections.scores > score_thr).sum())
+    for x, text in ((8, f"{title}   ground truth: {len(truth)} objects"),
+                    (middle + 8, f"detections with score > {score_thr:g}: {shown}")):
+        cv2.putText(band, text, (x, 23), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.vstack([band, pair])
+
+
+def overview(pictures, columns=2, width=720):
+    """All pictures in one, each `width` pixels wide; the rest of the last row is white."""
+    small = [cv2.resize(p, (width, round(p.shape[0] * width / p.shape[1])),
+                        interpolation=cv2.INTER_AREA) for p in pictures]
+    height = max(p.shape[0] for p in small)
+    cells = [np.pad(p, ((0, height - p.shape[0]), (0, 0), (0, 0)), constant_values=255)
+             for p in small]
+    columns = min(columns, len(cells))
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+    return np.vstack([np.hstack(cells[i:i + columns]) for i in range(0, len(cells), columns)])
+
+
+def save_pictures(model, dataset, out_dir, num=8, score_thr=0.3):
+    """Detect on `num` images of a dataset and save the pictures.
+
+    Args:
+        model (nn.Module): from `load_detector`, or mmdet's `init_detector`.
+        dataset (BaseDataset): its images and annotations are drawn.
+        out_dir (str | Path): made if it is not there.
+
+    Returns:
+        list[Path]: the files, overview.png last.
+
+    Raises:
+        InputError: the dataset is empty.
+    """
+    if not len(dataset):
+        raise InputError("the dataset has no images to draw")
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    visualizer = DetLocalVisualizer(name="pictures", line_width=2)
+    visualizer.dataset_meta = dataset.metainfo
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(num, len(dataset))).astype(int))
+    pictures, files = [], []
+    for index in chosen:
+        info = dataset.get_data_info(int(index))
+        path = Path(info["img_path"])
+        image = mmcv.imread(str(path), channel_order="rgb")
+        found = inference_detector(model, str(path)).pred_instances.cpu()
+        pictures.append(picture(visualizer, image, ground_truth(info), found, score_thr, path.name))
+        files.append(out_dir / f"{path.stem}.png")
+        mmcv.imwrite(pictures[-1][..., ::-1], str(files[-1]))
+    files.append(out_dir / "overview.png")
+    mmcv.imwrite(overview(pictures)[..., ::-1], str(files[-1]))
+    return files
+
+
+def main(arguments=None):
+    """Save pictures as the command line says."""
+    args = parse_args(arguments)
+    with errors_in_one_line("save_pictures.py"), tensors_only(args.trust_checkpoint):
+        cfg = load_config(args)
+        check_config(cfg, modes=(args.split,))
+        model = load_detector(cfg, args.checkpoint, args.device)
+        dataset = DATASETS.build(cfg[f"{args.split}_dataloader"].dataset)
+        files = save_pictures(model, dataset, args.out_dir, args.num, args.score_thr)
+    print(f"{len(files)} pictures; all of them at a glance: {files[-1]}")
+
+
+if __name__ == "__main__":
+    main()
