@@ -1,4 +1,6 @@
 # mmdet's runtime with checkpoints that a full disk or a kill cannot leave half-written.
 _base_ = 'mmdet::_base_/default_runtime.py'
 
-default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3))
+default_hooks = dict(
+    logger=dict(interval=10),  # small sets have few steps an epoch
+    checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3))
