@@ -14,7 +14,7 @@ from .checkpoint_io import CheckpointError
 from .config_lookup import ConfigNotFoundError, resolve_config
 from .data_root import merge_options
 from .distributed import prepare_processes
-from .safe_checkpoint import CheckpointSaveError
+from .safe_checkpoint import CheckpointSaveError, is_full_disk
 
 _USER_ERRORS = (CheckpointError, CheckpointSaveError, ConfigNotFoundError, InputError)
 
@@ -92,3 +92,10 @@ def errors_in_one_line(tool):
         yield
     except _USER_ERRORS as error:
         sys.exit(f"{tool}: error: {error}")
+    except OSError as error:  # a log or a figure, where `SafeCheckpointHook` cannot say it
+        if not is_full_disk(error):
+            raise
+        place = f" while writing {error.filename}" if error.filename else ""
+        sys.exit(f"{tool}: error: the disk is full{place}. Checkpoints saved before are whole; "
+                 "WORK_DIR/last_checkpoint names the last one. Free some space, then go on with "
+                 "--resume.")

@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader, TensorDataset
 
 from misalign_det.engine import safe_checkpoint
+from misalign_det.engine.command_line import errors_in_one_line
 from misalign_det.engine.safe_checkpoint import (
     AtomicLocalBackend,
     CheckpointSaveError,
@@ -211,3 +212,21 @@ def test_the_runtime_config_uses_it():
         assert cfg.default_hooks.checkpoint.type == "SafeCheckpointHook"
         assert cfg.default_hooks.checkpoint.get("by_epoch", True) == by_epoch
         assert cfg.log_processor.by_epoch == by_epoch
+
+
+def test_the_tools_end_with_one_line(tmp_path):
+    with pytest.raises(SystemExit) as caught, errors_in_one_line("train.py"):
+        run(tmp_path, hook("epoch_2.pth"), epochs=2)
+    assert str(caught.value).startswith(f"train.py: error: Cannot write {tmp_path / 'epoch_2.pth'}")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_tools_name_a_full_disk_that_hits_a_log():
+    with pytest.raises(SystemExit, match="the disk is full.*last_checkpoint names the last one"):
+        with errors_in_one_line("train.py"), open("/dev/full", "w") as log:
+            log.write("line")
+
+
+def test_the_tools_leave_other_errors_of_the_system_alone():
+    with pytest.raises(PermissionError), errors_in_one_line("train.py"):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
