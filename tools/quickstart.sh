@@ -39,10 +39,17 @@ train() {
 }
 
 evaluate() {
+    local log=$work/evaluation/log.txt
     mkdir -p "$work/evaluation"
-    python tools/test.py "$config" "$checkpoint" --work-dir "$work/evaluation" 2>&1 |
-        tee "$work/evaluation/log.txt" | grep -E 'Average (Precision|Recall)' || return 1
+    if ! python tools/test.py "$config" "$checkpoint" --work-dir "$work/evaluation" >"$log.part" 2>&1; then
+        tail -n 20 "$log.part" >&2
+        return 1
+    fi
+    mv "$log.part" "$log"
+    show_figures
 }
+
+show_figures() { grep -E 'Average (Precision|Recall)' "$work/evaluation/log.txt"; }
 
 # fresh FILE: it was made from the checkpoint as it is.
 fresh() { [ "$1" -nt "$checkpoint" ]; }
@@ -59,7 +66,7 @@ checkpoint=$(last_checkpoint)
 
 if fresh "$work/evaluation/log.txt"; then
     echo "==> The evaluation is done already"
-    grep -E 'Average (Precision|Recall)' "$work/evaluation/log.txt"
+    show_figures
 else
     step "Evaluating $checkpoint on the validation images" evaluate
 fi

@@ -1,0 +1,158 @@
+"""tools/train.py and tools/test.py: options, results, and what the user is told."""
+
+import importlib.util
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = [sys.executable, ROOT / "tools/train.py"]
+TEST = [sys.executable, ROOT / "tools/test.py"]
+
+
+def load(name):
+    """tools/NAME.py as a module."""
+    spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / f"tools/{name}.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
+@pytest.fixture
+def refused(monkeypatch, tmp_path, environ):
+    """Call a tool that ends with an error; what it says, white space evened out."""
+    monkeypatch.setenv("MISALIGN_DET_SHAPES", environ["MISALIGN_DET_SHAPES"])
+    monkeypatch.chdir(tmp_path)
+
+    def refused(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            load(name).main()
+        return " ".join(str(end.value).split())
+
+    return refused
+
+
+
+
+def test_help_leaves_mims_own_flag_out(capsys):
+    for name, options in (
+        ("train", ["--amp", "--auto-scale-lr", "--resume"]),
+        ("test", ["--show", "--show-dir", "--wait-time", "--out", "--tta"]),
+    ):
+        with pytest.raises(SystemExit):
+            load(name).parse_args(["-h"])
+        text = capsys.readouterr().out
+        assert "--gpus" not in text  # mim would pass its own --gpus on to a tool that knows one
+        for option in [*options, "--work-dir", "--cfg-options", "--launcher", "--local_rank",
+                       "--local-rank", "--trust-checkpoint"]:
+            assert option in text
+
+
+@pytest.mark.parametrize("spelling", ["--local_rank", "--local-rank"])
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_both_spellings_of_local_rank(name, spelling):
+    needed = ["config.py", "checkpoint.pth"][: 1 if name == "train" else 2]
+    assert load(name).parse_args([*needed, f"{spelling}=3"]).local_rank == 3
+
+
+@pytest.mark.slow
+def test_training_saves_checkpoint_and_config(trained):
+    assert (trained / "last_checkpoint").read_text() == str(trained / "iter_1.pth")
+    # Not tiny.py: onedl-mim would find a second file of the config's name in the repository.
+    assert sorted(path.name for path in trained.glob("*.py")) == ["config.py"]
+    state = torch.load(trained / "iter_1.pth", weights_only=False)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in state.values())
+
+
+@pytest.mark.slow
+def test_evaluation_with_every_output(trained, tiny_config, call, tmp_path):
+    text = call([*TEST, tiny_config, trained / "iter_1.pth", "--work-dir", tmp_path / "work",
+                 "--out", tmp_path / "out.pkl", "--show-dir", "pictures", "--tta"], tmp_path)
+    assert "bbox_mAP_50" in text
+    detections = pickle.loads((tmp_path / "out.pkl").read_bytes())
+    assert len(detections) == 4
+    assert detections[0]["pred_instances"]["bboxes"].shape[1] == 4
+    assert len(list(tmp_path.glob("work/*/pictures/*"))) == 4
+
+
+@pytest.mark.slow
+def test_resume_with_scaled_learning_rate(trained, tiny_config, call, tmp_path):
+    text = call(
+        [*TRAIN, tiny_config, "--work-dir", tmp_path, "--resume", trained / "iter_1.pth",
+         "--auto-scale-lr", "--cfg-options", "train_cfg.max_iters=2"], tmp_path)
+    assert "resumed epoch: 0, iter: 1" in text
+    assert "Scaling the original LR by 0.125." in text  # a batch of 2, and not of 16
+    assert (tmp_path / "iter_2.pth").is_file() and not (tmp_path / "iter_1.pth").exists()
+
+
+def test_unknown_config_names_near_ones(refused):
+    text = refused("train", "jla_tripelhead_r50_fpn_1x_coco")
+    assert text.startswith("train.py: error: there is no config 'jla_tripelhead_r50_fpn_1x_coco'")
+    assert "Near matches: jla_triplehead_r50_fpn_1x_coco" in text
+
+
+@pytest.mark.parametrize("suffix", ["", ".py"])
+def test_bare_name_finds_the_packaged_config(refused, suffix):
+    """The data is not there, which the tool says once it has read the config."""
+    name = f"jla_triplehead_r50_fpn_1x_coco{suffix}"
+    text = refused("train", name, "--cfg-options", "data_root=nowhere")
+    assert "there is no annotation file nowhere/annotations/instances_train2017.json" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["test", "resume", "load_from"])
+def test_checkpoint_of_another_architecture(refused, trained, tiny_config, way):
+    checkpoint = trained / "iter_1.pth"
+    given = {"test": [checkpoint], "resume": ["--resume", checkpoint], "load_from": []}[way]
+    deeper = ["--work-dir", "work", "--cfg-options", "model.backbone.depth=50",
+              "model.neck.in_channels=[256,512,1024,2048]", f"load_from={checkpoint}"]
+    text = refused("test" if way == "test" else "train", tiny_config, *given, *deeper)
+    assert text.startswith(f"{'test' if way == 'test' else 'train'}.py: error: {checkpoint}: ")
+    assert "Missing: backbone.layer1.0.conv3.weight" in text
+    assert ("The checkpoint holds FCOS with TripleHead on ResNet (depth 18); the config's model is "
+            "FCOS with TripleHead on ResNet (depth 50).") in text
+
+
+class _Touch:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.slow
+def test_pickles_with_code_are_refused_unless_trusted(
+        refused, trained, tiny_config, call, tmp_path):
+    checkpoint = torch.load(trained / "iter_1.pth", weights_only=False)
+    checkpoint["meta"]["extra"] = _Touch(tmp_path / "ran")
+    path = tmp_path / "unsafe.pth"
+    torch.save(checkpoint, path)
+    text = refused("test", tiny_config, path, "--work-dir", "work")
+    assert text.startswith(f"test.py: error: {path} was refused")
+    assert "--trust-checkpoint" in text and "It asks for io.open." in text
+    assert not (tmp_path / "ran").exists()
+    command = [*TEST, tiny_config, path, "--work-dir", "work", "--trust-checkpoint"]
+    assert "bbox_mAP_50" in call(command, tmp_path)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_missing_and_damaged_checkpoints(refused, tiny_config, tmp_path, content):
+    path = tmp_path / "bad.pth"
+    if content is not None:
+        path.write_bytes(content)
+    text = refused("test", tiny_config, path, "--work-dir", "work")
+    what = f"there is no checkpoint {path}" if content is None else str(path)
+    assert text.startswith(f"test.py: error: {what}")
+
+
+def test_out_has_to_be_a_pickle(refused, tiny_config, capsys):
+    assert refused("test", tiny_config, "x.pth", "--out", "detections.json") == "2"
+    assert "--out detections.json" in capsys.readouterr().err
