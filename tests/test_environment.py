@@ -1,0 +1,123 @@
+"""The environment check: what it finds, and the one message that it makes of it."""
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+
+from misalign_det import environment
+from misalign_det.environment import (
+    FLOORS,
+    ONEDL,
+    OPENMMLAB,
+    UnfitEnvironmentError,
+    check_environment,
+    describe,
+    find_problems,
+    installed_stack,
+)
+
+
+def importer(**changes):
+    """An import function for a stack of exactly the floors, but for what is changed: a version, or
+    an exception."""
+
+    def import_module(name):
+        found = changes.get(name.replace(".", "_"), FLOORS.get(name))
+        if isinstance(found, Exception):
+            raise found
+        return SimpleNamespace(__version__=found)
+
+    return import_module
+
+
+def missing(name):
+    return ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def test_the_running_environment_is_fit():
+    check_environment()
+    assert find_problems() == []
+
+
+def test_floors_are_enough_and_there_is_no_ceiling():
+    assert find_problems(importer()) == []
+    newest = importer(torch="99.0", mmengine="99.0", mmcv="99.0", mmdet="99.0")
+    assert find_problems(newest) == []
+    assert find_problems(importer(torch="2.13.0+cpu")) == []
+
+
+@pytest.mark.parametrize(("module", "version"), [
+    ("torch", "2.0.1"), ("mmengine", "0.9.1"), ("mmcv", "2.0.1"), ("mmdet", "3.1.0")])
+def test_too_old(module, version):
+    [(subject, text)] = find_problems(importer(**{module: version}))
+    assert subject == module
+    assert text == f"{module} {version} is too old, {FLOORS[module]} or later is needed"
+
+
+def test_missing_modules_are_all_named_at_once():
+    absent = importer(**{name: missing(name) for name in FLOORS})
+    subjects = [subject for subject, _ in find_problems(absent)]
+    assert subjects == ["torch", "mmengine", "mmcv", "mmdet"]
+
+
+def test_what_a_module_needs_is_named_too():
+    problems = find_problems(importer(mmdet=missing("mmcv")))
+    assert problems == [("mmcv", "mmdet needs mmcv, which is not installed")]
+    [(subject, text)] = find_problems(importer(mmengine=missing("pkg_resources")))
+    assert subject == "setuptools" and "pkg_resources" in text
+    # mmdet 3.3.0's own ceiling
+    refusal = AssertionError("MMCV==2.3.6 is used but incompatible.")
+    [(subject, text)] = find_problems(importer(mmdet=refusal))
+    assert subject == "mmdet" and "MMCV==2.3.6 is used but incompatible." in text
+
+
+def test_missing_ops():
+    problems = find_problems(importer(mmcv__ext=missing("mmcv._ext")))
+    assert [subject for subject, _ in problems] == ["ops"]
+    text = describe(problems, ONEDL)
+    assert "mmcv has no usable compiled ops" in text
+    assert "    MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary onedl-mmcv " in text
+    # undefined symbols: compiled against another torch
+    broken = importer(mmcv__ext=ImportError("undefined symbol: _ZN3c10"))
+    assert "undefined symbol: _ZN3c10" in describe(find_problems(broken), ONEDL)
+
+
+@pytest.mark.parametrize(("stack", "commands"), [
+    (ONEDL, ['pip install "torch>=2.1"', 'pip install "onedl-mmengine>=0.10.5"',
+             "pip install onedl-mmcv"]),
+    (OPENMMLAB, ['pip install "torch>=2.1"', 'pip install "mmengine>=0.10.5"', "pip install mmcv"]),
+])
+def test_the_commands_fit_the_stack(stack, commands):
+    absent = importer(torch=missing("torch"), mmengine=missing("mmengine"), mmcv=missing("mmcv"))
+    lines = describe(find_problems(absent), stack).splitlines()
+    positions = [lines.index(f"    {command}") for command in commands]
+    assert positions == sorted(positions)
+
+
+def test_which_stack(monkeypatch):
+    there = set()
+    monkeypatch.setattr(environment, "_is_installed", lambda name: name in there)
+    assert installed_stack() == (ONEDL, [])
+    there.add("mmdet")
+    assert installed_stack() == (OPENMMLAB, [])
+    there.add("onedl-mmcv")
+    assert installed_stack() == (ONEDL, ["mmdet"])
+
+
+def test_mixed_stacks_start_again_from_nothing(monkeypatch):
+    there = {"mmdet", "onedl-mmcv", "onedl-mmengine"}
+    monkeypatch.setattr(environment, "_is_installed", lambda name: name in there)
+    text = describe(find_problems(importer(mmdet=AssertionError("MMCV is incompatible"))))
+    assert "two stacks are mixed: mmdet, onedl-mmengine, onedl-mmcv" in text
+    assert "    pip uninstall --yes mmdet onedl-mmengine onedl-mmcv\n" in text
+    assert '    pip install "onedl-mmengine>=0.10.5" "onedl-mmdetection>=3.3.0"\n' in text
+
+
+def test_importing_the_package_says_it(monkeypatch):
+    """`import misalign_det` itself ends with the message, not with whatever failed first."""
+    monkeypatch.setattr(environment, "find_problems", lambda: [("ops", "no ops here")])
+    with pytest.raises(UnfitEnvironmentError, match="no ops here") as error:
+        importlib.reload(importlib.import_module("misalign_det"))
+    assert isinstance(error.value, ImportError)
+    assert "This mends it" in str(error.value)

@@ -1,0 +1,109 @@
+"""What mim and pip read: the index of models, the metadata, the shell scripts."""
+
+import os
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import misalign_det
+from misalign_det.environment import FLOORS, ONEDL, OPENMMLAB
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def requirements(extra):
+    """{distribution: requirement} of the package, or of one of its extras."""
+    found = map(Requirement, metadata.requires("misalign_det"))
+    return {r.name: r for r in found
+            if (r.marker is None) == (extra is None)
+            and (r.marker is None or r.marker.evaluate({"extra": extra}))}
+
+
+def test_the_version_is_the_installed_one():
+    assert metadata.version("misalign_det") == misalign_det.__version__
+
+
+def test_neither_stack_is_a_hard_dependency():
+    hard = set(requirements(None))
+    for stack in (ONEDL, OPENMMLAB):
+        assert not hard & set(stack.values())
+    assert "torch" in hard
+
+
+@pytest.mark.parametrize(("extra", "stack"), [("onedl", ONEDL), ("openmmlab", OPENMMLAB)])
+def test_extras_and_constraints_keep_the_floors(extra, stack):
+    wanted = requirements(extra)
+    lines = (ROOT / f"tools/environment/constraints-{extra}.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    for module, distribution in stack.items():
+        assert not wanted[distribution].specifier.contains("0.0")
+        assert wanted[distribution].specifier.contains(pinned[distribution])
+        assert Version(pinned[distribution]) >= Version(FLOORS[module])
+    assert set(pinned) <= set(wanted)  # nothing is pinned that is not asked for
+
+
+def test_every_model_of_the_index_has_its_config():
+    names = []
+    for part in yaml.safe_load((ROOT / "model-index.yml").read_text())["Import"]:
+        content = yaml.safe_load((ROOT / part).read_text())
+        collections = {collection["Name"] for collection in content["Collections"]}
+        for model in content["Models"]:
+            assert (ROOT / model["Config"]).is_file(), model["Config"]
+            assert model["In Collection"] in collections
+            assert Path(model["Config"]).stem == model["Name"]
+            names.append(model["Name"])
+    assert "jla_triplehead_r50_fpn_1x_coco" in names
+    assert len(names) == len(set(names))
+
+
+def test_no_two_configs_share_a_name():
+    """mim finds a config by its name alone."""
+    names = [path.name for path in (ROOT / "configs").glob("*.py")]
+    below = [path.name for path in (ROOT / "configs").glob("*/**/*.py")]
+    assert not set(names) & set(below)
+
+
+SCRIPTS = sorted([*ROOT.glob("tools/*.sh"), *ROOT.glob("tests/*.sh"), ROOT / ".ci/run"])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shell_scripts_parse(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.parametrize(("script", "arguments", "tool"), [
+    ("slurm_train.sh", ["gpu", "job", "config.py", "--amp"],
+     "train.py config.py --launcher slurm --amp"),
+    ("slurm_test.sh", ["gpu", "job", "config.py", "x.pth", "--out", "y.pkl"],
+     "test.py config.py x.pth --launcher slurm --out y.pkl"),
+])
+def test_slurm_scripts_ask_for_the_right_nodes(tmp_path, script, arguments, tool):
+    """With a stand-in for srun that prints how it was called."""
+    fake = tmp_path / "srun"
+    fake.write_text('#!/bin/sh\necho "$@"\n')
+    fake.chmod(0o755)
+
+    def call(**variables):
+        environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", **variables}
+        command = ["bash", str(ROOT / "tools" / script), *arguments]
+        return subprocess.check_output(command, env=environ, text=True)
+
+    text = call(GPUS="16", GPUS_PER_NODE="8", SRUN_ARGS="--time 60 --exclusive")
+    assert text.startswith("-p gpu --job-name=job --ntasks=16 --gres=gpu:8 --ntasks-per-node=8 ")
+    assert "--time 60 --exclusive " in text
+    assert text.rstrip().endswith(tool)
+    assert "--ntasks=2 --gres=gpu:2 --ntasks-per-node=2 " in call(GPUS="2")
+    assert "--gres" not in call(GPUS="2", GPUS_PER_NODE="0")
+
+
+@pytest.mark.parametrize("script", ["dist_train.sh", "dist_test.sh", "slurm_train.sh",
+                                    "slurm_test.sh"])
+def test_launchers_explain_themselves(script):
+    done = subprocess.run(["bash", str(ROOT / "tools" / script)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"bash tools/{script} " in done.stderr and "set -euo" not in done.stderr

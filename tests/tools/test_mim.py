@@ -1,0 +1,116 @@
+"""`mim train|test misalign_det CONFIG` in every kind of install, and over two processes.
+
+Two installs (editable, wheel) times two mims (onedl-mim, openmim) times two ways to name a config
+(path, bare name). The package is built from a copy of the repository, to which a config of one
+training step is added. Each install gets a small environment that sees the packages of the running
+one behind its own.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+MIMS = {"onedl": "onedl-mim==0.5.1", "openmmlab": "openmim==0.3.9"}
+
+
+def pip(*arguments):
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture(scope="session")
+def copy(tmp_path_factory, tiny_config):
+    """A copy of the repository with one more config, tiny_one_step.py."""
+    folder = tmp_path_factory.mktemp("copy") / "misalign_det"
+    skip = shutil.ignore_patterns("__pycache__")
+    for name in ("misalign_det", "configs", "tools"):
+        shutil.copytree(ROOT / name, folder / name, ignore=skip)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "model-index.yml"):
+        shutil.copy(ROOT / name, folder)
+    text = tiny_config.read_text().replace(str(ROOT / "configs"), ".")
+    (folder / "configs/tiny_one_step.py").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(copy, tmp_path_factory):
+    """The package's wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", "--quiet", "--no-build-isolation", "--no-deps", "--wheel-dir", folder, copy)
+    return next(folder.glob("*.whl"))
+
+
+def make_environment(folder, mim, package):
+    """An environment with a mim and the package, and behind them all that the running one has.
+
+    Returns:
+        tuple[Path, Path]: its Python and its site-packages.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin/python"
+    site = next(folder.glob("lib/python*/site-packages"))
+    # Named so that it is read last: the environment's own packages come first.
+    (site / "zz_behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    pip("--python", python, "install", "--quiet", "--no-build-isolation", "--no-deps", mim,
+        *package)
+    return python, site
+
+
+@pytest.fixture(scope="module", params=["editable-onedl", "editable-openmmlab", "wheel-onedl",
+                                        "wheel-openmmlab"])
+def installed(request, copy, tmp_path_factory):
+    """(kind of install, Python of an environment, folder where mim must find tools and configs)."""
+    install, mim = request.param.split("-")
+    if install == "editable":
+        # Inside the repository, as quickstart.sh puts it: onedl-mim searches all of that.
+        python, _ = make_environment(copy / f".venv-{mim}", MIMS[mim], ["-e", copy])
+        return install, python, copy
+    wheel = request.getfixturevalue("wheel")
+    folder = tmp_path_factory.mktemp("environment")
+    python, site = make_environment(folder, MIMS[mim], [wheel])
+    tree = "_misalign_det_mim" if mim == "onedl" else "misalign_det"
+    return install, python, site / tree / ".mim"
+
+
+@pytest.mark.parametrize("named", ["path", "bare"])
+def test_mim_train_and_test(installed, named, copy, call, tmp_path):
+    install, python, found = installed
+    config = found / "configs/tiny_one_step.py"
+    typed = config if named == "path" else config.name
+    # The default work dir lies in the folder where mim runs; in a clone that is the repository.
+    cwd = copy if install == "editable" else tmp_path
+    text = call([python, "-m", "mim", "train", "misalign_det", typed], cwd)
+    command = re.search(r"Training command is \S+ (\S+) (\S+) ", text)
+    assert Path(command[1]).resolve() == found / "tools/train.py"
+    assert Path(command[2]).resolve() == config
+    checkpoint = cwd / "work_dirs/tiny_one_step/iter_1.pth"
+    assert checkpoint.is_file()
+    if named == "bare":
+        text = call([python, "-m", "mim", "test", "misalign_det", typed, "--checkpoint", checkpoint,
+                     "--work-dir", tmp_path / "test"], cwd)
+        assert "bbox_mAP_50" in text
+
+
+def test_mim_lists_the_models(installed, call, tmp_path):
+    _, python, _ = installed
+    text = call([python, "-m", "mim", "search", "misalign_det"], tmp_path)
+    assert "jla_triplehead_r50_fpn_1x_coco" in text
+
+
+def test_two_processes_without_gpu(tiny_config, call, tmp_path):
+    """Over gloo; the validation images are shared out."""
+    text = call([sys.executable, "-m", "mim", "train", "misalign_det", tiny_config, "--launcher",
+                 "pytorch", "--gpus", "2", "--work-dir", tmp_path / "work"], tmp_path)
+    assert "Distributed training: True" in text
+    assert "GPU number: 2" in text
+    assert "Iter(val) [1/1]" in text  # 4 images, 2 at a time, by 2 processes
+    assert (tmp_path / "work/iter_1.pth").is_file()
