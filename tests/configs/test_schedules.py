@@ -1,0 +1,63 @@
+"""The learning rate that each schedule gives, step by step, as the papers and the tables say."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+
+BASES = Path(__file__).resolve().parents[2] / "configs" / "_base_"
+register_all_modules()
+
+
+def learning_rates(name, steps_per_epoch=None):
+    """The rate at each training step of a schedule, counted from 0."""
+    cfg = Config.fromfile(BASES / "schedules" / f"{name}.py")
+    wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), cfg.optim_wrapper)
+    schedulers = [PARAM_SCHEDULERS.build({**part, "optimizer": wrapper})
+                  for part in cfg.param_scheduler]
+    steps = cfg.train_cfg.get("max_iters") or cfg.train_cfg.max_epochs * steps_per_epoch
+    rates = []
+    for step in range(steps):
+        rates.append(wrapper.get_lr()["lr"][0])
+        ends_epoch = steps_per_epoch and (step + 1) % steps_per_epoch == 0
+        for scheduler in schedulers:
+            if not scheduler.by_epoch or ends_epoch:
+                scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(("name", "epochs", "drops"), [
+    ("bccd_12e", 12, (8, 11)), ("bccd_36e", 36, (24, 33))])
+def test_bccd(name, epochs, drops):
+    rates = learning_rates(name, steps_per_epoch=26)
+    assert len(rates) == 26 * epochs
+    assert rates[0] == pytest.approx(0.02 * 0.001)
+    assert rates[:26] == sorted(rates[:26]) and rates[25] == pytest.approx(0.02)
+    assert all(r == pytest.approx(0.02) for r in rates[26:26 * drops[0]])
+    assert all(r == pytest.approx(0.002) for r in rates[26 * drops[0]:26 * drops[1]])
+    assert all(r == pytest.approx(0.0002) for r in rates[26 * drops[1]:])
+
+
+@pytest.mark.parametrize(("name", "steps", "drops"), [
+    ("schedule_1x_90k", 90000, (60000, 80000)), ("voc_45k", 45000, (30000, 40000))])
+def test_steps(name, steps, drops):
+    rates = learning_rates(name)
+    assert len(rates) == steps
+    # mmengine's `end` is the first step at full rate minus one
+    assert all(r == pytest.approx(0.00333) for r in rates[:499])
+    assert all(r == pytest.approx(0.01) for r in rates[500:drops[0]])
+    assert all(r == pytest.approx(0.001) for r in rates[drops[0]:drops[1]])
+    assert all(r == pytest.approx(0.0001) for r in rates[drops[1]:])
+
+
+@pytest.mark.parametrize("name", ["bccd_12e", "bccd_36e", "schedule_1x_90k", "voc_45k"])
+def test_the_optimizer_and_the_last_validation(name):
+    cfg = Config.fromfile(BASES / "schedules" / f"{name}.py")
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.momentum, optimizer.weight_decay) == ("SGD", 0.9, 1e-4)
+    length = cfg.train_cfg.get("max_iters") or cfg.train_cfg.max_epochs
+    assert length % cfg.train_cfg.val_interval == 0, "the last weights are evaluated"
