@@ -5,8 +5,9 @@ dataset_type = 'CocoDataset'
 data_root = '{{$MISALIGN_DET_SHAPES:data/shapes}}/'
 metainfo = dict(
     classes=('disc', 'rectangle', 'triangle', 'ring', 'cross', 'star'),
-    palette=[(255, 60, 60), (60, 120, 255), (90, 230, 60), (255, 190, 40), (190, 90, 255),
-             (60, 230, 230)])
+    # the colours of the drawn boxes: each the opposite of its figures' own
+    palette=[(60, 230, 230), (255, 160, 40), (255, 80, 200), (60, 90, 255), (200, 255, 60),
+             (255, 60, 60)])
 
 train_pipeline = [
     dict(type='LoadImageOrSkip'),
