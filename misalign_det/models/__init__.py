@@ -1,6 +1,6 @@
 """Models: importing this package registers its heads and assigners with mmdet."""
 
-from .dense_heads import LossAwareFCOSHead, TripleHead
+from .dense_heads import FCOSHeadWithoutCenterness, LossAwareFCOSHead, TripleHead
 from .task_modules import JLAAssigner
 
-__all__ = ['JLAAssigner', 'LossAwareFCOSHead', 'TripleHead']
+__all__ = ["FCOSHeadWithoutCenterness", "JLAAssigner", "LossAwareFCOSHead", "TripleHead"]

@@ -17,8 +17,9 @@ def learning_rates(name, steps_per_epoch=None):
     """The rate at each training step of a schedule, counted from 0."""
     cfg = Config.fromfile(BASES / "schedules" / f"{name}.py")
     wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), cfg.optim_wrapper)
-    schedulers = [PARAM_SCHEDULERS.build({**part, "optimizer": wrapper})
-                  for part in cfg.param_scheduler]
+    schedulers = [
+        PARAM_SCHEDULERS.build({**part, "optimizer": wrapper}) for part in cfg.param_scheduler
+    ]
     steps = cfg.train_cfg.get("max_iters") or cfg.train_cfg.max_epochs * steps_per_epoch
     rates = []
     for step in range(steps):
@@ -30,28 +31,31 @@ def learning_rates(name, steps_per_epoch=None):
     return rates
 
 
-@pytest.mark.parametrize(("name", "epochs", "drops"), [
-    ("bccd_12e", 12, (8, 11)), ("bccd_36e", 36, (24, 33))])
+@pytest.mark.parametrize(
+    ("name", "epochs", "drops"), [("bccd_12e", 12, (8, 11)), ("bccd_36e", 36, (24, 33))]
+)
 def test_bccd(name, epochs, drops):
     rates = learning_rates(name, steps_per_epoch=26)
     assert len(rates) == 26 * epochs
     assert rates[0] == pytest.approx(0.02 * 0.001)
     assert rates[:26] == sorted(rates[:26]) and rates[25] == pytest.approx(0.02)
-    assert all(r == pytest.approx(0.02) for r in rates[26:26 * drops[0]])
-    assert all(r == pytest.approx(0.002) for r in rates[26 * drops[0]:26 * drops[1]])
-    assert all(r == pytest.approx(0.0002) for r in rates[26 * drops[1]:])
+    assert all(r == pytest.approx(0.02) for r in rates[26 : 26 * drops[0]])
+    assert all(r == pytest.approx(0.002) for r in rates[26 * drops[0] : 26 * drops[1]])
+    assert all(r == pytest.approx(0.0002) for r in rates[26 * drops[1] :])
 
 
-@pytest.mark.parametrize(("name", "steps", "drops"), [
-    ("schedule_1x_90k", 90000, (60000, 80000)), ("voc_45k", 45000, (30000, 40000))])
+@pytest.mark.parametrize(
+    ("name", "steps", "drops"),
+    [("schedule_1x_90k", 90000, (60000, 80000)), ("voc_45k", 45000, (30000, 40000))],
+)
 def test_steps(name, steps, drops):
     rates = learning_rates(name)
     assert len(rates) == steps
     # mmengine's `end` is the first step at full rate minus one
     assert all(r == pytest.approx(0.00333) for r in rates[:499])
-    assert all(r == pytest.approx(0.01) for r in rates[500:drops[0]])
-    assert all(r == pytest.approx(0.001) for r in rates[drops[0]:drops[1]])
-    assert all(r == pytest.approx(0.0001) for r in rates[drops[1]:])
+    assert all(r == pytest.approx(0.01) for r in rates[500 : drops[0]])
+    assert all(r == pytest.approx(0.001) for r in rates[drops[0] : drops[1]])
+    assert all(r == pytest.approx(0.0001) for r in rates[drops[1] :])
 
 
 @pytest.mark.parametrize("name", ["bccd_12e", "bccd_36e", "schedule_1x_90k", "voc_45k"])

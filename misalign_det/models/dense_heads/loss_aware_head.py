@@ -1,7 +1,5 @@
 """A point head that trains from weighted positive edges: FCOS's towers, any assigner of ours."""
 
-from typing import Dict, List, Optional, Tuple
-
 import torch
 from mmcv.cnn import Scale
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
@@ -38,18 +36,34 @@ class LossAwareFCOSHead(AnchorFreeHead):
         train_cfg = dict(assigner=dict(type='JLAAssigner'))
     """
 
-    def __init__(self, num_classes: int, in_channels: int, *, prior_distance: float = 1.0,
-                 strides=(8, 16, 32, 64, 128), conv_bias=True,
-                 norm_cfg=dict(type='GN', num_groups=32, requires_grad=True), **kwargs) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        *,
+        prior_distance: float = 4.0,
+        strides=(8, 16, 32, 64, 128),
+        conv_bias=True,
+        norm_cfg=None,
+        **kwargs,
+    ) -> None:
+        if norm_cfg is None:
+            norm_cfg = dict(type="GN", num_groups=32, requires_grad=True)
         if prior_distance <= 0:
-            raise ValueError(f'prior_distance must be positive, not {prior_distance}.')
+            raise ValueError(f"prior_distance must be positive, not {prior_distance}.")
         self.prior_distance = prior_distance
-        super().__init__(num_classes, in_channels, strides=strides, conv_bias=conv_bias,
-                         norm_cfg=norm_cfg, **kwargs)
+        super().__init__(
+            num_classes,
+            in_channels,
+            strides=strides,
+            conv_bias=conv_bias,
+            norm_cfg=norm_cfg,
+            **kwargs,
+        )
         if not self.use_sigmoid_cls:
-            raise ValueError('loss_cls must use_sigmoid=True: paper B sums per-class sigmoids.')
+            raise ValueError("loss_cls must use_sigmoid=True: paper B sums per-class sigmoids.")
         if self.train_cfg:
-            self.assigner = TASK_UTILS.build(self.train_cfg['assigner'])
+            self.assigner = TASK_UTILS.build(self.train_cfg["assigner"])
 
     def _init_layers(self) -> None:
         super()._init_layers()
@@ -62,27 +76,37 @@ class LossAwareFCOSHead(AnchorFreeHead):
     def _set_prior_distance(self, conv: nn.Conv2d) -> None:
         nn.init.constant_(conv.bias, float(torch.tensor(self.prior_distance).log()))
 
-    def forward(self, x: Tuple[Tensor]) -> Tuple[List[Tensor], ...]:
+    def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
         """Class logits ``(N, C, H, W)`` and box distances in pixels ``(N, 4, H, W)`` a level."""
         outs = [self.forward_single(*level) for level in zip(x, self.scales, self.strides)]
         return tuple(map(list, zip(*outs)))
 
-    def forward_single(self, x: Tensor, scale: Scale, stride: int) -> Tuple[Tensor, Tensor]:
+    def forward_single(self, x: Tensor, scale: Scale, stride: int) -> tuple[Tensor, Tensor]:
         cls_score, log_distance, _, _ = super().forward_single(x)
         return cls_score, exp_distance(scale(log_distance)) * stride
 
-    def loss_by_feat(self, cls_scores: List[Tensor], bbox_preds: List[Tensor],
-                     batch_gt_instances: InstanceList, batch_img_metas: List[dict],
-                     batch_gt_instances_ignore: OptInstanceList = None) -> Dict[str, Tensor]:
+    def loss_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        batch_gt_instances: InstanceList,
+        batch_img_metas: list[dict],
+        batch_gt_instances_ignore: OptInstanceList = None,
+    ) -> dict[str, Tensor]:
         """Losses of a batch; see :meth:`forward` for the shapes."""
         targets = self.get_targets(cls_scores, bbox_preds, batch_gt_instances)
         return dict(
             loss_cls=self.classification_loss(targets),
-            loss_bbox=self.box_loss(self.loss_bbox, targets, targets.bboxes))
+            loss_bbox=self.box_loss(self.loss_bbox, targets, targets.bboxes),
+        )
 
-    def get_targets(self, cls_scores: List[Tensor], bbox_preds: List[Tensor],
-                    batch_gt_instances: InstanceList,
-                    assign_preds: Optional[List[Tensor]] = None) -> 'EdgeTargets':
+    def get_targets(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        batch_gt_instances: InstanceList,
+        assign_preds: list[Tensor] | None = None,
+    ) -> "EdgeTargets":
         """Assign the batch and gather what the losses need.
 
         Args:
@@ -94,42 +118,46 @@ class LossAwareFCOSHead(AnchorFreeHead):
         bboxes = self.decode(points, bbox_preds)
         assign_boxes = bboxes if assign_preds is None else self.decode(points, assign_preds)
         gts = BatchGroundTruth.from_instances(batch_gt_instances)
-        edges = self.assigner.assign_batch(points, strides, logits.detach(), assign_boxes.detach(),
-                                           gts)
+        edges = self.assigner.assign_batch(
+            points, strides, logits.detach(), assign_boxes.detach(), gts
+        )
         return EdgeTargets(logits.flatten(0, 1), bboxes.flatten(0, 1), points, gts, edges)
 
-    def decode(self, points: Tensor, bbox_preds: List[Tensor]) -> Tensor:
+    def decode(self, points: Tensor, bbox_preds: list[Tensor]) -> Tensor:
         """Distances in pixels a level -> xyxy boxes in pixels, ``(N, P, 4)`` float32."""
         distances = flatten_levels(bbox_preds).float()
         return self.bbox_coder.decode(points.expand(len(distances), -1, -1), distances)
 
-    def classification_loss(self, targets: 'EdgeTargets') -> Tensor:
+    def classification_loss(self, targets: "EdgeTargets") -> Tensor:
         """Every location that is neither positive nor ignored as background, plus each edge.
 
         A location with several positive GTs contributes one weighted row for each.
         """
         background = targets.background.nonzero().squeeze(1)
         rows = torch.cat([background, targets.prior_inds])
-        labels = torch.cat([
-            background.new_full((len(background), ), self.num_classes),
-            targets.labels
-        ])
+        labels = torch.cat(
+            [background.new_full((len(background),), self.num_classes), targets.labels]
+        )
         weights = torch.cat([targets.weights.new_ones(len(background)), targets.weights])
-        return self.loss_cls(
-            targets.logits[rows], labels, weights, avg_factor=targets.avg_factor)
+        return self.loss_cls(targets.logits[rows], labels, weights, avg_factor=targets.avg_factor)
 
-    def box_loss(self, loss: nn.Module, targets: 'EdgeTargets', bboxes: Tensor) -> Tensor:
+    def box_loss(self, loss: nn.Module, targets: "EdgeTargets", bboxes: Tensor) -> Tensor:
         """A box loss of mmdet's over the positive edges; ``bboxes`` is ``(N * P, 4)``."""
         predicted = bboxes[targets.prior_inds]
         if len(predicted) == 0:  # an empty sum keeps every parameter in the graph
             return predicted.sum()
         return loss(predicted, targets.gt_bboxes, targets.weights, avg_factor=targets.avg_factor)
 
-    def _points(self, levels: List[Tensor]) -> Tuple[Tensor, Tensor]:
+    def _points(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Location centres ``(P, 2)`` and strides ``(P,)`` in pixels, float32."""
-        priors = torch.cat(self.prior_generator.grid_priors(
-            [level.shape[-2:] for level in levels], dtype=torch.float32, device=levels[0].device,
-            with_stride=True))
+        priors = torch.cat(
+            self.prior_generator.grid_priors(
+                [level.shape[-2:] for level in levels],
+                dtype=torch.float32,
+                device=levels[0].device,
+                with_stride=True,
+            )
+        )
         return priors[:, :2], priors[:, 2]
 
 
@@ -153,7 +181,7 @@ class EdgeTargets:
         self.avg_factor = reduce_mean(self.weights.sum()).clamp(min=1).item()
 
 
-def flatten_levels(levels: List[Tensor]) -> Tensor:
+def flatten_levels(levels: list[Tensor]) -> Tensor:
     """One ``(N, D, H, W)`` tensor a level -> ``(N, P, D)``, locations in order of level, row."""
     return torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
 

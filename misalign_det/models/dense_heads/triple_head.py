@@ -1,12 +1,10 @@
 """TripleHead: a pre-regression branch that guides classification and regression (paper B)."""
 
-from typing import Dict, List, Tuple
-
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, Scale
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
-from mmdet.utils import ConfigType, InstanceList, OptInstanceList
+from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from torch import Tensor, nn
 
 from ..layers import AutoDeformConv2d, box_guided_offsets
@@ -36,8 +34,10 @@ class TripleHead(LossAwareFCOSHead):
         score_mode: detection score, ``'product'`` of class probability and confidence, their
             ``'geometric_mean'``, or ``'class'`` probability alone.
         assign_boxes: which boxes drive the assigner, ``'refined'`` or ``'coarse'``.
-        loss_bbox_coarse, loss_confidence: losses of the pre-regression branch.
-        prior_distance: distance in strides of the untrained coarse box.
+        with_confidence: whether the confidence branch exists; without it, ``score_mode='class'``.
+        loss_bbox_coarse, loss_confidence: losses of the pre-regression branch; IoU loss and binary
+            cross entropy, both of weight 1, by default.
+        prior_distance: distance in strides that the untrained coarse box reaches on every side.
         others: those of mmdet's ``AnchorFreeHead``.
 
     Example::
@@ -48,27 +48,43 @@ class TripleHead(LossAwareFCOSHead):
         train_cfg = dict(assigner=dict(type='JLAAssigner', topk=35, theta=0.6))
     """
 
-    def __init__(self, num_classes: int, in_channels: int, *,
-                 offset_mode: str = 'box',
-                 offset_gradient: float = 0.1,
-                 refine_mode: str = 'multiply',
-                 refine_detach: bool = True,
-                 confidence_target: str = 'coarse',
-                 score_mode: str = 'product',
-                 assign_boxes: str = 'refined',
-                 loss_bbox_coarse: ConfigType = dict(type='IoULoss', loss_weight=1.0),
-                 loss_confidence: ConfigType = dict(
-                     type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        *,
+        offset_mode: str = "box",
+        offset_gradient: float = 0.1,
+        refine_mode: str = "multiply",
+        refine_detach: bool = True,
+        confidence_target: str = "coarse",
+        score_mode: str = "product",
+        assign_boxes: str = "refined",
+        with_confidence: bool = True,
+        loss_bbox_coarse: OptConfigType = None,
+        loss_confidence: OptConfigType = None,
+        **kwargs,
+    ) -> None:
+        if loss_confidence is None:
+            loss_confidence = dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0)
+        if loss_bbox_coarse is None:
+            loss_bbox_coarse = dict(type="IoULoss", loss_weight=1.0)
         choices = dict(
             offset_mode=(offset_mode, OFFSET_MODES),
-            refine_mode=(refine_mode, ('multiply', 'add', 'none')),
-            confidence_target=(confidence_target, ('coarse', 'refined')),
-            score_mode=(score_mode, ('product', 'geometric_mean', 'class')),
-            assign_boxes=(assign_boxes, ('refined', 'coarse')))
+            refine_mode=(refine_mode, ("multiply", "add", "none")),
+            confidence_target=(confidence_target, ("coarse", "refined")),
+            score_mode=(score_mode, ("product", "geometric_mean", "class")),
+            assign_boxes=(assign_boxes, ("refined", "coarse")),
+        )
         for name, (value, allowed) in choices.items():
             if value not in allowed:
-                raise ValueError(f'{name} must be one of {allowed}, not {value!r}.')
+                raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
+        if not with_confidence and score_mode != "class":
+            raise ValueError(
+                f"score_mode={score_mode!r} needs the confidence branch: with_confidence=False "
+                "goes with score_mode='class'."
+            )
+        self.with_confidence = with_confidence
         self.offset_mode = offset_mode
         self.offset_gradient = offset_gradient
         self.refine_mode = refine_mode
@@ -83,7 +99,8 @@ class TripleHead(LossAwareFCOSHead):
     def _init_layers(self) -> None:
         self.pre_convs = self._conv_blocks(self.stacked_convs)
         self.conv_coarse = nn.Conv2d(self.feat_channels, 4, 3, padding=1)
-        self.conv_confidence = nn.Conv2d(self.feat_channels, 1, 3, padding=1)
+        if self.with_confidence:
+            self.conv_confidence = nn.Conv2d(self.feat_channels, 1, 3, padding=1)
         self.cls_convs = self._conv_blocks(self.stacked_convs - 1)
         self.reg_convs = self._conv_blocks(self.stacked_convs - 1)
         width = self.in_channels if self.stacked_convs == 1 else self.feat_channels
@@ -94,24 +111,28 @@ class TripleHead(LossAwareFCOSHead):
         self.coarse_scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
 
     def _conv_blocks(self, num: int) -> nn.Sequential:
-        return nn.Sequential(*[
-            ConvModule(
-                self.in_channels if i == 0 else self.feat_channels,
-                self.feat_channels,
-                3,
-                padding=1,
-                conv_cfg=self.conv_cfg,
-                norm_cfg=self.norm_cfg,
-                bias=self.conv_bias) for i in range(num)
-        ])
+        return nn.Sequential(
+            *[
+                ConvModule(
+                    self.in_channels if i == 0 else self.feat_channels,
+                    self.feat_channels,
+                    3,
+                    padding=1,
+                    conv_cfg=self.conv_cfg,
+                    norm_cfg=self.norm_cfg,
+                    bias=self.conv_bias,
+                )
+                for i in range(num)
+            ]
+        )
 
     def init_weights(self) -> None:
         super().init_weights()
         self._set_prior_distance(self.conv_coarse)
-        if self.refine_mode != 'none':
+        if self.refine_mode != "none":
             nn.init.zeros_(self.conv_reg.bias)  # an untrained refinement keeps the coarse box
 
-    def forward(self, x: Tuple[Tensor]) -> Tuple[List[Tensor], ...]:
+    def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
         """Outputs a level.
 
         Returns:
@@ -122,11 +143,12 @@ class TripleHead(LossAwareFCOSHead):
         outs = [self.forward_single(*level) for level in levels]
         return tuple(map(list, zip(*outs)))
 
-    def forward_single(self, x: Tensor, scale: Scale, coarse_scale: Scale,
-                       stride: int) -> Tuple[Tensor, ...]:
+    def forward_single(
+        self, x: Tensor, scale: Scale, coarse_scale: Scale, stride: int
+    ) -> tuple[Tensor, ...]:
         pre_feat = self.pre_convs(x)
         coarse = exp_distance(coarse_scale(self.conv_coarse(pre_feat)))
-        confidence = self.conv_confidence(pre_feat)
+        confidence = self.conv_confidence(pre_feat) if self.with_confidence else None
         offset = box_guided_offsets(coarse, self.offset_mode, self.offset_gradient)
         cls_feat = F.relu(self.cls_guided(self.cls_convs(x), offset))
         reg_feat = F.relu(self.reg_guided(self.reg_convs(x), offset))
@@ -136,48 +158,61 @@ class TripleHead(LossAwareFCOSHead):
     def _refine(self, output: Tensor, coarse: Tensor) -> Tensor:
         """Final distances in strides from the regression output (eq. 8)."""
         coarse = coarse.detach() if self.refine_detach else coarse
-        if self.refine_mode == 'multiply':
+        if self.refine_mode == "multiply":
             return exp_distance(output) * coarse
-        if self.refine_mode == 'add':
+        if self.refine_mode == "add":
             return coarse + output.float()
         return exp_distance(output)
 
-    def loss_by_feat(self, cls_scores: List[Tensor], bbox_preds: List[Tensor],
-                     confidences: List[Tensor], coarse_preds: List[Tensor],
-                     batch_gt_instances: InstanceList, batch_img_metas: List[dict],
-                     batch_gt_instances_ignore: OptInstanceList = None) -> Dict[str, Tensor]:
+    def loss_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        confidences: list[Tensor],
+        coarse_preds: list[Tensor],
+        batch_gt_instances: InstanceList,
+        batch_img_metas: list[dict],
+        batch_gt_instances_ignore: OptInstanceList = None,
+    ) -> dict[str, Tensor]:
         """Losses of a batch; see :meth:`forward` for the shapes."""
-        assign_preds = coarse_preds if self.assign_boxes == 'coarse' else bbox_preds
+        assign_preds = coarse_preds if self.assign_boxes == "coarse" else bbox_preds
         targets = self.get_targets(cls_scores, bbox_preds, batch_gt_instances, assign_preds)
         coarse_bboxes = self.decode(targets.points, coarse_preds).flatten(0, 1)
-        return dict(
+        losses = dict(
             loss_cls=self.classification_loss(targets),
             loss_bbox=self.box_loss(self.loss_bbox, targets, targets.bboxes),
             loss_bbox_coarse=self.box_loss(self.loss_bbox_coarse, targets, coarse_bboxes),
-            loss_confidence=self._confidence_loss(targets, coarse_bboxes, confidences))
+        )
+        if self.with_confidence:
+            losses["loss_confidence"] = self._confidence_loss(targets, coarse_bboxes, confidences)
+        return losses
 
-    def _confidence_loss(self, targets, coarse_bboxes: Tensor,
-                         confidences: List[Tensor]) -> Tensor:
+    def _confidence_loss(self, targets, coarse_bboxes: Tensor, confidences: list[Tensor]) -> Tensor:
         """BCE of the positives' confidence against the IoU of their box with the GT."""
         logits = flatten_levels(confidences).flatten()[targets.prior_inds]
         if len(logits) == 0:
             return logits.sum()
-        bboxes = targets.bboxes if self.confidence_target == 'refined' else coarse_bboxes
-        iou = bbox_overlaps(
-            bboxes[targets.prior_inds].detach(), targets.gt_bboxes, is_aligned=True)
+        bboxes = targets.bboxes if self.confidence_target == "refined" else coarse_bboxes
+        iou = bbox_overlaps(bboxes[targets.prior_inds].detach(), targets.gt_bboxes, is_aligned=True)
         return self.loss_confidence(
-            logits, iou.clamp(0, 1), targets.weights, avg_factor=targets.avg_factor)
+            logits, iou.clamp(0, 1), targets.weights, avg_factor=targets.avg_factor
+        )
 
-    def predict_by_feat(self, cls_scores: List[Tensor], bbox_preds: List[Tensor],
-                        confidences: List[Tensor], coarse_preds: List[Tensor],
-                        **kwargs) -> InstanceList:
+    def predict_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        confidences: list[Tensor],
+        coarse_preds: list[Tensor],
+        **kwargs,
+    ) -> InstanceList:
         """Detections from the refined boxes; the score is that of ``score_mode``."""
-        factors = None if self.score_mode == 'class' else confidences
+        factors = None if self.score_mode == "class" else confidences
         return super().predict_by_feat(cls_scores, bbox_preds, factors, **kwargs)
 
     def _bbox_post_process(self, results, *args, **kwargs):
         # mmdet multiplies score and factor; the product of the roots is the geometric mean.
-        if self.score_mode == 'geometric_mean' and 'score_factors' in results:
+        if self.score_mode == "geometric_mean" and "score_factors" in results:
             results.scores = results.scores.sqrt()
             results.score_factors = results.score_factors.sqrt()
         return super()._bbox_post_process(results, *args, **kwargs)

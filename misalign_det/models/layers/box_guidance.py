@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-OFFSET_MODES = ('box', 'grid_plus_box')
+OFFSET_MODES = ("box", "grid_plus_box")
 
 
-def box_guided_offsets(distances: Tensor, mode: str = 'box', gradient_scale: float = 0.1) -> Tensor:
+def box_guided_offsets(distances: Tensor, mode: str = "box", gradient_scale: float = 0.1) -> Tensor:
     """Offsets of nine taps from the coarse box of each location (paper B, eq. 7).
 
     Args:
@@ -24,10 +24,12 @@ def box_guided_offsets(distances: Tensor, mode: str = 'box', gradient_scale: flo
     left, top, right, bottom = distances.unbind(dim=1)
     columns = (-left, (right - left) / 2, right)
     rows = (-top, (bottom - top) / 2, bottom)
-    points = torch.stack([point for row in rows for column in columns for point in (row, column)], 1)
-    if mode == 'grid_plus_box':
+    points = torch.stack(
+        [point for row in rows for column in columns for point in (row, column)], 1
+    )
+    if mode == "grid_plus_box":
         return points
-    if mode == 'box':
+    if mode == "box":
         grid = [float(p) for row in (-1, 0, 1) for column in (-1, 0, 1) for p in (row, column)]
         return points - points.new_tensor(grid)[:, None, None]
     raise ValueError(f"offset mode must be 'box' or 'grid_plus_box', not {mode!r}.")

@@ -28,7 +28,7 @@ def sampled_deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     y = (2 * (offset[:, :, 0] + cell_y) + 1) / height - 1
     x_ = (2 * (offset[:, :, 1] + cell_x) + 1) / width - 1
     grid = torch.stack([x_, y], dim=-1).view(num, 9 * height, width, 2)
-    samples = F.grid_sample(x, grid, mode='bilinear', padding_mode='zeros', align_corners=False)
+    samples = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     samples = samples.view(num, channels * 9, height * width)
     return (weight.flatten(1) @ samples).view(num, -1, height, width)
 
@@ -51,7 +51,8 @@ class AutoDeformConv2d(DeformConv2d):
         dtype = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             inputs = x.to(dtype), offset.to(dtype), self.weight.to(dtype)
-            if x.is_cuda and not _exporting():
+            # mmcv refuses maps smaller than its kernel, as the top level of a small image is.
+            if x.is_cuda and min(x.shape[-2:]) >= 3 and not _exporting():
                 # mmcv's kernel splits the batch into equal steps; a batch it cannot split runs
                 # image by image.
                 step = self.im2col_step if len(x) % min(len(x), self.im2col_step) == 0 else 1

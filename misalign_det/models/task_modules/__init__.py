@@ -2,4 +2,4 @@
 
 from .jla_assigner import JLAAssigner
 
-__all__ = ['JLAAssigner']
+__all__ = ["JLAAssigner"]

@@ -1,14 +1,14 @@
 """Locations that several GTs claim (paper B, eq. 5 and 6), and the last positive of each GT."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import torch
 from torch import Tensor
 
 from .candidate_edges import BatchGroundTruth, TopCandidates
 
-AMBIGUOUS_MODES = ('soft', 'ignore', 'argmin')
+AMBIGUOUS_MODES = ("soft", "ignore", "argmin")
 _EPS = 1e-6
 
 
@@ -40,8 +40,9 @@ class PositiveEdges:
         return self.prior_inds[gt_inds, column], gt_inds, self.weights[gt_inds, column]
 
 
-def resolve_ambiguity(candidates: TopCandidates, thresholds: Tensor, num_locations: int,
-                      theta: float, mode: str) -> PositiveEdges:
+def resolve_ambiguity(
+    candidates: TopCandidates, thresholds: Tensor, num_locations: int, theta: float, mode: str
+) -> PositiveEdges:
     """Turn claims (cost up to the GT's threshold) into weighted positives.
 
     With ``l`` the joint losses of the n GTs that claim a location, eq. 5 is
@@ -69,7 +70,7 @@ def resolve_ambiguity(candidates: TopCandidates, thresholds: Tensor, num_locatio
     contested = contested_location[prior_inds] & claimed
     least = _least_loss(losses, prior_inds, claimed, num_locations)
     ignored = torch.zeros_like(contested_location)
-    if mode == 'argmin':
+    if mode == "argmin":
         weights = least.to(losses)
     else:
         inverse = (1 / losses.clamp(min=_EPS)).masked_fill(~claimed, 0)
@@ -78,7 +79,7 @@ def resolve_ambiguity(candidates: TopCandidates, thresholds: Tensor, num_locatio
         passes = contested & (share > theta + 1 / claims[prior_inds].clamp(min=1) - 0.5)  # eq. 6
         passing_location = _scatter_sum(passes, prior_inds, num_locations) > 0
         undecided = contested & ~passing_location[prior_inds]
-        if mode == 'soft':
+        if mode == "soft":
             kept = passes | (undecided & least)
         else:
             kept = passes
@@ -87,12 +88,14 @@ def resolve_ambiguity(candidates: TopCandidates, thresholds: Tensor, num_locatio
     rescued = _rescue(losses, prior_inds, valid, weights, num_locations)
     weights = weights.masked_fill(rescued, 1)
     ignored = ignored & ~(_scatter_sum(rescued, prior_inds, num_locations) > 0)
-    return PositiveEdges(prior_inds, losses, weights, rescued, ignored, thresholds,
-                         contested_location)
+    return PositiveEdges(
+        prior_inds, losses, weights, rescued, ignored, thresholds, contested_location
+    )
 
 
-def one_gt_per_location(edges: PositiveEdges, gts: BatchGroundTruth, gt_counts: Sequence[int],
-                        num_priors: int) -> Tensor:
+def one_gt_per_location(
+    edges: PositiveEdges, gts: BatchGroundTruth, gt_counts: Sequence[int], num_priors: int
+) -> Tensor:
     """Reduce positives to mmdet's form, ``(N * P,)``: 0 negative, -1 ignored, else 1 + GT index.
 
     The GT index counts within its own image. Where several GTs hold a location, one that has
@@ -100,7 +103,7 @@ def one_gt_per_location(edges: PositiveEdges, gts: BatchGroundTruth, gt_counts: 
     """
     num_locations = gts.num_images * num_priors
     held = edges.weights > 0
-    order = edges.losses.masked_fill(edges.rescued, -float('inf'))
+    order = edges.losses.masked_fill(edges.rescued, -float("inf"))
     winner = _least_loss(order, edges.prior_inds, held, num_locations)
     firsts = torch.tensor([0, *gt_counts[:-1]], device=held.device).cumsum(0)
     local = torch.arange(len(held), device=held.device) - firsts[gts.image_inds]
@@ -117,14 +120,14 @@ def _scatter_sum(values: Tensor, prior_inds: Tensor, num_locations: int) -> Tens
 def _least_loss(losses: Tensor, prior_inds: Tensor, mask: Tensor, num_locations: int) -> Tensor:
     """The masked edge of least loss at each location; a tie goes to the GT of lower index."""
     flat = prior_inds.flatten()
-    masked = losses.masked_fill(~mask, float('inf'))
-    least = losses.new_full((num_locations, ), float('inf'))
-    least = least.scatter_reduce(0, flat, masked.flatten(), 'amin')
+    masked = losses.masked_fill(~mask, float("inf"))
+    least = losses.new_full((num_locations,), float("inf"))
+    least = least.scatter_reduce(0, flat, masked.flatten(), "amin")
     tied = mask & (masked == least[prior_inds])
     num_gts = len(losses)
     gt_inds = torch.arange(num_gts, device=losses.device)[:, None].expand_as(prior_inds)
-    first = gt_inds.new_full((num_locations, ), num_gts)
-    first = first.scatter_reduce(0, flat, gt_inds.masked_fill(~tied, num_gts).flatten(), 'amin')
+    first = gt_inds.new_full((num_locations,), num_gts)
+    first = first.scatter_reduce(0, flat, gt_inds.masked_fill(~tied, num_gts).flatten(), "amin")
     return tied & (gt_inds == first[prior_inds])
 
 

@@ -5,8 +5,8 @@ G ground truths of the whole batch, C classes, K candidates kept a GT, E edges. 
 pixels of the network input. A location's flat index over the batch is ``image * P + prior``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -29,17 +29,18 @@ class BatchGroundTruth:
     num_images: int
 
     @classmethod
-    def from_instances(cls, batch_gt_instances: Sequence) -> 'BatchGroundTruth':
+    def from_instances(cls, batch_gt_instances: Sequence) -> "BatchGroundTruth":
         """Join mmdet's ``InstanceData`` of each image; the sizes are known on the host already."""
         bboxes = [_as_tensor(gt.bboxes) for gt in batch_gt_instances]
         image_inds = [
-            box.new_full((len(box), ), i, dtype=torch.long) for i, box in enumerate(bboxes)
+            box.new_full((len(box),), i, dtype=torch.long) for i, box in enumerate(bboxes)
         ]
         return cls(
             bboxes=torch.cat(bboxes).float(),
             labels=torch.cat([gt.labels for gt in batch_gt_instances]),
             image_inds=torch.cat(image_inds),
-            num_images=len(bboxes))
+            num_images=len(bboxes),
+        )
 
 
 @dataclass
@@ -75,10 +76,12 @@ class TopCandidates:
     valid: Tensor
 
 
-def build_candidate_edges(points: Tensor,
-                          gts: BatchGroundTruth,
-                          strides: Optional[Tensor] = None,
-                          center_radius: Optional[float] = None) -> CandidateEdges:
+def build_candidate_edges(
+    points: Tensor,
+    gts: BatchGroundTruth,
+    strides: Tensor | None = None,
+    center_radius: float | None = None,
+) -> CandidateEdges:
     """List the pairs of a location and a GT box that contains it (paper B, indicator of eq. 2).
 
     The ``nonzero`` here is the one point where a step waits for the device: it sizes the edges.
@@ -94,7 +97,7 @@ def build_candidate_edges(points: Tensor,
     left, top, right, bottom = (side[:, None] for side in gts.bboxes.unbind(-1))
     if center_radius is not None:
         if strides is None:
-            raise ValueError('center_radius counts in strides: pass the strides of the locations.')
+            raise ValueError("center_radius counts in strides: pass the strides of the locations.")
         reach = center_radius * strides
         center_x, center_y = (left + right) / 2, (top + bottom) / 2
         left, right = torch.max(left, center_x - reach), torch.min(right, center_x + reach)
@@ -104,7 +107,8 @@ def build_candidate_edges(points: Tensor,
     return CandidateEdges(
         prior_inds=gts.image_inds[gt_inds] * len(points) + prior_inds,
         gt_inds=gt_inds,
-        counts=inside.sum(dim=1))
+        counts=inside.sum(dim=1),
+    )
 
 
 def select_top_candidates(edges: CandidateEdges, losses: Tensor, topk: int) -> TopCandidates:
@@ -118,7 +122,7 @@ def select_top_candidates(edges: CandidateEdges, losses: Tensor, topk: int) -> T
         topk: K.
     """
     num_gts = len(edges.counts)
-    losses = torch.where(losses.isfinite(), losses, losses.new_tensor(float('inf')))
+    losses = torch.where(losses.isfinite(), losses, losses.new_tensor(float("inf")))
     order = losses.argsort(stable=True)
     order = order[edges.gt_inds[order].argsort(stable=True)]
     gt_inds = edges.gt_inds[order]
@@ -126,7 +130,7 @@ def select_top_candidates(edges: CandidateEdges, losses: Tensor, topk: int) -> T
     rank = torch.arange(len(order), device=order.device) - starts[gt_inds]
     # Edges past the K-th go to an extra column that is cut off, so that no mask has to be read.
     column = rank.clamp(max=topk)
-    top_losses = losses.new_full((num_gts, topk + 1), float('inf'))
+    top_losses = losses.new_full((num_gts, topk + 1), float("inf"))
     top_priors = order.new_zeros((num_gts, topk + 1))
     top_losses[gt_inds, column] = losses[order]
     top_priors[gt_inds, column] = edges.prior_inds[order]

@@ -1,6 +1,6 @@
 """JLAAssigner: joint-loss-aware dynamic label assignment (paper B, section 3.2)."""
 
-from typing import Optional, Sequence, Union
+from collections.abc import Sequence
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
@@ -57,31 +57,36 @@ class JLAAssigner(BaseAssigner):
                 _delete_=True, type='JLAAssigner', score_format='logits')))
     """
 
-    def __init__(self,
-                 *,
-                 topk: int = 35,
-                 alpha: float = 1.0,
-                 theta: float = 0.6,
-                 ambiguous: str = 'soft',
-                 weighted_until: float = 1 / 3,
-                 boundary: str = 'component',
-                 precision_init: Union[float, str] = 1.0,
-                 center_radius: Optional[float] = None,
-                 loss_bbox: ConfigType = dict(type='IoULoss'),
-                 focal_alpha: float = 0.25,
-                 focal_gamma: float = 2.0,
-                 mixture_backend: str = 'batched',
-                 score_format: str = 'logits',
-                 prior_format: str = 'point') -> None:
-        _check_choice('ambiguous', ambiguous, AMBIGUOUS_MODES)
-        _check_choice('boundary', boundary, ('component', 'density_peak', 'crossing'))
-        _check_choice('score_format', score_format, ('logits', 'probs'))
-        _check_choice('prior_format', prior_format, ('point', 'box'))
+    def __init__(
+        self,
+        *,
+        topk: int = 35,
+        alpha: float = 1.0,
+        theta: float = 0.6,
+        ambiguous: str = "soft",
+        weighted_until: float = 1 / 3,
+        boundary: str = "component",
+        precision_init: float | str = 1.0,
+        center_radius: float | None = None,
+        loss_bbox: ConfigType = None,
+        focal_alpha: float = 0.25,
+        focal_gamma: float = 2.0,
+        mixture_backend: str = "batched",
+        score_format: str = "logits",
+        prior_format: str = "point",
+    ) -> None:
+        if loss_bbox is None:
+            loss_bbox = dict(type="IoULoss")
+        _check_choice("ambiguous", ambiguous, AMBIGUOUS_MODES)
+        _check_choice("boundary", boundary, ("component", "density_peak", "crossing"))
+        _check_choice("score_format", score_format, ("logits", "probs"))
+        _check_choice("prior_format", prior_format, ("point", "box"))
         if topk < 1:
-            raise ValueError(f'topk must be at least 1, not {topk}.')
+            raise ValueError(f"topk must be at least 1, not {topk}.")
         if not 0 <= weighted_until <= 1:
-            raise ValueError(f'weighted_until is a share of training in [0, 1], '
-                             f'not {weighted_until}.')
+            raise ValueError(
+                f"weighted_until is a share of training in [0, 1], not {weighted_until}."
+            )
         self.topk = topk
         self.alpha = alpha
         self.theta = theta
@@ -100,11 +105,17 @@ class JLAAssigner(BaseAssigner):
     def ambiguous_mode(self) -> str:
         """The treatment of ambiguous locations at this point of training."""
         weighted = training_progress() < self.weighted_until and self.theta >= 0.5
-        return self.ambiguous if weighted else 'argmin'
+        return self.ambiguous if weighted else "argmin"
 
     @torch.no_grad()
-    def assign_batch(self, points: Tensor, strides: Optional[Tensor], logits: Tensor,
-                     bboxes: Tensor, gts: BatchGroundTruth) -> PositiveEdges:
+    def assign_batch(
+        self,
+        points: Tensor,
+        strides: Tensor | None,
+        logits: Tensor,
+        bboxes: Tensor,
+        gts: BatchGroundTruth,
+    ) -> PositiveEdges:
         """Assign a whole batch at once, in float32 whatever autocast says.
 
         Args:
@@ -117,24 +128,37 @@ class JLAAssigner(BaseAssigner):
         with torch.autocast(points.device.type, enabled=False):
             logits, bboxes = logits.flatten(0, 1), bboxes.flatten(0, 1)
             edges = build_candidate_edges(points.float(), gts, strides, self.center_radius)
-            losses = edge_joint_loss(edges, logits, bboxes, gts, self.loss_bbox, self.alpha,
-                                     self.focal_alpha, self.focal_gamma)
+            losses = edge_joint_loss(
+                edges,
+                logits,
+                bboxes,
+                gts,
+                self.loss_bbox,
+                self.alpha,
+                self.focal_alpha,
+                self.focal_gamma,
+            )
             candidates = select_top_candidates(edges, losses, self.topk)
-            fit = fit_mixture(candidates.losses, candidates.valid, self.precision_init,
-                              self.mixture_backend)
+            fit = fit_mixture(
+                candidates.losses, candidates.valid, self.precision_init, self.mixture_backend
+            )
             thresholds = positive_threshold(candidates.losses, fit, self.boundary)
-            return resolve_ambiguity(candidates, thresholds, len(logits), self.theta,
-                                     self.ambiguous_mode())
+            return resolve_ambiguity(
+                candidates, thresholds, len(logits), self.theta, self.ambiguous_mode()
+            )
 
-    def assign(self,
-               pred_instances: InstanceData,
-               gt_instances: InstanceData,
-               gt_instances_ignore: Optional[InstanceData] = None,
-               **kwargs) -> AssignResult:
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+        **kwargs,
+    ) -> AssignResult:
         """mmdet's assigner interface, for one image and any head that trains through it.
 
         Args:
-            pred_instances: ``priors`` ``(P, 2 or 4)``, ``scores`` ``(P, C)``, ``bboxes`` ``(P, 4)``.
+            pred_instances: ``priors`` ``(P, 2 or 4)``, ``scores`` ``(P, C)`` and ``bboxes``
+                ``(P, 4)``.
             gt_instances: ``bboxes`` ``(G, 4)``, ``labels`` ``(G,)``.
             gt_instances_ignore: not used: paper B has no ignored regions.
 
@@ -146,23 +170,26 @@ class JLAAssigner(BaseAssigner):
         priors, bboxes = pred_instances.priors, pred_instances.bboxes
         points, strides = self._points_and_strides(priors)
         scores = pred_instances.scores.float()
-        logits = scores if self.score_format == 'logits' else torch.logit(scores, eps=1e-6)
+        logits = scores if self.score_format == "logits" else torch.logit(scores, eps=1e-6)
         gts = BatchGroundTruth.from_instances([gt_instances])
         edges = self.assign_batch(points, strides, logits[None], bboxes[None], gts)
         gt_inds = one_gt_per_location(edges, gts, [len(gts.bboxes)], len(points))
         return _to_assign_result(gt_inds, bboxes, gts, edges)
 
     def _points_and_strides(self, priors: Tensor) -> tuple:
-        if self.prior_format == 'box':
+        if self.prior_format == "box":
             if self.center_radius is not None:
-                raise ValueError("center_radius needs strides, which priors of format 'box' do "
-                                 'not carry. Use center_radius=None.')
+                raise ValueError(
+                    "center_radius needs strides, which priors of format 'box' do "
+                    "not carry. Use center_radius=None."
+                )
             return (priors[:, :2] + priors[:, 2:]) / 2, None
         return priors[:, :2], priors[:, 2] if priors.shape[1] > 2 else None
 
 
-def _to_assign_result(gt_inds: Tensor, bboxes: Tensor, gts: BatchGroundTruth,
-                      edges: PositiveEdges) -> AssignResult:
+def _to_assign_result(
+    gt_inds: Tensor, bboxes: Tensor, gts: BatchGroundTruth, edges: PositiveEdges
+) -> AssignResult:
     num_gts = len(gts.bboxes)
     positive = gt_inds > 0
     labels = torch.full_like(gt_inds, -1)
@@ -179,4 +206,4 @@ def _to_assign_result(gt_inds: Tensor, bboxes: Tensor, gts: BatchGroundTruth,
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, not {value!r}.')
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}.")

@@ -18,11 +18,13 @@ def focal_terms(logits: Tensor, alpha: float, gamma: float) -> tuple:
     return positive, negative
 
 
-def edge_classification_loss(edges: CandidateEdges,
-                             logits: Tensor,
-                             gt_labels: Tensor,
-                             alpha: float = 0.25,
-                             gamma: float = 2.0) -> Tensor:
+def edge_classification_loss(
+    edges: CandidateEdges,
+    logits: Tensor,
+    gt_labels: Tensor,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Tensor:
     """Focal loss summed over classes, with the class of the edge's GT as the target.
 
     Only the GT's own class column and the sum over the negatives are gathered, so that nothing of
@@ -42,14 +44,16 @@ def edge_classification_loss(edges: CandidateEdges,
     return all_negative.sum(dim=1)[edges.prior_inds] - negative + positive
 
 
-def edge_joint_loss(edges: CandidateEdges,
-                    logits: Tensor,
-                    bboxes: Tensor,
-                    gts: BatchGroundTruth,
-                    loss_bbox,
-                    alpha: float = 1.0,
-                    focal_alpha: float = 0.25,
-                    focal_gamma: float = 2.0) -> Tensor:
+def edge_joint_loss(
+    edges: CandidateEdges,
+    logits: Tensor,
+    bboxes: Tensor,
+    gts: BatchGroundTruth,
+    loss_bbox,
+    alpha: float = 1.0,
+    focal_alpha: float = 0.25,
+    focal_gamma: float = 2.0,
+) -> Tensor:
     """``L_cls + alpha * L_reg`` of each edge (paper B, eq. 2).
 
     Args:
@@ -67,5 +71,6 @@ def edge_joint_loss(edges: CandidateEdges,
     """
     cls_loss = edge_classification_loss(edges, logits.float(), gts.labels, focal_alpha, focal_gamma)
     reg_loss = loss_bbox(
-        bboxes[edges.prior_inds].float(), gts.bboxes[edges.gt_inds], reduction_override='none')
+        bboxes[edges.prior_inds].float(), gts.bboxes[edges.gt_inds], reduction_override="none"
+    )
     return cls_loss + alpha * reg_loss

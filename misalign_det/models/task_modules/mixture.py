@@ -8,7 +8,6 @@ original instead.
 
 import math
 from dataclasses import dataclass
-from typing import Union
 
 import numpy as np
 import torch
@@ -38,10 +37,9 @@ class MixtureFit:
     log_density: Tensor
 
 
-def fit_mixture(values: Tensor,
-                valid: Tensor,
-                precision_init: Union[float, str] = 1.0,
-                backend: str = 'batched') -> MixtureFit:
+def fit_mixture(
+    values: Tensor, valid: Tensor, precision_init: float | str = 1.0, backend: str = "batched"
+) -> MixtureFit:
     """Fit one mixture a row.
 
     Never raises on equal values, one value or none: equal values and single ones all belong to the
@@ -63,23 +61,25 @@ def fit_mixture(values: Tensor,
     means = torch.stack([low_start, high_start], dim=1).masked_fill(empty[:, None], 0)
     weights = torch.full_like(means, 0.5)
     variances = _initial_variances(values, valid, precision_init)[:, None].expand(-1, 2).clone()
-    if backend == 'sklearn':
+    if backend == "sklearn":
         means, variances, weights = _fit_sklearn(values, valid, means, variances, weights)
-    elif backend == 'batched':
+    elif backend == "batched":
         means, variances, weights = _fit_batched(values, valid, means, variances, weights)
     else:
         raise ValueError(f"backend must be 'batched' or 'sklearn', not {backend!r}.")
     log_prob = _component_log_prob(values, means, variances, weights)
     low = means.argmin(dim=1)
-    low_log_prob, high_log_prob = (log_prob.gather(-1, index[:, None, None].expand(
-        -1, log_prob.shape[1], 1)).squeeze(-1) for index in (low, 1 - low))
+    low_log_prob, high_log_prob = (
+        log_prob.gather(-1, index[:, None, None].expand(-1, log_prob.shape[1], 1)).squeeze(-1)
+        for index in (low, 1 - low)
+    )
     # A value that both components claim alike would be labelled by rounding alone; it counts as
     # low. So do a GT's equal losses and its only candidate, where both components are one.
     is_low = valid & (high_log_prob - low_log_prob <= TIE)
     return MixtureFit(means, variances, weights, low, is_low, log_prob.logsumexp(dim=-1))
 
 
-def positive_threshold(values: Tensor, fit: MixtureFit, boundary: str = 'component') -> Tensor:
+def positive_threshold(values: Tensor, fit: MixtureFit, boundary: str = "component") -> Tensor:
     """Largest loss that counts as positive, one a GT (paper B, eq. 3 and 4).
 
     Args:
@@ -93,36 +93,38 @@ def positive_threshold(values: Tensor, fit: MixtureFit, boundary: str = 'compone
         ``(G,)``, ``-inf`` for a GT without candidates.
     """
     low_values = values.masked_fill(~fit.is_low, -math.inf)
-    if boundary == 'component':
+    if boundary == "component":
         return low_values.amax(dim=1)
-    if boundary == 'density_peak':
+    if boundary == "density_peak":
         density = fit.log_density.masked_fill(~fit.is_low, -math.inf)
         return low_values.gather(1, density.argmax(dim=1, keepdim=True)).squeeze(1)
-    if boundary == 'crossing':
+    if boundary == "crossing":
         high = values.isfinite() & ~fit.is_low
         first_high = values.masked_fill(~high, math.inf).amin(dim=1, keepdim=True)
         below = low_values.masked_fill(values >= first_high, -math.inf).amax(dim=1)
         # The low component may lie inside a wide high one: then its own values stand.
         return torch.where(below.isfinite(), below, low_values.amax(dim=1))
-    raise ValueError("boundary must be 'component', 'density_peak' or 'crossing', "
-                     f'not {boundary!r}.')
+    raise ValueError(
+        f"boundary must be 'component', 'density_peak' or 'crossing', not {boundary!r}."
+    )
 
 
 def _initial_variances(values: Tensor, valid: Tensor, precision_init) -> Tensor:
-    if precision_init == 'sample':
+    if precision_init == "sample":
         count = valid.sum(dim=1).clamp(min=1)
         mean = values.sum(dim=1) / count
-        squared = ((values - mean[:, None])**2).masked_fill(~valid, 0)
+        squared = ((values - mean[:, None]) ** 2).masked_fill(~valid, 0)
         return squared.sum(dim=1) / count + REG_COVAR
     if isinstance(precision_init, (int, float)) and precision_init > 0:
-        return values.new_full((len(values), ), 1.0 / precision_init)
-    raise ValueError("precision_init must be a positive number or 'sample', "
-                     f'not {precision_init!r}.')
+        return values.new_full((len(values),), 1.0 / precision_init)
+    raise ValueError(
+        f"precision_init must be a positive number or 'sample', not {precision_init!r}."
+    )
 
 
 def _component_log_prob(values, means, variances, weights) -> Tensor:
     """Weighted log probability of each value under each component, ``(G, K, 2)``."""
-    squared = (values[..., None] - means[:, None])**2 / variances[:, None]
+    squared = (values[..., None] - means[:, None]) ** 2 / variances[:, None]
     constant = weights.log() - 0.5 * (variances.log() + math.log(2 * math.pi))
     return constant[:, None] - 0.5 * squared
 
@@ -139,7 +141,7 @@ def _fit_batched(values, valid, means, variances, weights):
         bound = (log_norm * mask).sum(dim=(1, 2)) / count
         total = resp.sum(dim=1) + _SMALLEST_COUNT
         new_means = (resp * values[..., None]).sum(dim=1) / total
-        squared = (values[..., None] - new_means[:, None])**2
+        squared = (values[..., None] - new_means[:, None]) ** 2
         new_variances = (resp * squared).sum(dim=1) / total + REG_COVAR
         new_weights = total / total.sum(dim=1, keepdim=True)
         keep = active[:, None]
@@ -158,6 +160,7 @@ def _fit_sklearn(values, valid, means, variances, weights):
     import warnings
 
     from sklearn.mixture import GaussianMixture
+
     out = [part.clone() for part in (means, variances, weights)]
     for i, row in enumerate(valid):
         samples = values[i][row].cpu().numpy()[:, None]
@@ -165,13 +168,14 @@ def _fit_sklearn(values, valid, means, variances, weights):
             continue
         mixture = GaussianMixture(
             2,
-            covariance_type='full',
+            covariance_type="full",
             weights_init=np.array([0.5, 0.5]),
             means_init=means[i].cpu().numpy()[:, None],
             precisions_init=1 / variances[i].cpu().numpy()[:, None, None],
-            init_params='random_from_data')  # everything is given: spares a k-means
+            init_params="random_from_data",
+        )  # everything is given: spares a k-means
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # not converged in MAX_ITER steps: used all the same
+            warnings.simplefilter("ignore")  # not converged in MAX_ITER steps: used all the same
             mixture.fit(samples)
         fitted = (mixture.means_[:, 0], mixture.covariances_[:, 0, 0], mixture.weights_)
         for target, value in zip(out, fitted):

@@ -10,7 +10,7 @@ def training_progress() -> float:
     runner), which a resumed run restores before its first step. Outside a runner, 0.
     """
     hub = MessageHub.get_current_instance()
-    iteration, total = hub.get_info('iter', None), hub.get_info('max_iters', None)
+    iteration, total = hub.get_info("iter", None), hub.get_info("max_iters", None)
     if iteration is None or not total:
         return 0.0
     return iteration / total

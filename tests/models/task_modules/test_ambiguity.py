@@ -16,9 +16,10 @@ def candidates(losses, prior_inds):
     return TopCandidates(losses, torch.tensor(prior_inds), losses.isfinite())
 
 
-def resolve(losses, prior_inds, thresholds, mode='soft', theta=0.6, num_locations=6):
+def resolve(losses, prior_inds, thresholds, mode="soft", theta=0.6, num_locations=6):
     return resolve_ambiguity(
-        candidates(losses, prior_inds), torch.tensor(thresholds), num_locations, theta, mode)
+        candidates(losses, prior_inds), torch.tensor(thresholds), num_locations, theta, mode
+    )
 
 
 def test_two_gts_one_passes():
@@ -28,11 +29,14 @@ def test_two_gts_one_passes():
     assert edges.contested.tolist() == [True] + [False] * 5
 
 
-@pytest.mark.parametrize('mode, weights, ignored', [
-    ('soft', [[5 / 9, 1.0], [0.0, 1.0]], []),
-    ('ignore', [[0.0, 1.0], [0.0, 1.0]], [0]),
-    ('argmin', [[1.0, 1.0], [0.0, 1.0]], []),
-])
+@pytest.mark.parametrize(
+    "mode, weights, ignored",
+    [
+        ("soft", [[5 / 9, 1.0], [0.0, 1.0]], []),
+        ("ignore", [[0.0, 1.0], [0.0, 1.0]], [0]),
+        ("argmin", [[1.0, 1.0], [0.0, 1.0]], []),
+    ],
+)
 def test_two_gts_none_passes(mode, weights, ignored):
     # Shares 5/9 and 4/9, both below 0.6.
     edges = resolve([[0.8, 1.0], [1.0, 2.0]], [[0, 1], [0, 2]], [1.0, 2.0], mode)
@@ -53,19 +57,21 @@ def test_claims_beyond_the_threshold_do_not_contest():
 
 
 def test_equal_losses_go_to_the_first_gt_under_argmin():
-    edges = resolve([[1.0, 1.0], [1.0, 1.0]], [[0, 1], [0, 2]], [1.0, 1.0], 'argmin')
+    edges = resolve([[1.0, 1.0], [1.0, 1.0]], [[0, 1], [0, 2]], [1.0, 1.0], "argmin")
     assert edges.weights.tolist() == [[1, 1], [0, 1]]
 
 
 def test_a_gt_that_lost_everything_gets_its_best_free_candidate():
     # GT 1 claims location 0 only and loses it; its candidates 1 (held) and 2 (free) remain.
-    edges = resolve([[0.1, 0.2, INF], [0.5, 0.6, 0.7]], [[0, 1, 0], [0, 1, 2]], [0.2, 0.5], 'argmin')
+    edges = resolve(
+        [[0.1, 0.2, INF], [0.5, 0.6, 0.7]], [[0, 1, 0], [0, 1, 2]], [0.2, 0.5], "argmin"
+    )
     assert edges.weights.tolist() == [[1, 1, 0], [0, 0, 1]]
     assert edges.rescued.tolist() == [[False] * 3, [False, False, True]]
 
 
 def test_two_gts_on_a_single_location_share_it():
-    edges = resolve([[0.1], [0.2]], [[3], [3]], [0.1, 0.2], 'argmin')
+    edges = resolve([[0.1], [0.2]], [[3], [3]], [0.1, 0.2], "argmin")
     assert edges.weights.tolist() == [[1], [1]]
     gts = BatchGroundTruth(torch.zeros(2, 4), torch.zeros(2), torch.tensor([0, 0]), 1)
     # mmdet's form has one GT a location: the one that has nothing else comes first.
@@ -73,7 +79,7 @@ def test_two_gts_on_a_single_location_share_it():
 
 
 def test_ignored_location_is_given_back_when_a_gt_needs_it():
-    edges = resolve([[1.0], [1.0]], [[0], [0]], [1.0, 1.0], 'ignore')
+    edges = resolve([[1.0], [1.0]], [[0], [0]], [1.0, 1.0], "ignore")
     assert edges.weights.tolist() == [[1], [1]]
     assert not edges.ignored.any()
 
@@ -85,8 +91,8 @@ def test_gt_indices_count_within_their_image():
     assert one_gt_per_location(edges, gts, [2, 1], 3).tolist() == [1, 0, 2, 0, 1, 0]
 
 
-@pytest.mark.parametrize('mode', ['soft', 'ignore', 'argmin'])
-@pytest.mark.parametrize('seed', range(5))
+@pytest.mark.parametrize("mode", ["soft", "ignore", "argmin"])
+@pytest.mark.parametrize("seed", range(5))
 def test_every_gt_with_a_candidate_keeps_a_positive(mode, seed):
     torch.manual_seed(seed)
     losses = torch.rand(40, 6).sort(dim=1).values
@@ -94,7 +100,8 @@ def test_every_gt_with_a_candidate_keeps_a_positive(mode, seed):
     losses[3] = INF
     priors = torch.stack([torch.randperm(12)[:6] for _ in range(40)])
     edges = resolve_ambiguity(
-        TopCandidates(losses, priors, losses.isfinite()), losses[:, 1], 12, 0.6, mode)
+        TopCandidates(losses, priors, losses.isfinite()), losses[:, 1], 12, 0.6, mode
+    )
     kept = (edges.weights > 0).any(dim=1)
     assert kept.tolist() == losses.isfinite().any(dim=1).tolist()
 
@@ -104,7 +111,8 @@ def test_soft_weights_at_a_location_never_exceed_one_without_rescue():
     losses = torch.rand(20, 6).sort(dim=1).values
     priors = torch.stack([torch.randperm(12)[:6] for _ in range(20)])
     edges = resolve_ambiguity(
-        TopCandidates(losses, priors, losses.isfinite()), losses[:, 3], 12, 0.6, 'soft')
+        TopCandidates(losses, priors, losses.isfinite()), losses[:, 3], 12, 0.6, "soft"
+    )
     weights = edges.weights.masked_fill(edges.rescued, 0)
     total = torch.zeros(12).scatter_add_(0, priors.flatten(), weights.flatten())
     assert total.max() <= 1 + 1e-6

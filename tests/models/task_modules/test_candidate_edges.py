@@ -7,24 +7,29 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 
-from misalign_det.models.task_modules.candidate_edges import (BatchGroundTruth,
-                                                              build_candidate_edges,
-                                                              select_top_candidates)
+from misalign_det.models.task_modules.candidate_edges import (
+    BatchGroundTruth,
+    build_candidate_edges,
+    select_top_candidates,
+)
 from misalign_det.models.task_modules.joint_loss import edge_classification_loss, edge_joint_loss
 
 
 def ground_truth(*images):
     """One list of ((x1, y1, x2, y2), label) an image."""
-    return BatchGroundTruth.from_instances([
-        InstanceData(
-            bboxes=torch.tensor([box for box, _ in image], dtype=torch.float32).reshape(-1, 4),
-            labels=torch.tensor([label for _, label in image], dtype=torch.long))
-        for image in images
-    ])
+    return BatchGroundTruth.from_instances(
+        [
+            InstanceData(
+                bboxes=torch.tensor([box for box, _ in image], dtype=torch.float32).reshape(-1, 4),
+                labels=torch.tensor([label for _, label in image], dtype=torch.long),
+            )
+            for image in images
+        ]
+    )
 
 
 def grid(size=4, stride=8):
-    ys, xs = torch.meshgrid(torch.arange(size), torch.arange(size), indexing='ij')
+    ys, xs = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     return (torch.stack([xs, ys], dim=-1).reshape(-1, 2) + 0.5) * stride
 
 
@@ -40,10 +45,10 @@ def test_edges_by_hand():
 
 def test_center_radius_keeps_locations_near_the_centre():
     gts = ground_truth([((0, 0, 32, 32), 0)])  # centre (16, 16); points 4 and 28 are 12 away
-    strides = torch.full((16, ), 8.0)
+    strides = torch.full((16,), 8.0)
     assert len(build_candidate_edges(grid(), gts, strides, center_radius=1.0)) == 4
     assert len(build_candidate_edges(grid(), gts, strides, center_radius=1.6)) == 16
-    with pytest.raises(ValueError, match='strides'):
+    with pytest.raises(ValueError, match="strides"):
         build_candidate_edges(grid(), gts, center_radius=1.0)
 
 
@@ -79,14 +84,16 @@ def test_joint_loss_equals_a_plain_float64_loop():
     logits, bboxes = torch.randn(32, 3) * 3, torch.rand(32, 4) * 10
     bboxes[:, 2:] += 15
     edges = build_candidate_edges(points, gts)
-    loss = edge_joint_loss(edges, logits, bboxes, gts, MODELS.build(dict(type='IoULoss')), alpha=0.7)
+    loss = edge_joint_loss(
+        edges, logits, bboxes, gts, MODELS.build(dict(type="IoULoss")), alpha=0.7
+    )
     for e in range(len(edges)):
         gt, prior = edges.gt_inds[e].item(), edges.prior_inds[e].item()
         expected = 0.0
         for c in range(3):
             p = 1 / (1 + math.exp(-logits[prior, c].item()))
             if c == gts.labels[gt]:
-                expected -= 0.25 * (1 - p)**2 * math.log(p)
+                expected -= 0.25 * (1 - p) ** 2 * math.log(p)
             else:
                 expected -= 0.75 * p**2 * math.log(1 - p)
         (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = bboxes[prior].tolist(), gts.bboxes[gt].tolist()
@@ -102,7 +109,7 @@ def test_classification_loss_equals_mmdets_focal_loss():
     edges = build_candidate_edges(grid(), gts)
     logits = torch.randn(16, 5) * 4
     loss = edge_classification_loss(edges, logits, gts.labels)
-    focal = MODELS.build(dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25))
+    focal = MODELS.build(dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25))
     target = gts.labels[edges.gt_inds]
-    expected = focal(logits[edges.prior_inds], target, reduction_override='none').sum(dim=1)
+    expected = focal(logits[edges.prior_inds], target, reduction_override="none").sum(dim=1)
     torch.testing.assert_close(loss, expected)

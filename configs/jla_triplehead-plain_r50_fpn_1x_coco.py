@@ -1,0 +1,3 @@
+# Paper B, table 5, + triple head: guided convolutions, neither refinement nor confidence (AP 38.9).
+_base_ = 'jla_triplehead_r50_fpn_1x_coco.py'
+model = dict(bbox_head=dict(refine_mode='none', with_confidence=False, score_mode='class'))

@@ -1,0 +1,133 @@
+"""The deformable convolution against a plain float64 loop and against mmcv's op."""
+
+import math
+
+import pytest
+import torch
+from mmcv.ops import deform_conv2d
+
+from misalign_det.models.layers import (
+    AutoDeformConv2d,
+    box_guided_offsets,
+    sampled_deform_conv2d,
+    scale_gradient,
+)
+
+
+def loop_deform_conv(x, offset, weight):
+    """Bilinear samples with zeros outside, one tap and one location at a time."""
+    num, _, height, width = x.shape
+    out = x.new_zeros(num, len(weight), height, width)
+    for n in range(num):
+        for i in range(height):
+            for j in range(width):
+                for tap in range(9):
+                    y = i + tap // 3 - 1 + offset[n, 2 * tap, i, j].item()
+                    x_ = j + tap % 3 - 1 + offset[n, 2 * tap + 1, i, j].item()
+                    low_y, low_x = math.floor(y), math.floor(x_)
+                    for cy in (low_y, low_y + 1):
+                        for cx in (low_x, low_x + 1):
+                            if 0 <= cy < height and 0 <= cx < width:
+                                share = (1 - abs(y - cy)) * (1 - abs(x_ - cx))
+                                kernel = weight[:, :, tap // 3, tap % 3]
+                                out[n, :, i, j] += share * kernel @ x[n, :, cy, cx]
+    return out
+
+
+def inputs(height, width, dtype, spread=2.0):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, height, width, dtype=dtype)
+    offset = torch.randn(2, 18, height, width, dtype=dtype) * spread
+    return x, offset, torch.randn(4, 3, 3, 3, dtype=dtype)
+
+
+@pytest.mark.parametrize("height, width", [(4, 5), (1, 6), (5, 1), (1, 1)])
+def test_values_equal_a_plain_float64_loop(height, width):
+    args = inputs(height, width, torch.float64)
+    torch.testing.assert_close(sampled_deform_conv2d(*args), loop_deform_conv(*args))
+
+
+def test_gradients_against_finite_differences_in_float64():
+    args = [arg.requires_grad_() for arg in inputs(3, 3, torch.float64)]
+    assert torch.autograd.gradcheck(sampled_deform_conv2d, args)
+
+
+def test_values_and_gradients_equal_mmcvs_op():
+    ours = [arg.requires_grad_() for arg in inputs(6, 7, torch.float32)]
+    theirs = [arg.detach().clone().requires_grad_() for arg in ours]
+    out = sampled_deform_conv2d(*ours)
+    expected = deform_conv2d(*theirs, 1, 1, 1, 1, 1, False, 1)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+    grad = torch.randn_like(out)
+    out.backward(grad)
+    expected.backward(grad)
+    for mine, other in zip(ours, theirs):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_zero_offsets_are_a_plain_convolution():
+    x, offset, weight = inputs(5, 6, torch.float32)
+    expected = torch.nn.functional.conv2d(x, weight, padding=1)
+    torch.testing.assert_close(
+        sampled_deform_conv2d(x, offset * 0, weight), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("batch", [2, 33])
+def test_cuda_op_equals_the_sampled_form(batch):
+    layer = AutoDeformConv2d(8, 16).cuda()
+    x = torch.randn(batch, 8, 12, 10, device="cuda")
+    offset = torch.randn(batch, 18, 12, 10, device="cuda") * 3
+    expected = sampled_deform_conv2d(x, offset, layer.weight)
+    torch.testing.assert_close(layer(x, offset), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_features_with_float32_offsets(dtype):
+    layer = AutoDeformConv2d(3, 4)
+    x, offset, _ = inputs(6, 7, torch.float32)
+    out = layer(x.to(dtype), offset)
+    assert out.dtype == dtype
+    torch.testing.assert_close(
+        out.float(), layer(x.to(dtype).float(), offset), rtol=1e-2, atol=1e-2
+    )
+
+
+def test_autocast_does_not_reach_the_sample_positions():
+    layer = AutoDeformConv2d(3, 4)
+    x, offset, _ = inputs(6, 7, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x, offset)
+    torch.testing.assert_close(out, layer(x, offset))
+
+
+def test_box_offsets_by_hand():
+    # A box reaching 1 left, 2 up, 3 right, 4 down: corners (-1, -2) to (3, 4), centre (1, 1).
+    distances = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1)
+    grid = torch.tensor([[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1)], dtype=torch.float32)
+    points = torch.tensor([[y, x] for y in (-2, 1, 4) for x in (-1, 1, 3)], dtype=torch.float32)
+    offsets = box_guided_offsets(distances).view(9, 2)
+    assert torch.equal(offsets + grid, points)
+    assert torch.equal(box_guided_offsets(distances, "grid_plus_box").view(9, 2), points)
+
+
+def test_a_box_of_one_stride_gives_the_regular_grid():
+    assert not box_guided_offsets(torch.ones(2, 4, 3, 3)).any()
+
+
+def test_gradient_into_the_box_is_scaled():
+    distances = torch.rand(1, 4, 2, 2, requires_grad=True)
+    weight = torch.randn(1, 18, 2, 2)
+    (full,) = torch.autograd.grad(
+        (box_guided_offsets(distances, gradient_scale=1) * weight).sum(), distances
+    )
+    (tenth,) = torch.autograd.grad((box_guided_offsets(distances) * weight).sum(), distances)
+    torch.testing.assert_close(tenth, 0.1 * full)
+    assert torch.equal(scale_gradient(distances, 0.1), distances)
+
+
+def test_bad_mode_is_named():
+    with pytest.raises(ValueError, match="grid_plus_box"):
+        box_guided_offsets(torch.ones(1, 4, 1, 1), mode="star")

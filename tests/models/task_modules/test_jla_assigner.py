@@ -1,0 +1,200 @@
+"""JLAAssigner: stages of training, mmdet's assigner interface, and RTMDet's and YOLOX's heads."""
+
+import math
+
+import pytest
+import torch
+from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.logging import MessageHub
+from mmengine.structures import InstanceData
+
+import misalign_det  # noqa: F401
+
+
+def make(**kwargs):
+    return TASK_UTILS.build(dict(type="JLAAssigner", **kwargs))
+
+
+def predictions(seed=0, num=100, num_classes=3, priors_dim=2):
+    torch.manual_seed(seed)
+    ys, xs = torch.meshgrid(torch.arange(10), torch.arange(10), indexing="ij")
+    points = (torch.stack([xs, ys], dim=-1).reshape(-1, 2) + 0.5) * 8
+    bboxes = torch.cat([points - torch.rand(num, 2) * 20, points + torch.rand(num, 2) * 20], 1)
+    priors = torch.cat([points, torch.full((num, 2), 8.0)], 1)[:, :priors_dim]
+    return InstanceData(priors=priors, bboxes=bboxes, scores=torch.randn(num, num_classes))
+
+
+def ground_truth(boxes, labels):
+    return InstanceData(
+        bboxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor(labels, dtype=torch.long),
+    )
+
+
+@pytest.fixture
+def runner_at():
+    """Set the counters that a runner keeps in its message hub; back to none afterwards."""
+    hub = MessageHub.get_current_instance()
+    saved = dict(hub.runtime_info)
+
+    def at(iteration, total):
+        hub.update_info("iter", iteration)
+        hub.update_info("max_iters", total)
+
+    yield at
+    hub.runtime_info.clear()
+    hub.runtime_info.update(saved)
+
+
+def test_stage_switches_after_a_third_of_training(runner_at):
+    assigner = make()
+    for iteration, mode in [(0, "soft"), (29, "soft"), (30, "argmin"), (89, "argmin")]:
+        runner_at(iteration, 90)
+        assert assigner.ambiguous_mode() == mode
+    assert make(weighted_until=0).ambiguous_mode() == "argmin"
+    assert make(weighted_until=1).ambiguous_mode() == "soft"
+    runner_at(0, 90)
+    assert make(theta=0).ambiguous_mode() == "argmin"  # section 4.3.2
+    assert make(ambiguous="ignore").ambiguous_mode() == "ignore"
+
+
+def test_positives_by_hand():
+    """Four locations in the box: two fit it well, two badly; the mixture splits them."""
+    pred = predictions()
+    pred.scores[:] = -4.0
+    gt = ground_truth([(0, 0, 16, 16)], [2])
+    pred.bboxes[[0, 11]] = torch.tensor([0.0, 0, 16, 16])  # IoU 1
+    pred.bboxes[[1, 10]] = torch.tensor([14.0, 14, 40, 40])  # IoU 0.004
+    result = make().assign(pred, gt)
+    assert result.gt_inds.nonzero().flatten().tolist() == [0, 11]
+    assert result.labels[[0, 11, 1]].tolist() == [2, 2, -1]
+    torch.testing.assert_close(result.max_overlaps[[0, 11, 1]], torch.tensor([1.0, 1.0, 0.0]))
+
+
+def test_topk_one_is_the_least_joint_loss():
+    pred, gt = predictions(), ground_truth([(8, 8, 60, 60)], [1])
+    result = make(topk=1).assign(pred, gt)
+    edges = make(topk=100).assign(pred, gt).positive_edges
+    assert result.gt_inds.nonzero().flatten().tolist() == [edges.prior_inds[0, 0].item()]
+
+
+@pytest.mark.parametrize("gt", [ground_truth([], []), ground_truth([(1, 1, 2, 2)], [0])])
+def test_nothing_to_assign(gt):
+    result = make().assign(predictions(), gt)
+    assert not result.gt_inds.any() and (result.labels == -1).all()
+    assert result.num_gts == len(gt)
+
+
+def test_non_finite_predictions_are_never_positive_and_never_raise():
+    pred, gt = predictions(), ground_truth([(8, 8, 60, 60), (20, 20, 70, 70)], [1, 2])
+    pred.scores[::3], pred.bboxes[1::3] = math.nan, math.inf
+    result = make().assign(pred, gt)
+    positive = result.gt_inds.nonzero().flatten()
+    assert len(positive) and (positive % 3 == 2).all()
+
+
+def test_probabilities_and_logits_agree():
+    pred, gt = predictions(), ground_truth([(8, 8, 60, 60), (20, 20, 70, 70)], [1, 2])
+    from_logits = make().assign(pred, gt).gt_inds
+    pred.scores = pred.scores.sigmoid()
+    assert torch.equal(make(score_format="probs").assign(pred, gt).gt_inds, from_logits)
+
+
+def test_anchors_count_by_their_centre():
+    pred, gt = predictions(), ground_truth([(8, 8, 60, 60)], [1])
+    expected = make().assign(pred, gt).gt_inds
+    pred.priors = torch.cat([pred.priors - 12, pred.priors + 12], dim=1)
+    assert torch.equal(make(prior_format="box").assign(pred, gt).gt_inds, expected)
+    with pytest.raises(ValueError, match="center_radius"):
+        make(prior_format="box", center_radius=1.5).assign(pred, gt)
+
+
+def test_batch_equals_image_by_image():
+    assigner, gts = make(), []
+    preds = [predictions(seed) for seed in range(3)]
+    gts = [
+        ground_truth([(8, 8, 60, 60), (20, 20, 70, 70)], [1, 2]),
+        ground_truth([], []),
+        ground_truth([(0, 0, 30, 70)], [0]),
+    ]
+    from misalign_det.models.task_modules.ambiguity import one_gt_per_location
+    from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth
+
+    batch = BatchGroundTruth.from_instances(gts)
+    edges = assigner.assign_batch(
+        preds[0].priors,
+        None,
+        torch.stack([pred.scores for pred in preds]),
+        torch.stack([pred.bboxes for pred in preds]),
+        batch,
+    )
+    together = one_gt_per_location(edges, batch, [2, 0, 1], 100).view(3, 100)
+    for i in range(3):
+        assert torch.equal(together[i], assigner.assign(preds[i], gts[i]).gt_inds)
+
+
+def test_500_ground_truths():
+    torch.manual_seed(0)
+    boxes = torch.rand(500, 4) * 60
+    boxes[:, 2:] += boxes[:, :2] + 5
+    result = make().assign(predictions(), ground_truth(boxes.tolist(), [0] * 500))
+    assert result.gt_inds.max() <= 500 and (result.gt_inds > 0).any()
+
+
+def test_autocast_changes_no_label():
+    pred, gt = predictions(), ground_truth([(8, 8, 60, 60), (20, 20, 70, 70)], [1, 2])
+    expected = make().assign(pred, gt).gt_inds
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(make().assign(pred, gt).gt_inds, expected)
+
+
+@pytest.mark.parametrize(
+    "kwargs, named",
+    [
+        (dict(topk=0), "topk"),
+        (dict(ambiguous="hard"), "ambiguous"),
+        (dict(boundary="peak"), "boundary"),
+        (dict(weighted_until=1.5), "weighted_until"),
+        (dict(score_format="prob"), "score_format"),
+        (dict(prior_format="anchor"), "prior_format"),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, named):
+    with pytest.raises(ValueError, match=named):
+        make(**kwargs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "base, score_format",
+    [
+        ("mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "logits"),
+        ("mmdet::yolox/yolox_tiny_8xb8-300e_coco.py", "probs"),
+    ],
+)
+@pytest.mark.parametrize("empty", [False, True])
+def test_stock_heads_train_with_it_from_a_config(tmp_path, base, score_format, empty):
+    path = tmp_path / "config.py"
+    path.write_text(
+        f"_base_ = '{base}'\n"
+        "custom_imports = dict(imports=['misalign_det'])\n"
+        "model = dict(train_cfg=dict(assigner=dict(\n"
+        f"    _delete_=True, type='JLAAssigner', score_format='{score_format}')))\n"
+    )
+    cfg = Config.fromfile(path).model
+    cfg.backbone.init_cfg = None
+    cfg.data_preprocessor.batch_augments = None
+    model = MODELS.build(cfg)
+    packed = demo_mm_inputs(
+        2,
+        image_shapes=[(3, 128, 128), (3, 128, 128)],
+        num_items=[0, 0] if empty else [3, 0],
+        num_classes=80,
+    )
+    losses = model(**model.data_preprocessor(packed, training=True), mode="loss")
+    total = sum(sum(v) if isinstance(v, list) else v for k, v in losses.items() if "loss" in k)
+    assert total.isfinite()
+    total.backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.bbox_head.parameters())
