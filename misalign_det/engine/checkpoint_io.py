@@ -10,7 +10,7 @@ import ast
 import os
 import pickle
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from packaging.version import Version
 
-_FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+_FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _NUMPY = getattr(np, "_core", None) or np.core  # NumPy 2 renamed it; pickles hold either name
 
 
@@ -42,15 +42,12 @@ def tensors_only(trust=False):
             f"torch {torch.__version__} cannot load mmengine's checkpoints safely, torch 2.6 and "
             "later can. Install a newer torch or, for files of your own, pass --trust-checkpoint: "
             "a checkpoint may then run any code it holds.")
-    forced, other = _FORCE, "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-    if trust:
-        forced, other = other, forced
-    else:
-        torch.serialization.add_safe_globals(_what_mmengine_saves())
+    forced, other = (_FORCE_NO, _FORCE) if trust else (_FORCE, _FORCE_NO)
     before = {name: os.environ.pop(name, None) for name in (forced, other)}
     os.environ[forced] = "1"  # torch heeds it even where a caller says weights_only=False
     try:
-        yield
+        with nullcontext() if trust else torch.serialization.safe_globals(_what_mmengine_saves()):
+            yield
     except pickle.UnpicklingError as error:
         raise CheckpointError(_refusal("a checkpoint that the config names", error)) from error
     finally:
@@ -127,12 +124,21 @@ def _refusal(what, why):
 def _what_mmengine_saves():
     """Types of its message hub (`HistoryBuffer`, NumPy arrays and scalars) and NumPy's builders."""
     kinds = (np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.uint32, np.bool_)
-    dtypes = {type(np.dtype(kind)) for kind in kinds}
-    multiarray = _NUMPY.multiarray
+    classes = [HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
     # A file written under NumPy 1 says numpy.core, one written under NumPy 2 numpy._core.
-    builders = [(getattr(multiarray, name), f"{core}.multiarray.{name}")
+    builders = [(getattr(_NUMPY.multiarray, name), f"{core}.multiarray.{name}")
                 for name in ("_reconstruct", "scalar") for core in ("numpy.core", "numpy._core")]
-    return [HistoryBuffer, np.ndarray, np.dtype, *dtypes, *builders]
+    # With their names, not bare: onedl-mmengine allows some of them bare while it loads, and takes
+    # just those off torch's list afterwards.
+    named = [(kind, f"{kind.__module__}.{kind.__qualname__}") for kind in classes]
+    return [*named, *builders, (_statistic, "builtins.getattr")]
+
+
+def _statistic(owner, name):
+    """What a pickled `HistoryBuffer` looks up by `getattr`, its statistics, and nothing else."""
+    if owner is not HistoryBuffer or name.startswith("_"):
+        raise pickle.UnpicklingError(f"Unsupported GLOBAL builtins.getattr of {owner}, {name}")
+    return getattr(owner, name)
 
 
 def _architecture(checkpoint):
