@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 begin=$SECONDS
 source tools/setup_environment.sh
+export PYTHONWARNINGS=ignore # those of the packages below would drown what matters
 
 name=jla_triplehead_r18_fpn_quickstart_shapes
 config=configs/$name.py
@@ -17,7 +18,11 @@ work=work_dirs/$name
 
 # Changes with the config, the files it is based on, and the data.
 run_id() {
-    { python -c 'import sys; from mmengine.config import Config; print(Config.fromfile(sys.argv[1]).pretty_text)' "$config"
+    { python - "$config" <<'PYTHON'
+import sys
+from mmengine.config import Config
+print(Config.fromfile(sys.argv[1]).pretty_text)
+PYTHON
       cat "$data/shapes.json"
     } 2>/dev/null | cksum
 }
@@ -41,7 +46,8 @@ train() {
 evaluate() {
     local log=$work/evaluation/log.txt
     mkdir -p "$work/evaluation"
-    if ! python tools/test.py "$config" "$checkpoint" --work-dir "$work/evaluation" >"$log.part" 2>&1; then
+    if ! python tools/test.py "$config" "$checkpoint" --work-dir "$work/evaluation" \
+        >"$log.part" 2>&1; then
         tail -n 20 "$log.part" >&2
         return 1
     fi
