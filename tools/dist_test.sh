@@ -3,8 +3,8 @@
 #
 #   bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of tools/test.py]
 #
-# Several machines: run it on each of them with NNODES, NODE_RANK (0, 1, ...), and MASTER_ADDR and PORT
-# of machine 0. Without a GPU the processes run on the CPU over gloo.
+# Several machines: run it on each of them with NNODES, NODE_RANK (0, 1, ...), and MASTER_ADDR and
+# PORT of machine 0. Without a GPU the processes run on the CPU over gloo.
 set -euo pipefail
 if [ $# -lt 3 ]; then
     sed -n '2,7s/^# \{0,1\}//p' "$0" >&2

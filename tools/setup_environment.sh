@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Make, or complete, the Python environment of quickstart.sh and tests/run.sh. Run again, it takes seconds.
+# Make, or complete, the Python environment of quickstart.sh and tests/run.sh. Run again, it takes
+# seconds.
 #
 #   bash tools/setup_environment.sh       by itself
 #   source tools/setup_environment.sh     from a script: puts that environment first in PATH
@@ -10,8 +11,9 @@
 #   MISALIGN_DET_CACHE   where the compiled mmcv is kept (default ~/.cache/misalign_det)
 #   MAX_JOBS             compilers at a time (default: one per core, and per 2 GB of memory)
 #   FORCE_CUDA=1         compile mmcv's CUDA ops on a machine that has the toolkit but no GPU
-#   PIP_INDEX_URL, PIP_FIND_LINKS, ...   choose where pip looks, for instance for a CPU build of torch;
-#                        a torch that is already in the environment stays as it is
+#   PIP_INDEX_URL, PIP_FIND_LINKS, ...   where pip looks, for instance for a CPU build of torch
+#
+# A torch that is in the environment already stays as it is.
 
 set -euo pipefail
 
@@ -33,7 +35,7 @@ step() {
     printf '    %s\n' "$(minutes $((SECONDS - start)))"
 }
 
-# Of the right version, able to make environments, and with the headers that compiling against it takes.
+# Of the right version, able to make environments, and with the headers that compiling takes.
 fits() {
     "$1" - >/dev/null 2>&1 <<'PYTHON'
 import ensurepip, os, sys, sysconfig, venv
@@ -50,12 +52,13 @@ choose_environment() {
         ENVIRONMENT=$CONDA_PREFIX
     else
         ENVIRONMENT=$REPOSITORY/.venv
-        [ -x "$ENVIRONMENT/bin/python" ] || step "Making the environment $ENVIRONMENT" make_environment
+        [ -x "$ENVIRONMENT/bin/python" ] ||
+            step "Making the environment $ENVIRONMENT" make_environment
     fi
     export VIRTUAL_ENV=$ENVIRONMENT PATH=$ENVIRONMENT/bin:$PATH
     hash -r
-    fits python || die "$ENVIRONMENT has $(python --version 2>&1); Python 3.10 to 3.12 with its headers" \
-        "is needed. Deactivate or remove that environment and run this again."
+    fits python || die "$ENVIRONMENT has $(python --version 2>&1); Python 3.10 to 3.12 with its" \
+        "headers is needed. Deactivate or remove that environment and run this again."
 }
 
 make_environment() {
@@ -75,7 +78,7 @@ quiet_pip() { python -m pip --disable-pip-version-check install --quiet --quiet 
 
 # What the environment depends on; it is installed anew when this changes.
 fingerprint() {
-    { cat "$REPOSITORY"/pyproject.toml "$REPOSITORY"/tools/environment/* "$REPOSITORY"/tools/setup_environment.sh
+    { cat "$REPOSITORY"/pyproject.toml "$REPOSITORY"/tools/environment/* "${BASH_SOURCE[0]}"
       echo "$STACK $REPOSITORY"
       python -c 'import sys, torch; print(sys.version, torch.__version__)'
     } 2>/dev/null | cksum
@@ -92,7 +95,9 @@ install_build_tools() {
 }
 
 # mmcv_requirement: onedl-mmcv==2.3.6, from the constraints of the stack.
-mmcv_requirement() { grep -E '^(onedl-)?mmcv==' "$REPOSITORY/tools/environment/constraints-$STACK.txt"; }
+mmcv_requirement() {
+    grep -E '^(onedl-)?mmcv==' "$REPOSITORY/tools/environment/constraints-$STACK.txt"
+}
 
 # A wheel fits one torch build, Python and platform, and has CUDA ops or not.
 wheel_folder() {
@@ -115,24 +120,28 @@ PYTHON
 jobs_that_fit() {
     local cores memory
     cores=$(nproc 2>/dev/null || echo 1)
-    memory=$(awk '/MemAvailable/ {print int($2 / 2000000)}' /proc/meminfo 2>/dev/null || echo "$cores")
+    memory=$(awk '/MemAvailable/ {print int($2 / 2000000)}' /proc/meminfo 2>/dev/null) ||
+        memory=$cores
     [ "${memory:-0}" -ge 1 ] || memory=1
     echo $((cores < memory ? cores : memory))
 }
 
-# Builds into a temporary folder and moves the finished wheel into place, so that no half-built one is ever seen.
+# Builds into a temporary folder and moves the finished wheel into place: no half-built one is ever
+# seen. The build is a session of its own, so that its compilers end with it when it is interrupted.
 build_mmcv() {
     local folder=$1 building log=$1/build.log pid start=$SECONDS count said=""
-    command -v "${CXX:-c++}" >/dev/null || die "there is no C++ compiler; on Debian or Ubuntu: apt install g++"
+    command -v "${CXX:-c++}" >/dev/null ||
+        die "there is no C++ compiler; on Debian or Ubuntu: apt install g++"
+    rm -rf "$folder"/.building.* # of a build that was killed
     building=$(mktemp -d "$folder/.building.XXXXXX") || return 1
     export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(jobs_that_fit)}
     echo "    about 10 minutes on two cores; compilers at a time: $MAX_JOBS; log: $log"
-    python -m pip --disable-pip-version-check wheel -v --no-build-isolation --no-deps --no-cache-dir \
-        --no-binary "$(mmcv_requirement | sed 's/==.*//')" --wheel-dir "$building" "$(mmcv_requirement)" \
-        >"$log" 2>&1 </dev/null &
+    setsid python -m pip --disable-pip-version-check wheel -v --no-build-isolation --no-deps \
+        --no-cache-dir --no-binary "$(mmcv_requirement | sed 's/==.*//')" \
+        --wheel-dir "$building" "$(mmcv_requirement)" >"$log" 2>&1 </dev/null &
     pid=$!
     # shellcheck disable=SC2064
-    trap "kill $pid 2>/dev/null; rm -rf '$building'; exit 130" INT TERM
+    trap "kill -- -$pid 2>/dev/null; rm -rf '$building'; exit 130" INT TERM HUP
     while kill -0 "$pid" 2>/dev/null; do
         sleep 2
         count=$(grep -oE '\[[0-9]+/[0-9]+\]' "$log" | tail -n 1) || true
@@ -141,7 +150,7 @@ build_mmcv() {
             said=$count
         fi
     done
-    trap - INT TERM
+    trap - INT TERM HUP
     if ! wait "$pid"; then
         tail -n 40 "$log" >&2
         rm -rf "$building"
@@ -162,7 +171,8 @@ provide_mmcv() {
         flock 9
     fi
     if [ -z "$(find "$folder" -maxdepth 1 -name '*.whl')" ]; then
-        step "Compiling $(mmcv_requirement) with its ops (once; the wheel is kept in $folder)" build_mmcv "$folder"
+        step "Compiling $(mmcv_requirement) with its ops (once; the wheel is kept in $folder)" \
+            build_mmcv "$folder"
     else
         echo "==> mmcv: using the wheel compiled before, in $folder"
     fi
@@ -171,9 +181,10 @@ provide_mmcv() {
 }
 
 install_package() {
-    quiet_pip --no-build-isolation "${CONSTRAINTS[@]}" "$WHEEL" -e "$REPOSITORY[$STACK,test]" || return 1
+    quiet_pip --no-build-isolation "${CONSTRAINTS[@]}" "$WHEEL" -e "$REPOSITORY[$STACK,test]" ||
+        return 1
     if python -c 'import cv2' 2>&1 | grep -q 'libGL\|libgthread'; then
-        # opencv-python needs the libraries of a desktop; the headless build has the same modules without.
+        # opencv-python needs the libraries of a desktop; the headless build does without.
         quiet_pip --force-reinstall --no-deps "${CONSTRAINTS[@]}" opencv-python-headless
     fi
 }
@@ -184,14 +195,15 @@ set_up_environment() {
         die "MISALIGN_DET_STACK=$STACK: it is onedl or openmmlab"
     choose_environment
     stamp=$ENVIRONMENT/.misalign_det
-    if [ "$(cat "$stamp" 2>/dev/null)" = "$(fingerprint)" ] && python -c 'import misalign_det' >/dev/null 2>&1; then
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$(fingerprint)" ] &&
+        python -c 'import misalign_det' >/dev/null 2>&1; then
         echo "==> The environment $ENVIRONMENT is complete"
         return
     fi
     python -c 'import torch' 2>/dev/null || step "Installing torch $TORCH" install_torch
-    # Written down, so that nothing installed below replaces the torch that mmcv is compiled against.
-    python -c 'import torch; print(f"torch=={torch.__version__}")' >"$ENVIRONMENT/.misalign_det-torch.txt"
-    CONSTRAINTS=(-c "$ENVIRONMENT/.misalign_det-torch.txt"
+    # So that nothing installed below replaces the torch that mmcv is compiled against.
+    python -c 'import torch; print(f"torch=={torch.__version__}")' >"$stamp-torch.txt"
+    CONSTRAINTS=(-c "$stamp-torch.txt"
                  -c "$REPOSITORY/tools/environment/constraints-$STACK.txt")
     step "Installing what compiling takes" install_build_tools
     provide_mmcv
