@@ -10,6 +10,8 @@ model = dict(
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=False,
         style='pytorch',
+        # Blocks that start as the identity cost a short training from scratch most of its depth.
+        zero_init_residual=False,
         init_cfg=None),
     neck=dict(in_channels=[64, 128, 256, 512], out_channels=64),
     bbox_head=dict(
