@@ -143,6 +143,26 @@ def test_kept_when_the_same_and_drawn_anew_when_not(tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["set"], "nothing half-made is left beside it"
 
 
+def test_two_processes_at_once(tmp_path, monkeypatch):
+    """The other one is done while this one still draws: its set stays, nothing is left behind."""
+    out, drawn = tmp_path / "set", []
+    real = shapes.write_split
+
+    def other_is_quicker(*args):
+        if not drawn:
+            drawn.append(True)
+            with monkeypatch.context() as other:
+                other.setattr(shapes.os, "getpid", lambda: 0)
+                shapes.make_set(out, train=2, val=1)
+            drawn.append((out / "train/000000.jpg").stat().st_mtime_ns)
+        real(*args)
+
+    monkeypatch.setattr(shapes, "write_split", other_is_quicker)
+    assert shapes.make_set(out, train=2, val=1) is False
+    assert (out / "train/000000.jpg").stat().st_mtime_ns == drawn[1]
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
 def test_foreign_folder_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("keep")
     assert shapes.main(["--out", str(tmp_path), "--train", "1", "--val", "1"]) == 1

@@ -250,11 +250,14 @@ def make_set(out, train=400, val=100, size=(320, 240), seed=0):
         raise ValueError(f"{out} is there but was not made by this tool (it has no {STAMP}); "
                          "choose another --out, or remove it first")
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number
     partial.mkdir(parents=True)
     try:
         for split in ("train", "val"):
             write_split(partial, split, params[split], params)
         (partial / STAMP).write_text(json.dumps(params))
+        if is_current(out, params):  # another process was quicker
+            return False
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)
