@@ -1,0 +1,63 @@
+"""Set images of a COCO annotation file aside, to choose settings on them and not on a test split.
+
+    python tools/dataset_converters/split_coco.py data/bccd/annotations/instances_train.json \\
+        --num 55 --out-dir data/bccd/annotations
+
+writes `instances_train_rest.json` and `instances_train_held-out.json` (55 images). The images stay
+where they are, so a config needs nothing but the two file names.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+
+def split_coco(dataset, num, seed=0):
+    """Split a COCO dictionary by image.
+
+    Args:
+        dataset (dict): with `images`, `annotations` and `categories`.
+        num (int): images to hold out.
+        seed (int): which ones; the same for the same ids and seed.
+
+    Returns:
+        tuple[dict, dict]: the rest, and what is held out.
+
+    Raises:
+        ValueError: num leaves one of the two without an image.
+    """
+    ids = sorted(image["id"] for image in dataset["images"])
+    if not 0 < num < len(ids):
+        raise ValueError(f"--num must be between 1 and {len(ids) - 1} here, not {num}.")
+    random.Random(seed).shuffle(ids)
+    held_out = set(ids[:num])
+
+    def part(chosen):
+        images = [i for i in dataset["images"] if (i["id"] in held_out) == chosen]
+        boxes = [a for a in dataset["annotations"] if (a["image_id"] in held_out) == chosen]
+        return {**dataset, "images": images, "annotations": boxes}
+
+    return part(False), part(True)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("annotations", type=Path, help="COCO annotation file")
+    parser.add_argument("--num", type=int, required=True, help="images to hold out")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out-dir", type=Path, help="folder of the two files (the file's own)")
+    args = parser.parse_args(argv)
+    try:
+        parts = split_coco(json.loads(args.annotations.read_text()), args.num, args.seed)
+    except (OSError, ValueError, KeyError) as error:
+        parser.error(f"{args.annotations}: {error}")
+    folder = args.out_dir or args.annotations.parent
+    for name, dataset in zip(("rest", "held-out"), parts):
+        path = folder / f"{args.annotations.stem}_{name}.json"
+        path.write_text(json.dumps(dataset))
+        print(f"{path}: {len(dataset['images'])} images, {len(dataset['annotations'])} boxes")
+
+
+if __name__ == "__main__":
+    main()
