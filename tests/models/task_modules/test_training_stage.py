@@ -1,0 +1,70 @@
+"""The assigner's stage follows the runner's counters, through an interrupted and resumed run too."""
+
+import pytest
+import torch
+from mmdet.registry import TASK_UTILS
+from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from misalign_det.models.task_modules.training_stage import training_progress
+
+
+class StageRecorder(BaseModel):
+    """A one-parameter model that notes the assigner's rule at each step and stops when told to."""
+
+    def __init__(self, stages, stop_at=None):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.assigner = TASK_UTILS.build(dict(type="JLAAssigner"))
+        self.stages, self.stop_at = stages, stop_at
+
+    def forward(self, inputs, mode="loss"):
+        iteration = MessageHub.get_current_instance().get_info("iter")
+        if iteration == self.stop_at:
+            raise KeyboardInterrupt
+        self.stages.append((iteration, self.assigner.ambiguous_mode()))
+        return dict(loss=self.weight * inputs.float().mean())
+
+
+def train(folder, name, resume=False, stop_at=None):
+    stages = []
+    runner = Runner(
+        model=StageRecorder(stages, stop_at),
+        work_dir=str(folder),
+        train_dataloader=dict(
+            batch_size=2,
+            sampler=dict(type="DefaultSampler", shuffle=False),
+            dataset=[torch.tensor(float(i)) for i in range(6)],
+            collate_fn=lambda batch: dict(inputs=torch.stack(batch)),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=3),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1)),
+        default_hooks=dict(checkpoint=dict(type="SafeCheckpointHook", interval=1)),
+        resume=resume,
+        experiment_name=name,
+        default_scope="mmdet",
+        log_level="ERROR",
+    )
+    runner.train()
+    return stages
+
+
+def test_a_resumed_run_is_in_the_stage_of_an_uninterrupted_one(tmp_path):
+    whole = train(tmp_path / "whole", "stage_whole")
+    assert whole == [(i, "soft" if i < 3 else "argmin") for i in range(9)]
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "parts", "stage_first", stop_at=5)
+    resumed = train(tmp_path / "parts", "stage_second", resume=True)
+    assert resumed == whole[3:]  # from the checkpoint after the first epoch of three steps
+
+
+def test_outside_a_runner_progress_is_zero():
+    DefaultScope.get_instance("stage_none", scope_name="mmdet")
+    hub = MessageHub.get_instance("stage_none")
+    assert MessageHub.get_current_instance() is hub
+    assert training_progress() == 0.0
+    hub.update_info("iter", 30)
+    hub.update_info("max_iters", 120)
+    assert training_progress() == 0.25
