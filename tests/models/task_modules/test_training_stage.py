@@ -1,4 +1,4 @@
-"""The assigner's stage follows the runner's counters, through an interrupted and resumed run too."""
+"""The stage follows the runner's counters, through an interrupted and resumed run too."""
 
 import pytest
 import torch
