@@ -3,3 +3,4 @@
 _base_ = 'jla_triplehead_r50_fpn_1x_coco.py'
 model = dict(backbone=dict(init_cfg=None))
 train_cfg = dict(max_iters=20, val_interval=20)
+default_hooks = dict(logger=dict(interval=1))
