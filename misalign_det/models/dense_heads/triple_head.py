@@ -7,6 +7,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from torch import Tensor, nn
 
+from ..choices import check_choice
 from ..layers import AutoDeformConv2d, box_guided_offsets
 from ..layers.box_guidance import OFFSET_MODES
 from .loss_aware_head import LossAwareFCOSHead, exp_distance, flatten_levels
@@ -69,16 +70,11 @@ class TripleHead(LossAwareFCOSHead):
             loss_confidence = dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0)
         if loss_bbox_coarse is None:
             loss_bbox_coarse = dict(type="IoULoss", loss_weight=1.0)
-        choices = dict(
-            offset_mode=(offset_mode, OFFSET_MODES),
-            refine_mode=(refine_mode, ("multiply", "add", "none")),
-            confidence_target=(confidence_target, ("coarse", "refined")),
-            score_mode=(score_mode, ("product", "geometric_mean", "class")),
-            assign_boxes=(assign_boxes, ("refined", "coarse")),
-        )
-        for name, (value, allowed) in choices.items():
-            if value not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
+        check_choice("offset_mode", offset_mode, OFFSET_MODES)
+        check_choice("refine_mode", refine_mode, ("multiply", "add", "none"))
+        check_choice("confidence_target", confidence_target, ("coarse", "refined"))
+        check_choice("score_mode", score_mode, ("product", "geometric_mean", "class"))
+        check_choice("assign_boxes", assign_boxes, ("refined", "coarse"))
         if not with_confidence and score_mode != "class":
             raise ValueError(
                 f"score_mode={score_mode!r} needs the confidence branch: with_confidence=False "

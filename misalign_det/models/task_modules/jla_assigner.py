@@ -1,7 +1,5 @@
 """JLAAssigner: joint-loss-aware dynamic label assignment (paper B, section 3.2)."""
 
-from collections.abc import Sequence
-
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet.registry import MODELS, TASK_UTILS
@@ -10,10 +8,11 @@ from mmdet.utils import ConfigType
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from ..choices import check_choice
 from .ambiguity import AMBIGUOUS_MODES, PositiveEdges, one_gt_per_location, resolve_ambiguity
 from .candidate_edges import BatchGroundTruth, build_candidate_edges, select_top_candidates
 from .joint_loss import edge_joint_loss
-from .mixture import fit_mixture, positive_threshold
+from .mixture import BOUNDARIES, fit_mixture, positive_threshold
 from .training_stage import training_progress
 
 
@@ -77,10 +76,10 @@ class JLAAssigner(BaseAssigner):
     ) -> None:
         if loss_bbox is None:
             loss_bbox = dict(type="IoULoss")
-        _check_choice("ambiguous", ambiguous, AMBIGUOUS_MODES)
-        _check_choice("boundary", boundary, ("component", "density_peak", "crossing"))
-        _check_choice("score_format", score_format, ("logits", "probs"))
-        _check_choice("prior_format", prior_format, ("point", "box"))
+        check_choice("ambiguous", ambiguous, AMBIGUOUS_MODES)
+        check_choice("boundary", boundary, BOUNDARIES)
+        check_choice("score_format", score_format, ("logits", "probs"))
+        check_choice("prior_format", prior_format, ("point", "box"))
         if topk < 1:
             raise ValueError(f"topk must be at least 1, not {topk}.")
         if not 0 <= weighted_until <= 1:
@@ -202,8 +201,3 @@ def _to_assign_result(
     result = AssignResult(num_gts, gt_inds, overlaps, labels=labels)
     result.positive_edges = edges
     return result
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}.")

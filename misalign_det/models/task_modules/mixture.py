@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 MAX_ITER, TOL, REG_COVAR = 100, 1e-3, 1e-6  # scikit-learn's defaults
+BOUNDARIES = ("component", "density_peak", "crossing")
 TIE = 1e-9  # log odds within which neither component is the likelier one
 _SMALLEST_COUNT = 10 * torch.finfo(torch.float64).eps
 
@@ -23,8 +24,7 @@ class MixtureFit:
     """G mixtures of two components over K values each.
 
     Attributes:
-        means, variances, weights: ``(G, 2)`` float64, in the order of the start (min, max).
-        low: index of the component with the smaller mean after EM, ``(G,)``.
+        means, variances, weights: ``(G, 2)`` float64, the component of the smaller mean first.
         is_low: whether each value belongs to the low component, ``(G, K)`` bool.
         log_density: log density of each value under the mixture, ``(G, K)``.
     """
@@ -32,7 +32,6 @@ class MixtureFit:
     means: Tensor
     variances: Tensor
     weights: Tensor
-    low: Tensor
     is_low: Tensor
     log_density: Tensor
 
@@ -67,16 +66,13 @@ def fit_mixture(
         means, variances, weights = _fit_batched(values, valid, means, variances, weights)
     else:
         raise ValueError(f"backend must be 'batched' or 'sklearn', not {backend!r}.")
+    order = means.argsort(dim=1, stable=True)  # which one is low is known only after EM
+    means, variances, weights = (part.gather(1, order) for part in (means, variances, weights))
     log_prob = _component_log_prob(values, means, variances, weights)
-    low = means.argmin(dim=1)
-    low_log_prob, high_log_prob = (
-        log_prob.gather(-1, index[:, None, None].expand(-1, log_prob.shape[1], 1)).squeeze(-1)
-        for index in (low, 1 - low)
-    )
     # A value that both components claim alike would be labelled by rounding alone; it counts as
     # low. So do a GT's equal losses and its only candidate, where both components are one.
-    is_low = valid & (high_log_prob - low_log_prob <= TIE)
-    return MixtureFit(means, variances, weights, low, is_low, log_prob.logsumexp(dim=-1))
+    is_low = valid & (log_prob[..., 1] - log_prob[..., 0] <= TIE)
+    return MixtureFit(means, variances, weights, is_low, log_prob.logsumexp(dim=-1))
 
 
 def positive_threshold(values: Tensor, fit: MixtureFit, boundary: str = "component") -> Tensor:
@@ -104,9 +100,7 @@ def positive_threshold(values: Tensor, fit: MixtureFit, boundary: str = "compone
         below = low_values.masked_fill(values >= first_high, -math.inf).amax(dim=1)
         # The low component may lie inside a wide high one: then its own values stand.
         return torch.where(below.isfinite(), below, low_values.amax(dim=1))
-    raise ValueError(
-        f"boundary must be 'component', 'density_peak' or 'crossing', not {boundary!r}."
-    )
+    raise ValueError(f"boundary must be one of {BOUNDARIES}, not {boundary!r}.")
 
 
 def _initial_variances(values: Tensor, valid: Tensor, precision_init) -> Tensor:
