@@ -1,7 +1,14 @@
-"""Dense heads: TripleHead and the loss-aware FCOS head it builds on."""
+"""Dense heads: TripleHead, RFAHead and the loss-aware FCOS head they build on."""
 
 from .loss_aware_head import LossAwareFCOSHead
 from .plain_fcos_head import FCOSHeadWithoutCenterness
+from .rfa_head import RFAFCOSHead, RFAHead
 from .triple_head import TripleHead
 
-__all__ = ["FCOSHeadWithoutCenterness", "LossAwareFCOSHead", "TripleHead"]
+__all__ = [
+    "FCOSHeadWithoutCenterness",
+    "LossAwareFCOSHead",
+    "RFAFCOSHead",
+    "RFAHead",
+    "TripleHead",
+]

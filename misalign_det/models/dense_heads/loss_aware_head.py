@@ -11,6 +11,7 @@ from ..task_modules.candidate_edges import BatchGroundTruth
 
 # exp(8) strides is far beyond any image; without a bound one bad step overflows to inf.
 MAX_LOG_DISTANCE = 8.0
+SCORE_MODES = ("product", "geometric_mean", "class")
 
 
 @MODELS.register_module()
@@ -35,6 +36,8 @@ class LossAwareFCOSHead(AnchorFreeHead):
             strides=[8, 16, 32, 64, 128])
         train_cfg = dict(assigner=dict(type='JLAAssigner'))
     """
+
+    score_mode = "class"
 
     def __init__(
         self,
@@ -141,12 +144,61 @@ class LossAwareFCOSHead(AnchorFreeHead):
         weights = torch.cat([targets.weights.new_ones(len(background)), targets.weights])
         return self.loss_cls(targets.logits[rows], labels, weights, avg_factor=targets.avg_factor)
 
-    def box_loss(self, loss: nn.Module, targets: "EdgeTargets", bboxes: Tensor) -> Tensor:
-        """A box loss of mmdet's over the positive edges; ``bboxes`` is ``(N * P, 4)``."""
+    def box_loss(
+        self,
+        loss: nn.Module,
+        targets: "EdgeTargets",
+        bboxes: Tensor,
+        edge_weights: Tensor | None = None,
+    ) -> Tensor:
+        """A box loss of mmdet's, averaged over the positive edges.
+
+        Args:
+            bboxes: ``(N * P, 4)``.
+            edge_weights: further weights of the edges, ``(E,)``; the loss is divided by the sum
+                of all weights over the processes.
+        """
         predicted = bboxes[targets.prior_inds]
+        weights, avg_factor = targets.weights, targets.avg_factor
+        if edge_weights is not None:
+            weights = weights * edge_weights
+            avg_factor = reduce_mean(weights.sum()).clamp(min=1e-6).item()
         if len(predicted) == 0:  # an empty sum keeps every parameter in the graph
             return predicted.sum()
-        return loss(predicted, targets.gt_bboxes, targets.weights, avg_factor=targets.avg_factor)
+        return loss(predicted, targets.gt_bboxes, weights, avg_factor=avg_factor)
+
+    def quality_loss(
+        self, loss: nn.Module, targets: "EdgeTargets", outputs: list[Tensor], quality: Tensor
+    ) -> Tensor:
+        """Loss of a one-channel output a level against the quality of each positive edge.
+
+        Args:
+            loss: binary cross entropy of mmdet's.
+            outputs: logits ``(N, 1, H, W)`` a level.
+            quality: target of each edge in [0, 1], ``(E,)``.
+        """
+        logits = flatten_levels(outputs).flatten()[targets.prior_inds]
+        if len(logits) == 0:
+            return logits.sum()
+        return loss(logits, quality, targets.weights, avg_factor=targets.avg_factor)
+
+    def predict_with_quality(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        qualities: list[Tensor],
+        **kwargs,
+    ) -> InstanceList:
+        """Detections whose score combines class probability and quality by ``score_mode``."""
+        factors = None if self.score_mode == "class" else qualities
+        return super().predict_by_feat(cls_scores, bbox_preds, factors, **kwargs)
+
+    def _bbox_post_process(self, results, *args, **kwargs):
+        # mmdet multiplies score and factor; the product of the roots is the geometric mean.
+        if self.score_mode == "geometric_mean" and "score_factors" in results:
+            results.scores = results.scores.sqrt()
+            results.score_factors = results.score_factors.sqrt()
+        return super()._bbox_post_process(results, *args, **kwargs)
 
     def _points(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Location centres ``(P, 2)`` and strides ``(P,)`` in pixels, float32."""

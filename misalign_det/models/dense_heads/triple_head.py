@@ -8,9 +8,9 @@ from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from torch import Tensor, nn
 
 from ..choices import check_choice
-from ..layers import AutoDeformConv2d, box_guided_offsets
+from ..layers import AutoDeformConv2d, adapt_receptive_field, box_guided_offsets, init_offsets
 from ..layers.box_guidance import OFFSET_MODES
-from .loss_aware_head import LossAwareFCOSHead, exp_distance, flatten_levels
+from .loss_aware_head import SCORE_MODES, LossAwareFCOSHead, exp_distance
 
 
 @MODELS.register_module()
@@ -36,6 +36,8 @@ class TripleHead(LossAwareFCOSHead):
             ``'geometric_mean'``, or ``'class'`` probability alone.
         assign_boxes: which boxes drive the assigner, ``'refined'`` or ``'coarse'``.
         with_confidence: whether the confidence branch exists; without it, ``score_mode='class'``.
+        rfa_position, rfa_modulated: paper A's adaptor in one conv-GN-ReLU block of each branch; see
+            :class:`RFAHead`. Not in paper B.
         loss_bbox_coarse, loss_confidence: losses of the pre-regression branch; IoU loss and binary
             cross entropy, both of weight 1, by default.
         prior_distance: distance in strides that the untrained coarse box reaches on every side.
@@ -62,6 +64,8 @@ class TripleHead(LossAwareFCOSHead):
         score_mode: str = "product",
         assign_boxes: str = "refined",
         with_confidence: bool = True,
+        rfa_position: str | None = None,
+        rfa_modulated: bool = False,
         loss_bbox_coarse: OptConfigType = None,
         loss_confidence: OptConfigType = None,
         **kwargs,
@@ -73,7 +77,7 @@ class TripleHead(LossAwareFCOSHead):
         check_choice("offset_mode", offset_mode, OFFSET_MODES)
         check_choice("refine_mode", refine_mode, ("multiply", "add", "none"))
         check_choice("confidence_target", confidence_target, ("coarse", "refined"))
-        check_choice("score_mode", score_mode, ("product", "geometric_mean", "class"))
+        check_choice("score_mode", score_mode, SCORE_MODES)
         check_choice("assign_boxes", assign_boxes, ("refined", "coarse"))
         if not with_confidence and score_mode != "class":
             raise ValueError(
@@ -81,6 +85,8 @@ class TripleHead(LossAwareFCOSHead):
                 "goes with score_mode='class'."
             )
         self.with_confidence = with_confidence
+        self.rfa_position = rfa_position
+        self.rfa_modulated = rfa_modulated
         self.offset_mode = offset_mode
         self.offset_gradient = offset_gradient
         self.refine_mode = refine_mode
@@ -105,6 +111,9 @@ class TripleHead(LossAwareFCOSHead):
         self._init_predictor()
         self.scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
         self.coarse_scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
+        if self.rfa_position is not None:
+            for tower in (self.pre_convs, self.cls_convs, self.reg_convs):
+                adapt_receptive_field(tower, self.rfa_position, self.rfa_modulated)
 
     def _conv_blocks(self, num: int) -> nn.Sequential:
         return nn.Sequential(
@@ -127,6 +136,7 @@ class TripleHead(LossAwareFCOSHead):
         self._set_prior_distance(self.conv_coarse)
         if self.refine_mode != "none":
             nn.init.zeros_(self.conv_reg.bias)  # an untrained refinement keeps the coarse box
+        init_offsets(self)
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
         """Outputs a level.
@@ -180,19 +190,13 @@ class TripleHead(LossAwareFCOSHead):
             loss_bbox_coarse=self.box_loss(self.loss_bbox_coarse, targets, coarse_bboxes),
         )
         if self.with_confidence:
-            losses["loss_confidence"] = self._confidence_loss(targets, coarse_bboxes, confidences)
+            boxes = targets.bboxes if self.confidence_target == "refined" else coarse_bboxes
+            boxes = boxes[targets.prior_inds].detach()
+            iou = bbox_overlaps(boxes, targets.gt_bboxes, is_aligned=True).clamp(0, 1)
+            losses["loss_confidence"] = self.quality_loss(
+                self.loss_confidence, targets, confidences, iou
+            )
         return losses
-
-    def _confidence_loss(self, targets, coarse_bboxes: Tensor, confidences: list[Tensor]) -> Tensor:
-        """BCE of the positives' confidence against the IoU of their box with the GT."""
-        logits = flatten_levels(confidences).flatten()[targets.prior_inds]
-        if len(logits) == 0:
-            return logits.sum()
-        bboxes = targets.bboxes if self.confidence_target == "refined" else coarse_bboxes
-        iou = bbox_overlaps(bboxes[targets.prior_inds].detach(), targets.gt_bboxes, is_aligned=True)
-        return self.loss_confidence(
-            logits, iou.clamp(0, 1), targets.weights, avg_factor=targets.avg_factor
-        )
 
     def predict_by_feat(
         self,
@@ -203,12 +207,4 @@ class TripleHead(LossAwareFCOSHead):
         **kwargs,
     ) -> InstanceList:
         """Detections from the refined boxes; the score is that of ``score_mode``."""
-        factors = None if self.score_mode == "class" else confidences
-        return super().predict_by_feat(cls_scores, bbox_preds, factors, **kwargs)
-
-    def _bbox_post_process(self, results, *args, **kwargs):
-        # mmdet multiplies score and factor; the product of the roots is the geometric mean.
-        if self.score_mode == "geometric_mean" and "score_factors" in results:
-            results.scores = results.scores.sqrt()
-            results.score_factors = results.score_factors.sqrt()
-        return super()._bbox_post_process(results, *args, **kwargs)
+        return self.predict_with_quality(cls_scores, bbox_preds, confidences, **kwargs)

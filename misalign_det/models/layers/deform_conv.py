@@ -2,20 +2,26 @@
 
 import torch
 import torch.nn.functional as F
-from mmcv.ops import DeformConv2d, deform_conv2d
+from mmcv.ops import DeformConv2d, deform_conv2d, modulated_deform_conv2d
 from torch import Tensor
 
+IM2COL_STEP = 32  # images a step of mmcv's kernel, its default
 
-def sampled_deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
+
+def sampled_deform_conv2d(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """3x3 deformable convolution, stride 1, padding 1, by bilinear samples and one matrix product.
 
-    The same values and gradients as ``mmcv.ops.deform_conv2d``, many times faster on the CPU, and
-    made of operators that export to ONNX.
+    The same values and gradients as ``mmcv.ops.deform_conv2d`` (with a mask,
+    ``modulated_deform_conv2d``), many times faster on the CPU, and made of operators that export
+    to ONNX.
 
     Args:
         x: ``(N, C_in, H, W)``.
         offset: ``(N, 18, H, W)`` in feature cells, ``[y0, x0, y1, x1, ...]``, taps in row order.
         weight: ``(C_out, C_in, 3, 3)``.
+        mask: factor on each tap, ``(N, 9, H, W)`` (deformable v2).
 
     Returns:
         ``(N, C_out, H, W)``.
@@ -29,16 +35,43 @@ def sampled_deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     x_ = (2 * (offset[:, :, 1] + cell_x) + 1) / width - 1
     grid = torch.stack([x_, y], dim=-1).view(num, 9 * height, width, 2)
     samples = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    if mask is not None:
+        samples = samples * mask.reshape(num, 1, 9 * height, width)
     samples = samples.view(num, channels * 9, height * width)
     return (weight.flatten(1) @ samples).view(num, -1, height, width)
 
 
+def auto_deform_conv2d(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """mmcv's op on CUDA, the sampled form elsewhere and for export; arguments as above.
+
+    Computes in float32 (float64 for float64 input) whatever autocast says: sample positions in
+    half precision are off by whole cells on large maps. The output has the dtype of ``x``.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    with torch.autocast(x.device.type, enabled=False):
+        inputs = x.to(dtype), offset.to(dtype), weight.to(dtype)
+        mask = None if mask is None else mask.to(dtype)
+        # mmcv refuses maps smaller than its kernel, as the top level of a small image is.
+        if not x.is_cuda or min(x.shape[-2:]) < 3 or _exporting():
+            out = sampled_deform_conv2d(*inputs, mask)
+        elif mask is not None:
+            x_, offset, weight = inputs
+            out = modulated_deform_conv2d(x_, offset, mask, weight, None, 1, 1, 1, 1, 1)
+        else:
+            # mmcv's kernel splits the batch into equal steps; a batch it cannot split runs image
+            # by image.
+            step = IM2COL_STEP if len(x) % min(len(x), IM2COL_STEP) == 0 else 1
+            out = deform_conv2d(*inputs, 1, 1, 1, 1, 1, False, step)
+    return out.to(x.dtype)
+
+
 class AutoDeformConv2d(DeformConv2d):
-    """3x3 deformable convolution that runs mmcv's op on CUDA and the sampled form elsewhere.
+    """3x3 deformable convolution by :func:`auto_deform_conv2d`, with offsets from outside.
 
     No bias, no groups; parameters as in ``mmcv.ops.DeformConv2d``, so checkpoints are
-    interchangeable. Computes in float32 (float64 for float64 input) whatever autocast says: sample
-    positions in half precision are off by whole cells on large maps.
+    interchangeable.
 
     Shapes: input ``(N, C_in, H, W)``, offset ``(N, 18, H, W)`` in cells, output
     ``(N, C_out, H, W)`` in the input's dtype.
@@ -48,18 +81,7 @@ class AutoDeformConv2d(DeformConv2d):
         super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            inputs = x.to(dtype), offset.to(dtype), self.weight.to(dtype)
-            # mmcv refuses maps smaller than its kernel, as the top level of a small image is.
-            if x.is_cuda and min(x.shape[-2:]) >= 3 and not _exporting():
-                # mmcv's kernel splits the batch into equal steps; a batch it cannot split runs
-                # image by image.
-                step = self.im2col_step if len(x) % min(len(x), self.im2col_step) == 0 else 1
-                out = deform_conv2d(*inputs, 1, 1, 1, 1, 1, False, step)
-            else:
-                out = sampled_deform_conv2d(*inputs)
-        return out.to(x.dtype)
+        return auto_deform_conv2d(x, offset, self.weight)
 
 
 def _exporting() -> bool:

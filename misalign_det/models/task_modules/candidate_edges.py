@@ -67,13 +67,15 @@ class TopCandidates:
 
     Attributes:
         losses: ``(G, K)``, ``inf`` where a GT has fewer than K candidates.
-        prior_inds: flat location index, ``(G, K)``, 0 where absent.
+        prior_inds: flat location index, ``(G, K)``, any where absent.
         valid: ``(G, K)`` bool.
+        edge_inds: place in the edge list, ``(G, K)``, any where absent.
     """
 
     losses: Tensor
     prior_inds: Tensor
     valid: Tensor
+    edge_inds: Tensor
 
 
 def build_candidate_edges(
@@ -131,11 +133,15 @@ def select_top_candidates(edges: CandidateEdges, losses: Tensor, topk: int) -> T
     # Edges past the K-th go to an extra column that is cut off, so that no mask has to be read.
     column = rank.clamp(max=topk)
     top_losses = losses.new_full((num_gts, topk + 1), float("inf"))
+    top_edges = order.new_zeros((num_gts, topk + 1))
     top_priors = order.new_zeros((num_gts, topk + 1))
     top_losses[gt_inds, column] = losses[order]
+    top_edges[gt_inds, column] = order
     top_priors[gt_inds, column] = edges.prior_inds[order]
-    top_losses, top_priors = top_losses[:, :topk], top_priors[:, :topk]
-    return TopCandidates(top_losses, top_priors, top_losses.isfinite())
+    top_losses, top_edges, top_priors = (
+        part[:, :topk] for part in (top_losses, top_edges, top_priors)
+    )
+    return TopCandidates(top_losses, top_priors, top_losses.isfinite(), top_edges)
 
 
 def _as_tensor(boxes) -> Tensor:

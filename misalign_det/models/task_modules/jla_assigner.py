@@ -1,23 +1,21 @@
 """JLAAssigner: joint-loss-aware dynamic label assignment (paper B, section 3.2)."""
 
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet.registry import MODELS, TASK_UTILS
-from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import ConfigType
-from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..choices import check_choice
-from .ambiguity import AMBIGUOUS_MODES, PositiveEdges, one_gt_per_location, resolve_ambiguity
+from .ambiguity import AMBIGUOUS_MODES, PositiveEdges, resolve_ambiguity
 from .candidate_edges import BatchGroundTruth, build_candidate_edges, select_top_candidates
-from .joint_loss import edge_joint_loss
+from .edge_assigner import EdgeAssigner
+from .joint_loss import edge_losses, joint_loss
 from .mixture import BOUNDARIES, fit_mixture, positive_threshold
 from .training_stage import training_progress
 
 
 @TASK_UTILS.register_module()
-class JLAAssigner(BaseAssigner):
+class JLAAssigner(EdgeAssigner):
     """Positives by a two-component mixture over the joint loss of each GT's best candidates.
 
     `A Triple-head Network with Loss-aware Label Assignment for Object Detection`, section 3.2.
@@ -42,10 +40,7 @@ class JLAAssigner(BaseAssigner):
         loss_bbox: config of mmdet's box loss that ranks the candidates.
         focal_alpha, focal_gamma: focal loss that ranks the candidates.
         mixture_backend: ``'batched'`` or ``'sklearn'``.
-        score_format: what ``pred_instances.scores`` holds in :meth:`assign`: ``'logits'`` (RTMDet)
-            or ``'probs'`` (YOLOX).
-        prior_format: ``'point'``, ``(x, y)`` or ``(x, y, stride_x, stride_y)``, or ``'box'``, xyxy
-            anchors whose centre is the location.
+        score_format, prior_format: see :class:`EdgeAssigner`.
 
     Example:
         In any stock config of RTMDet's::
@@ -76,10 +71,9 @@ class JLAAssigner(BaseAssigner):
     ) -> None:
         if loss_bbox is None:
             loss_bbox = dict(type="IoULoss")
+        super().__init__(score_format, prior_format)
         check_choice("ambiguous", ambiguous, AMBIGUOUS_MODES)
         check_choice("boundary", boundary, BOUNDARIES)
-        check_choice("score_format", score_format, ("logits", "probs"))
-        check_choice("prior_format", prior_format, ("point", "box"))
         if topk < 1:
             raise ValueError(f"topk must be at least 1, not {topk}.")
         if not 0 <= weighted_until <= 1:
@@ -98,8 +92,6 @@ class JLAAssigner(BaseAssigner):
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
         self.mixture_backend = mixture_backend
-        self.score_format = score_format
-        self.prior_format = prior_format
 
     def ambiguous_mode(self) -> str:
         """The treatment of ambiguous locations at this point of training."""
@@ -115,27 +107,15 @@ class JLAAssigner(BaseAssigner):
         bboxes: Tensor,
         gts: BatchGroundTruth,
     ) -> PositiveEdges:
-        """Assign a whole batch at once, in float32 whatever autocast says.
-
-        Args:
-            points: location centres in pixels, ``(P, 2)``.
-            strides: their strides, ``(P,)``; needed with ``center_radius`` only.
-            logits: ``(N, P, C)``.
-            bboxes: predicted boxes, xyxy in pixels, ``(N, P, 4)``.
-            gts: ground truths of the batch.
-        """
+        """See :class:`EdgeAssigner`; ``strides`` are needed with ``center_radius`` only."""
         with torch.autocast(points.device.type, enabled=False):
             logits, bboxes = logits.flatten(0, 1), bboxes.flatten(0, 1)
             edges = build_candidate_edges(points.float(), gts, strides, self.center_radius)
-            losses = edge_joint_loss(
-                edges,
-                logits,
-                bboxes,
-                gts,
-                self.loss_bbox,
+            losses = joint_loss(
+                *edge_losses(
+                    edges, logits, bboxes, gts, self.loss_bbox, self.focal_alpha, self.focal_gamma
+                ),
                 self.alpha,
-                self.focal_alpha,
-                self.focal_gamma,
             )
             candidates = select_top_candidates(edges, losses, self.topk)
             fit = fit_mixture(
@@ -145,59 +125,3 @@ class JLAAssigner(BaseAssigner):
             return resolve_ambiguity(
                 candidates, thresholds, len(logits), self.theta, self.ambiguous_mode()
             )
-
-    def assign(
-        self,
-        pred_instances: InstanceData,
-        gt_instances: InstanceData,
-        gt_instances_ignore: InstanceData | None = None,
-        **kwargs,
-    ) -> AssignResult:
-        """mmdet's assigner interface, for one image and any head that trains through it.
-
-        Args:
-            pred_instances: ``priors`` ``(P, 2 or 4)``, ``scores`` ``(P, C)`` and ``bboxes``
-                ``(P, 4)``.
-            gt_instances: ``bboxes`` ``(G, 4)``, ``labels`` ``(G,)``.
-            gt_instances_ignore: not used: paper B has no ignored regions.
-
-        Returns:
-            AssignResult with one GT a location. ``max_overlaps`` holds the IoU of the location's
-            predicted box with its GT, and the attribute ``positive_edges`` the
-            :class:`PositiveEdges`, where a location may have several.
-        """
-        priors, bboxes = pred_instances.priors, pred_instances.bboxes
-        points, strides = self._points_and_strides(priors)
-        scores = pred_instances.scores.float()
-        logits = scores if self.score_format == "logits" else torch.logit(scores, eps=1e-6)
-        gts = BatchGroundTruth.from_instances([gt_instances])
-        edges = self.assign_batch(points, strides, logits[None], bboxes[None], gts)
-        gt_inds = one_gt_per_location(edges, gts, [len(gts.bboxes)], len(points))
-        return _to_assign_result(gt_inds, bboxes, gts, edges)
-
-    def _points_and_strides(self, priors: Tensor) -> tuple:
-        if self.prior_format == "box":
-            if self.center_radius is not None:
-                raise ValueError(
-                    "center_radius needs strides, which priors of format 'box' do "
-                    "not carry. Use center_radius=None."
-                )
-            return (priors[:, :2] + priors[:, 2:]) / 2, None
-        return priors[:, :2], priors[:, 2] if priors.shape[1] > 2 else None
-
-
-def _to_assign_result(
-    gt_inds: Tensor, bboxes: Tensor, gts: BatchGroundTruth, edges: PositiveEdges
-) -> AssignResult:
-    num_gts = len(gts.bboxes)
-    positive = gt_inds > 0
-    labels = torch.full_like(gt_inds, -1)
-    overlaps = bboxes.new_zeros(len(gt_inds), dtype=torch.float32)
-    if num_gts:
-        index = (gt_inds - 1).clamp(min=0)
-        labels = torch.where(positive, gts.labels[index], labels)
-        iou = bbox_overlaps(bboxes.float(), gts.bboxes[index], is_aligned=True)
-        overlaps = torch.where(positive, iou, overlaps)
-    result = AssignResult(num_gts, gt_inds, overlaps, labels=labels)
-    result.positive_edges = edges
-    return result

@@ -1,4 +1,4 @@
-"""Joint classification and localisation loss of (location, GT) pairs (paper B, eq. 2)."""
+"""Classification and localisation loss of (location, GT) pairs (paper B, eq. 2)."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,17 +44,16 @@ def edge_classification_loss(
     return all_negative.sum(dim=1)[edges.prior_inds] - negative + positive
 
 
-def edge_joint_loss(
+def edge_losses(
     edges: CandidateEdges,
     logits: Tensor,
     bboxes: Tensor,
     gts: BatchGroundTruth,
     loss_bbox,
-    alpha: float = 1.0,
     focal_alpha: float = 0.25,
     focal_gamma: float = 2.0,
-) -> Tensor:
-    """``L_cls + alpha * L_reg`` of each edge (paper B, eq. 2).
+) -> tuple[Tensor, Tensor]:
+    """``L_cls`` and ``L_reg`` of each edge, the two terms of paper B's eq. 2.
 
     Args:
         edges: E edges; pairs outside the box are not in the list, which is the equation's
@@ -64,13 +63,17 @@ def edge_joint_loss(
         gts: the batch's ground truths.
         loss_bbox: one of mmdet's box losses, called as ``loss_bbox(pred, target,
             reduction_override='none')``.
-        alpha: weight of the localisation loss.
 
     Returns:
-        ``(E,)`` in float32.
+        Two ``(E,)`` in float32.
     """
     cls_loss = edge_classification_loss(edges, logits.float(), gts.labels, focal_alpha, focal_gamma)
     reg_loss = loss_bbox(
         bboxes[edges.prior_inds].float(), gts.bboxes[edges.gt_inds], reduction_override="none"
     )
+    return cls_loss, reg_loss
+
+
+def joint_loss(cls_loss: Tensor, reg_loss: Tensor, alpha: float = 1.0) -> Tensor:
+    """``L_cls + alpha * L_reg`` (paper B, eq. 2)."""
     return cls_loss + alpha * reg_loss

@@ -12,8 +12,8 @@ INF = math.inf
 
 
 def candidates(losses, prior_inds):
-    losses = torch.tensor(losses)
-    return TopCandidates(losses, torch.tensor(prior_inds), losses.isfinite())
+    losses, prior_inds = torch.as_tensor(losses), torch.as_tensor(prior_inds)
+    return TopCandidates(losses, prior_inds, losses.isfinite(), torch.zeros_like(prior_inds))
 
 
 def resolve(losses, prior_inds, thresholds, mode="soft", theta=0.6, num_locations=6):
@@ -99,9 +99,7 @@ def test_every_gt_with_a_candidate_keeps_a_positive(mode, seed):
     losses[::7, 2:] = INF
     losses[3] = INF
     priors = torch.stack([torch.randperm(12)[:6] for _ in range(40)])
-    edges = resolve_ambiguity(
-        TopCandidates(losses, priors, losses.isfinite()), losses[:, 1], 12, 0.6, mode
-    )
+    edges = resolve_ambiguity(candidates(losses, priors), losses[:, 1], 12, 0.6, mode)
     kept = (edges.weights > 0).any(dim=1)
     assert kept.tolist() == losses.isfinite().any(dim=1).tolist()
 
@@ -110,9 +108,7 @@ def test_soft_weights_at_a_location_never_exceed_one_without_rescue():
     torch.manual_seed(0)
     losses = torch.rand(20, 6).sort(dim=1).values
     priors = torch.stack([torch.randperm(12)[:6] for _ in range(20)])
-    edges = resolve_ambiguity(
-        TopCandidates(losses, priors, losses.isfinite()), losses[:, 3], 12, 0.6, "soft"
-    )
+    edges = resolve_ambiguity(candidates(losses, priors), losses[:, 3], 12, 0.6, "soft")
     weights = edges.weights.masked_fill(edges.rescued, 0)
     total = torch.zeros(12).scatter_add_(0, priors.flatten(), weights.flatten())
     assert total.max() <= 1 + 1e-6

@@ -12,7 +12,11 @@ from misalign_det.models.task_modules.candidate_edges import (
     build_candidate_edges,
     select_top_candidates,
 )
-from misalign_det.models.task_modules.joint_loss import edge_classification_loss, edge_joint_loss
+from misalign_det.models.task_modules.joint_loss import (
+    edge_classification_loss,
+    edge_losses,
+    joint_loss,
+)
 
 
 def ground_truth(*images):
@@ -61,6 +65,7 @@ def test_top_candidates_drop_non_finite_and_break_ties_by_location():
     assert top.prior_inds[0].tolist() == [1, 4, 0]
     assert top.valid.tolist() == [[True] * 3, [True, False, False]]
     assert top.prior_inds[1, 0] == 1 and top.losses[1, 1] == math.inf
+    assert top.edge_inds[top.valid].tolist() == [1, 2, 0, 5]
 
 
 def test_top_candidates_equal_a_dense_topk():
@@ -84,9 +89,8 @@ def test_joint_loss_equals_a_plain_float64_loop():
     logits, bboxes = torch.randn(32, 3) * 3, torch.rand(32, 4) * 10
     bboxes[:, 2:] += 15
     edges = build_candidate_edges(points, gts)
-    loss = edge_joint_loss(
-        edges, logits, bboxes, gts, MODELS.build(dict(type="IoULoss")), alpha=0.7
-    )
+    iou_loss = MODELS.build(dict(type="IoULoss"))
+    loss = joint_loss(*edge_losses(edges, logits, bboxes, gts, iou_loss), alpha=0.7)
     for e in range(len(edges)):
         gt, prior = edges.gt_inds[e].item(), edges.prior_inds[e].item()
         expected = 0.0
