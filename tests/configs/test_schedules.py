@@ -46,7 +46,11 @@ def test_bccd(name, epochs, drops):
 
 @pytest.mark.parametrize(
     ("name", "steps", "drops"),
-    [("schedule_1x_90k", 90000, (60000, 80000)), ("voc_45k", 45000, (30000, 40000))],
+    [
+        ("schedule_1x_90k", 90000, (60000, 80000)),
+        ("schedule_2x_180k", 180000, (120000, 160000)),
+        ("voc_45k", 45000, (30000, 40000)),
+    ],
 )
 def test_steps(name, steps, drops):
     rates = learning_rates(name)
@@ -58,7 +62,7 @@ def test_steps(name, steps, drops):
     assert all(r == pytest.approx(0.0001) for r in rates[drops[1] :])
 
 
-@pytest.mark.parametrize("name", ["bccd_12e", "bccd_36e", "schedule_1x_90k", "voc_45k"])
+@pytest.mark.parametrize("name", [path.stem for path in sorted(BASES.glob("schedules/*.py"))])
 def test_the_optimizer_and_the_last_validation(name):
     cfg = Config.fromfile(BASES / "schedules" / f"{name}.py")
     optimizer = cfg.optim_wrapper.optimizer

@@ -1,0 +1,7 @@
+# Paper A whole: RFA head and spatial alignment, R50.
+_base_ = [
+    '_base_/models/rfahead_r50_fpn.py',
+    '_base_/datasets/coco_detection.py',
+    '_base_/schedules/schedule_1x_90k.py',
+    '_base_/iter_runtime.py',
+]
