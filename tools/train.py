@@ -8,6 +8,7 @@ import argparse
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
+import torch
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.runner import find_latest_checkpoint
 
@@ -28,7 +29,9 @@ def parse_args(arguments=None):
     parser = argparse.ArgumentParser(description="Train a detector")
     parser.add_argument("config", help="config file, or name of a config of this package")
     add_common_arguments(parser)
-    parser.add_argument("--amp", action="store_true", help="automatic mixed precision (needs CUDA)")
+    parser.add_argument(
+        "--amp", action="store_true",
+        help="mixed precision: float16 with loss scaling on CUDA, bfloat16 without")
     parser.add_argument(
         "--auto-scale-lr", action="store_true",
         help="scale the learning rate by the actual batch size over auto_scale_lr.base_batch_size")
@@ -45,7 +48,9 @@ def apply_training_options(cfg, args):
         cfg (mmengine.Config): changed in place.
         args (argparse.Namespace): from `parse_args`.
     """
-    if args.amp:
+    if args.amp and not torch.cuda.is_available():
+        cfg.optim_wrapper.type = "BFloat16OptimWrapper"
+    elif args.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.loss_scale = "dynamic"
     if args.auto_scale_lr:

@@ -89,6 +89,15 @@ def test_resume_with_scaled_learning_rate(trained, tiny_config, call, tmp_path):
     assert (tmp_path / "iter_2.pth").is_file() and not (tmp_path / "iter_1.pth").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU --amp is mmengine's own")
+def test_mixed_precision_without_a_gpu(tiny_config, call, tmp_path):
+    call([*TRAIN, tiny_config, "--work-dir", tmp_path, "--amp"], tmp_path)
+    assert "BFloat16OptimWrapper" in (tmp_path / "config.py").read_text()
+    state = torch.load(tmp_path / "iter_1.pth", weights_only=False)["state_dict"]
+    assert all(v.dtype != torch.bfloat16 and v.isfinite().all() for v in state.values())
+
+
 def test_unknown_config_names_near_ones(refused):
     text = refused("train", "jla_tripelhead_r50_fpn_1x_coco")
     assert text.startswith("train.py: error: there is no config 'jla_tripelhead_r50_fpn_1x_coco'")
