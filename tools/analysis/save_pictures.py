@@ -18,20 +18,18 @@ import mmcv
 import numpy as np
 import torch
 from mmdet.apis import inference_detector
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 
-from misalign_det.engine.checkpoint_io import check_checkpoint, tensors_only
+from misalign_det.engine.checkpoint_io import tensors_only
 from misalign_det.engine.command_line import (
     add_common_arguments,
     errors_in_one_line,
     load_config,
 )
+from misalign_det.engine.detector import ground_truth, load_detector
 from misalign_det.engine.preflight import InputError, check_config
 
 MIN_WIDTH = 640  # smaller images are enlarged, so that labels can be read
@@ -55,38 +53,6 @@ def parse_args(arguments=None):
     if args.num < 1 or not 0 <= args.score_thr <= 1:
         parser.error("--num must be at least 1 and --score-thr between 0 and 1")
     return args
-
-
-def load_detector(cfg, checkpoint, device):
-    """Like mmdet's `init_detector`, but a checkpoint that does not fit is refused, not half loaded.
-
-    Returns:
-        nn.Module: as mmdet's `inference_detector` takes it.
-
-    Raises:
-        CheckpointError: the file is missing, unsafe, damaged or of another architecture.
-    """
-    init_default_scope(cfg.get("default_scope", "mmdet"))
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    check_checkpoint(model, checkpoint)
-    load_checkpoint(model, checkpoint, map_location="cpu")
-    model.cfg = cfg
-    return model.to(device).eval()
-
-
-def ground_truth(info):
-    """The annotated objects of an image.
-
-    Args:
-        info (dict): from a dataset's `get_data_info`.
-
-    Returns:
-        InstanceData: bboxes, float (G, 4), xyxy in pixels of the original image; labels, int (G,).
-    """
-    kept = [item for item in info["instances"] if not item["ignore_flag"]]
-    return InstanceData(
-        bboxes=torch.tensor([i["bbox"] for i in kept], dtype=torch.float32).reshape(-1, 4),
-        labels=torch.tensor([i["bbox_label"] for i in kept], dtype=torch.int64))
 
 
 def picture(visualizer, image, truth, detections, score_thr, title):
