@@ -1,0 +1,208 @@
+"""CLBalancedNMS: mmcv's NMS at gamma 0, equations 6 and 7 by hand, awkward input."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmcv.ops import batched_nms, nms
+from mmdet.structures.bbox import bbox_overlaps
+
+import misalign_det  # noqa: F401
+from misalign_det.models.post_processing import cl_balanced_nms
+from misalign_det.models.post_processing.clusters import suppressor_ranks
+
+OURS = dict(type="CLBalancedNMS", iou_threshold=0.6)
+
+
+def random_boxes(num, seed=0, classes=3, objects=None, size=200.0):
+    generator = torch.Generator().manual_seed(seed)
+    objects = objects or max(1, num // 8)
+    centre = torch.rand(objects, 2, generator=generator) * size
+    extent = torch.rand(objects, 2, generator=generator) * 60 + 3
+    owner = torch.randint(0, objects, (num,), generator=generator)
+    centre = centre[owner] + torch.randn(num, 2, generator=generator) * extent[owner] * 0.15
+    half = extent[owner] * (torch.randn(num, 2, generator=generator) * 0.2).exp() / 2
+    # Few distinct scores, so that ties occur.
+    scores = torch.randint(1, 50, (num,), generator=generator) / 50
+    labels = torch.randint(0, classes, (objects,), generator=generator)[owner]
+    return torch.cat([centre - half, centre + half], dim=1), scores, labels
+
+
+@pytest.mark.parametrize(
+    "num, class_agnostic",
+    # batched_nms itself needs a box to tell classes apart
+    [(0, True), *[(num, flag) for num in (1, 2, 57, 900) for flag in (False, True)]],
+)
+@pytest.mark.parametrize("options", [{}, dict(max_num=7), dict(split_thr=50)], ids=str)
+def test_gamma_zero_is_mmcvs_batched_nms_bit_for_bit(num, class_agnostic, options):
+    boxes, scores, labels = random_boxes(num)
+    common = dict(iou_threshold=0.5, **options)
+    expected = batched_nms(boxes, scores, labels, dict(type="nms", **common), class_agnostic)
+    ours = dict(type="CLBalancedNMS", gamma=0, **common)
+    for mine, theirs in zip(batched_nms(boxes, scores, labels, ours, class_agnostic), expected):
+        assert torch.equal(mine, theirs)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 120), st.integers(0, 1000), st.floats(0.05, 1.0))
+def test_the_general_path_at_gamma_zero_is_mmcvs_nms_too(num, seed, threshold):
+    """The selection score is then the score itself, so nothing may change."""
+    boxes, scores, _ = random_boxes(num, seed)
+    expected = nms(boxes, scores, threshold)
+    mine = cl_balanced_nms(boxes, scores, threshold, gamma=0, output_score="selection")
+    for ours, theirs in zip(mine, expected):
+        assert torch.equal(ours, theirs)
+
+
+def loop_reference(boxes, scores, threshold, gamma, sigma):
+    """Greedy NMS and equations 6 and 7, one box at a time in float64."""
+    boxes, scores = boxes.double(), scores.double()
+    left, chosen = scores.argsort(descending=True, stable=True).tolist(), []
+    while left:
+        first = left[0]
+        iou = bbox_overlaps(boxes[first : first + 1], boxes[left])[0]
+        cluster = [i for i, overlap in zip(left, iou) if i == first or overlap > threshold]
+        left = [i for i in left if i not in cluster]
+        centre = torch.stack([(boxes[i, :2] + boxes[i, 2:]) / 2 for i in cluster])
+        weight = torch.tensor([math.exp(scores[i]) for i in cluster], dtype=torch.float64)
+        middle = (centre * weight[:, None]).sum(dim=0) / weight.sum()
+        diagonal = (boxes[first, 2:] - boxes[first, :2]).norm()
+        score = [
+            scores[i] + gamma * math.exp(-(((c - middle).norm() / diagonal / sigma) ** 2))
+            for i, c in zip(cluster, centre)
+        ]
+        chosen.append(cluster[max(range(len(cluster)), key=lambda k: score[k])])
+    return chosen
+
+
+@pytest.mark.parametrize("gamma, sigma", [(0.3, 0.1), (1.0, 0.05), (0.05, 1.0)])
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_a_plain_loop(gamma, sigma, seed):
+    boxes, _, _ = random_boxes(150, seed)
+    scores = torch.rand(150, generator=torch.Generator().manual_seed(seed))  # no ties
+    _, keep = cl_balanced_nms(boxes, scores, 0.5, gamma=gamma, sigma=sigma)
+    assert sorted(keep.tolist()) == sorted(loop_reference(boxes, scores, 0.5, gamma, sigma))
+
+
+# A cluster of three boxes: the best score lies 4 px right of the other two.
+THREE = torch.tensor([[4.0, 0, 44, 40], [0.0, 0, 40, 40], [0.0, 0, 40, 40]])
+SCORES = torch.tensor([0.9, 0.8, 0.7])
+
+
+def test_the_best_placed_box_of_a_cluster_is_kept():
+    for gamma, kept in [(0.0, 0), (0.3, 0), (2.0, 1)]:
+        dets, keep = cl_balanced_nms(THREE, SCORES, 0.5, gamma=gamma, sigma=0.05)
+        assert keep.tolist() == [kept]
+        torch.testing.assert_close(dets[0, 4], SCORES[kept])
+
+
+def test_centre_and_selection_score_by_hand():
+    # Centres at x = 24, 20, 20; softmax weights e^0.9, e^0.8, e^0.7; diagonal 40 sqrt(2).
+    weights = [math.exp(s) for s in (0.9, 0.8, 0.7)]
+    middle = 20 + 4 * weights[0] / sum(weights)
+    closeness = math.exp(-(((middle - 20) / (0.05 * 40 * math.sqrt(2))) ** 2))
+    dets, keep = cl_balanced_nms(
+        THREE, SCORES, 0.5, gamma=2.0, sigma=0.05, output_score="selection"
+    )
+    assert keep.tolist() == [1]
+    assert dets[0, 4].item() == pytest.approx(0.8 + 2 * closeness, rel=1e-5)
+
+
+@pytest.mark.parametrize("mode, value", [("own", 0.8), ("best", 0.9)])
+def test_output_scores(mode, value):
+    dets, _ = cl_balanced_nms(THREE, SCORES, 0.5, gamma=2.0, sigma=0.05, output_score=mode)
+    assert dets[0, 4].item() == pytest.approx(value)
+
+
+@pytest.mark.parametrize("closeness, kept", [("linear", 1), ("literal", 0)])
+def test_other_readings_of_equation_7(closeness, kept):
+    _, keep = cl_balanced_nms(THREE, SCORES, 0.5, gamma=20.0, closeness=closeness)
+    assert keep.tolist() == [kept]
+
+
+def test_output_is_sorted_and_max_num_cuts_after_sorting():
+    boxes, scores, _ = random_boxes(300)
+    dets, keep = cl_balanced_nms(boxes, scores, 0.5, gamma=1.0, sigma=0.05)
+    assert (dets[1:, 4] <= dets[:-1, 4]).all() and len(keep.unique()) == len(keep)
+    few, kept = cl_balanced_nms(boxes, scores, 0.5, gamma=1.0, sigma=0.05, max_num=5)
+    assert torch.equal(few, dets[:5]) and torch.equal(kept, keep[:5])
+
+
+def test_score_threshold_leaves_boxes_out_of_the_clusters():
+    low = torch.tensor([0.9, 0.05, 0.05])
+    _, keep = cl_balanced_nms(THREE, low, 0.5, score_threshold=0.1, gamma=9.0, sigma=0.05)
+    assert keep.tolist() == [0]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3])
+def test_awkward_input(gamma):
+    empty = cl_balanced_nms(torch.zeros(0, 4), torch.zeros(0), 0.5, gamma=gamma)
+    assert empty[0].shape == (0, 5) and empty[1].shape == (0,)
+    one = cl_balanced_nms(torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([0.5]), 0.5, gamma=gamma)
+    assert one[1].tolist() == [0]
+    same = torch.tensor([[3.0, 3, 9, 9]]).repeat(50, 1)
+    assert len(cl_balanced_nms(same, torch.full((50,), 0.5), 0.5, gamma=gamma)[1]) == 1
+    flat = torch.tensor([[3.0, 3, 3, 3]]).repeat(3, 1)  # no area: nothing overlaps anything
+    assert len(cl_balanced_nms(flat, torch.rand(3), 0.5, gamma=gamma)[1]) == len(
+        nms(flat, torch.rand(3), 0.5)[1]
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["boxes", "scores"])
+def test_broken_input_is_named(value, where):
+    boxes, scores, labels = random_boxes(5)
+    (boxes if where == "boxes" else scores)[2] = value
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        batched_nms(boxes, scores, labels, dict(OURS))
+
+
+def test_rotated_boxes_are_refused():
+    with pytest.raises(ValueError, match="nms_rotated"):
+        batched_nms(torch.rand(4, 5), torch.rand(4), torch.zeros(4), dict(OURS))
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        (dict(gamma=-1), "gamma"),
+        (dict(sigma=0), "sigma"),
+        (dict(iou_threshold=0), "iou_threshold"),
+        (dict(closeness="near"), "closeness"),
+        (dict(output_score="mean"), "output_score"),
+    ],
+)
+def test_bad_options_are_named(options, named):
+    with pytest.raises(ValueError, match=named):
+        cl_balanced_nms(THREE, SCORES, **{"iou_threshold": 0.5, **options})
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(2, 150), st.integers(0, 1000), st.floats(0.05, 0.95))
+def test_suppressors_equal_a_dense_search(num, seed, threshold):
+    boxes, scores, _ = random_boxes(num, seed)
+    _, kept = nms(boxes, scores, threshold)
+    others = torch.tensor([i for i in range(num) if i not in kept.tolist()], dtype=torch.long)
+    ranks = suppressor_ranks(boxes, kept, others, threshold)
+    overlap = bbox_overlaps(boxes[others].double(), boxes[kept].double())
+    for i, rank in enumerate(ranks.tolist()):
+        assert overlap[i, rank] > threshold - 1e-6
+        assert (overlap[i, :rank] < threshold + 1e-6).all()
+
+
+@pytest.mark.slow
+def test_100_000_boxes():
+    boxes, scores, labels = random_boxes(100_000, classes=80, objects=9_000, size=3000.0)
+    dets, keep = batched_nms(boxes, scores, labels, dict(OURS))
+    plain, _ = batched_nms(boxes, scores, labels, dict(type="nms", iou_threshold=0.6))
+    assert len(keep) == len(plain) and dets.isfinite().all()
+
+
+def test_parts_of_many_pairs_change_nothing(monkeypatch):
+    boxes, scores, _ = random_boxes(400)
+    expected = cl_balanced_nms(boxes, scores, 0.5)
+    monkeypatch.setattr("misalign_det.models.post_processing.clusters.MAX_PAIRS", 50)
+    for mine, theirs in zip(cl_balanced_nms(boxes, scores, 0.5), expected):
+        assert torch.equal(mine, theirs)
