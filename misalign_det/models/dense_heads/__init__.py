@@ -1,11 +1,16 @@
 """Dense heads: TripleHead, RFAHead and the loss-aware FCOS head they build on."""
 
+from .dc_heads import DCATSSHead, DCFCOSHead, DCGFLHead, DCRetinaHead
 from .loss_aware_head import LossAwareFCOSHead
 from .plain_fcos_head import FCOSHeadWithoutCenterness
 from .rfa_head import RFAFCOSHead, RFAHead
 from .triple_head import TripleHead
 
 __all__ = [
+    "DCATSSHead",
+    "DCFCOSHead",
+    "DCGFLHead",
+    "DCRetinaHead",
     "FCOSHeadWithoutCenterness",
     "LossAwareFCOSHead",
     "RFAFCOSHead",

@@ -36,6 +36,9 @@ class TripleHead(LossAwareFCOSHead):
             ``'geometric_mean'``, or ``'class'`` probability alone.
         assign_boxes: which boxes drive the assigner, ``'refined'`` or ``'coarse'``.
         with_confidence: whether the confidence branch exists; without it, ``score_mode='class'``.
+        guided_init: start of the two guided layers, which have no norm: ``'uniform'``, that of
+            mmcv's layer, or ``'kaiming'``, whose outputs are as large as those of a conv-GN-ReLU
+            block.
         rfa_position, rfa_modulated: paper A's adaptor in one conv-GN-ReLU block of each branch; see
             :class:`RFAHead`. Not in paper B.
         loss_bbox_coarse, loss_confidence: losses of the pre-regression branch; IoU loss and binary
@@ -64,6 +67,7 @@ class TripleHead(LossAwareFCOSHead):
         score_mode: str = "product",
         assign_boxes: str = "refined",
         with_confidence: bool = True,
+        guided_init: str = "uniform",
         rfa_position: str | None = None,
         rfa_modulated: bool = False,
         loss_bbox_coarse: OptConfigType = None,
@@ -79,12 +83,14 @@ class TripleHead(LossAwareFCOSHead):
         check_choice("confidence_target", confidence_target, ("coarse", "refined"))
         check_choice("score_mode", score_mode, SCORE_MODES)
         check_choice("assign_boxes", assign_boxes, ("refined", "coarse"))
+        check_choice("guided_init", guided_init, ("uniform", "kaiming"))
         if not with_confidence and score_mode != "class":
             raise ValueError(
                 f"score_mode={score_mode!r} needs the confidence branch: with_confidence=False "
                 "goes with score_mode='class'."
             )
         self.with_confidence = with_confidence
+        self.guided_init = guided_init
         self.rfa_position = rfa_position
         self.rfa_modulated = rfa_modulated
         self.offset_mode = offset_mode
@@ -136,6 +142,9 @@ class TripleHead(LossAwareFCOSHead):
         self._set_prior_distance(self.conv_coarse)
         if self.refine_mode != "none":
             nn.init.zeros_(self.conv_reg.bias)  # an untrained refinement keeps the coarse box
+        if self.guided_init == "kaiming":
+            for layer in (self.cls_guided, self.reg_guided):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         init_offsets(self)
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
