@@ -30,9 +30,7 @@ def dynamic_coefficient(
     Returns:
         ``(E,)``.
     """
-    size, target_size = (
-        (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6) for boxes in (pred, target)
-    )
+    size, target_size = ((boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6) for boxes in (pred, target))
     squared = ((pred[:, :2] + pred[:, 2:] - target[:, :2] - target[:, 2:]) / 2).square().sum(dim=1)
     if distance == "enclosing":
         enclosing = torch.max(pred[:, 2:], target[:, 2:]) - torch.min(pred[:, :2], target[:, :2])

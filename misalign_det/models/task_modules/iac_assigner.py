@@ -35,8 +35,9 @@ class IACAssigner(MaxIoUAssigner):
 
     Paper C. An anchor is positive if MaxIoUAssigner makes it so, or if its score (eq. 4) for a GT
     reaches ``score_threshold``; then background, then ignored (eq. 5). Anchors in ignored regions
-    stay ignored. Needs the class probabilities of the anchors: use it in ``DCRetinaHead`` or
-    ``DCATSSHead``, or give ``pred_instances.scores``.
+    stay ignored. Needs the class probabilities of the anchors: use it in ``DCRetinaHead``, or give
+    ``pred_instances.scores``. ATSS's centerness is undefined for the anchors with a centre outside
+    the box that MaxIoUAssigner may choose, so ATSS does not train with it.
 
     Args:
         alpha: weight of the class probability in the score.
@@ -86,11 +87,12 @@ class IACAssigner(MaxIoUAssigner):
     def assign(
         self,
         pred_instances: InstanceData,
-        gt_instances: InstanceData,
+        *args,
+        gt_instances: InstanceData | None = None,
         gt_instances_ignore: InstanceData | None = None,
         **kwargs,
     ) -> AssignResult:
-        """See mmdet's MaxIoUAssigner.
+        """See mmdet's MaxIoUAssigner. Also called as ATSS's, with the levels' sizes in between.
 
         Args:
             pred_instances: ``priors`` ``(P, 4)`` xyxy and, unless the head has set ``self.scores``,
@@ -101,11 +103,15 @@ class IACAssigner(MaxIoUAssigner):
         Raises:
             ValueError: no probabilities, although ``score_threshold`` is finite.
         """
+        # By position come GTs and ignored regions, in ATSSHead after a list of numbers.
+        named = [gt_instances, gt_instances_ignore]
+        given = [arg for arg in args if not isinstance(arg, (list, tuple))]
+        gt_instances, gt_instances_ignore = given + named[len(given) :]
         scores = pred_instances.scores if "scores" in pred_instances else self.scores
         if scores is None and math.isfinite(self.score_threshold):
             raise ValueError(
-                "IACAssigner needs class probabilities. Use the head DCRetinaHead or DCATSSHead "
-                "in place of RetinaHead or ATSSHead, or give pred_instances.scores."
+                "IACAssigner needs class probabilities. Use the head DCRetinaHead in place of "
+                "RetinaHead, or give pred_instances.scores."
             )
         self._instances = (pred_instances.priors, gt_instances.bboxes, scores)
         try:
