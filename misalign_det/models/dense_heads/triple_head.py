@@ -34,11 +34,10 @@ class TripleHead(LossAwareFCOSHead):
             ``'refined'`` box with its GT, by ``loss_confidence``.
         score_mode: detection score, ``'product'`` of class probability and confidence, their
             ``'geometric_mean'``, or ``'class'`` probability alone.
-        assign_boxes: which boxes drive the assigner, ``'refined'`` or ``'coarse'``.
+        assign_boxes: which boxes drive the assigner, ``'coarse'`` or ``'refined'``. Under the
+            refined ones the coarse box learns slowly, and with it everything that it guides: after
+            three epochs on BCCD its loss is 0.67, under its own 0.47 (configs/README.md).
         with_confidence: whether the confidence branch exists; without it, ``score_mode='class'``.
-        guided_init: start of the two guided layers, which have no norm: ``'uniform'``, that of
-            mmcv's layer, or ``'kaiming'``, whose outputs are as large as those of a conv-GN-ReLU
-            block.
         rfa_position, rfa_modulated: paper A's adaptor in one conv-GN-ReLU block of each branch; see
             :class:`RFAHead`. Not in paper B.
         loss_bbox_coarse, loss_confidence: losses of the pre-regression branch; IoU loss and binary
@@ -65,9 +64,8 @@ class TripleHead(LossAwareFCOSHead):
         refine_detach: bool = True,
         confidence_target: str = "coarse",
         score_mode: str = "product",
-        assign_boxes: str = "refined",
+        assign_boxes: str = "coarse",
         with_confidence: bool = True,
-        guided_init: str = "uniform",
         rfa_position: str | None = None,
         rfa_modulated: bool = False,
         loss_bbox_coarse: OptConfigType = None,
@@ -83,14 +81,12 @@ class TripleHead(LossAwareFCOSHead):
         check_choice("confidence_target", confidence_target, ("coarse", "refined"))
         check_choice("score_mode", score_mode, SCORE_MODES)
         check_choice("assign_boxes", assign_boxes, ("refined", "coarse"))
-        check_choice("guided_init", guided_init, ("uniform", "kaiming"))
         if not with_confidence and score_mode != "class":
             raise ValueError(
                 f"score_mode={score_mode!r} needs the confidence branch: with_confidence=False "
                 "goes with score_mode='class'."
             )
         self.with_confidence = with_confidence
-        self.guided_init = guided_init
         self.rfa_position = rfa_position
         self.rfa_modulated = rfa_modulated
         self.offset_mode = offset_mode
@@ -141,10 +137,10 @@ class TripleHead(LossAwareFCOSHead):
         super().init_weights()
         self._set_prior_distance(self.conv_coarse)
         if self.refine_mode != "none":
-            nn.init.zeros_(self.conv_reg.bias)  # an untrained refinement keeps the coarse box
-        if self.guided_init == "kaiming":
-            for layer in (self.cls_guided, self.reg_guided):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            # An untrained refinement keeps the coarse box: noise on it would decide which
+            # locations the assigner takes first.
+            nn.init.zeros_(self.conv_reg.weight)
+            nn.init.zeros_(self.conv_reg.bias)
         init_offsets(self)
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:

@@ -20,7 +20,7 @@ OPTIONS = [
     dict(confidence_target="refined"),
     dict(score_mode="geometric_mean"),
     dict(score_mode="class"),
-    dict(assign_boxes="coarse"),
+    dict(assign_boxes="refined"),
     dict(with_confidence=False, score_mode="class"),
 ]
 
