@@ -1,0 +1,9 @@
+# Paper C, table 2, + DC loss: mAP 79.2.
+_base_ = 'iac_retinanet_r50_fpn_12e_voc0712.py'
+model = dict(
+    bbox_head=dict(
+        loss_cls=dict(
+            _delete_=True,
+            type='DCLoss',
+            loss=dict(
+                type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0))))

@@ -1,0 +1,9 @@
+# Paper C, + DC loss.
+_base_ = 'iac_retinanet_x101-64x4d_fpn_1x_coco.py'
+model = dict(
+    bbox_head=dict(
+        loss_cls=dict(
+            _delete_=True,
+            type='DCLoss',
+            loss=dict(
+                type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0))))
