@@ -1,5 +1,5 @@
 # The quickstart: a small triple-head detector from scratch on the generated set, in about three
-# minutes on two cores. Half of ResNet-18's width and small batches, so that there is time for 900
+# minutes on two cores. Half of ResNet-18's width and small batches, so that there is time for 700
 # steps; AdamW, because plain SGD needs several times as many from scratch.
 _base_ = [
     '_base_/models/triplehead_r18_fpn.py',
@@ -12,7 +12,7 @@ model = dict(
     bbox_head=dict(num_classes=6))
 train_dataloader = dict(batch_size=4)
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=9, val_interval=3)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=7, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -22,8 +22,8 @@ param_scheduler = [
         type='CosineAnnealingLR',
         by_epoch=True,
         begin=1,
-        end=9,
-        T_max=8,
+        end=7,
+        T_max=6,
         eta_min_ratio=0.02,
         convert_to_iter_based=True),
 ]
