@@ -2,6 +2,7 @@
 
 from importlib import import_module
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,61 +64,62 @@ def cl_balanced_nms(
     if gamma == 0 and output_score != "selection":  # the cluster's best is then the kept box
         return mmcv_nms.nms(boxes, scores, iou_threshold, offset, score_threshold, max_num)
     _, kept = mmcv_nms.nms(boxes, scores, iou_threshold, offset, score_threshold)
-    if len(kept) == 0:
-        return torch.cat([boxes[kept], scores[kept, None]], dim=1), kept
-    members, ranks = _clusters(boxes, scores, kept, iou_threshold, offset, score_threshold)
-    centers = (boxes[:, :2] + boxes[:, 2:])[members] / 2
-    middle = _cluster_centers(centers, scores[members], ranks, len(kept))
-    distance = (centers - middle[ranks]).norm(dim=1)
-    diagonal = (boxes[kept, 2:] - boxes[kept, :2]).norm(dim=1).clamp(min=1e-6)
-    selection = scores[members] + gamma * _closeness(distance / diagonal[ranks], sigma, closeness)
-    chosen, best = _best_member(selection, ranks, len(kept))
-    keep = members[chosen]
-    out = {"own": scores[keep], "best": scores[kept], "selection": best}[output_score]
-    out, order = out.sort(descending=True, stable=True)
-    keep = keep[order]
+    keep, out = _balance(
+        *(part.detach().cpu().numpy() for part in (boxes.float(), scores.float(), kept)),
+        iou_threshold,
+        offset,
+        score_threshold,
+        lambda distance: gamma * _closeness(distance, sigma, closeness),
+        output_score,
+    )
     if max_num > 0:
         keep, out = keep[:max_num], out[:max_num]
+    keep, out = torch.from_numpy(keep).to(kept), torch.from_numpy(out).to(scores)
     return torch.cat([boxes[keep], out[:, None]], dim=1), keep
 
 
-def _clusters(boxes, scores, kept, iou_threshold, offset, score_threshold):
-    """Members of all clusters and the rank of the cluster each belongs to; the kept ones first."""
-    rest = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+def _balance(boxes, scores, kept, iou_threshold, offset, score_threshold, bonus, output_score):
+    """Replace each kept box by the best of its cluster; ``(keep, output scores)`` by score."""
+    rest = scores > score_threshold if score_threshold > 0 else np.ones(len(boxes), bool)
     rest[kept] = False
-    if score_threshold > 0:
-        rest &= scores > score_threshold
-    others = rest.nonzero().squeeze(1)
+    others = np.flatnonzero(rest)
     ranks = suppressor_ranks(boxes, kept, others, iou_threshold, offset)
     found = ranks < len(kept)
-    own = torch.arange(len(kept), device=boxes.device)
-    return torch.cat([kept, others[found]]), torch.cat([own, ranks[found]])
+    # The kept boxes come first, so that a tie leaves things as they were.
+    members = np.concatenate([kept, others[found]])
+    ranks = np.concatenate([np.arange(len(kept)), ranks[found]])
+    score = scores[members]
+    distance = _relative_distance(boxes[members], score, ranks, len(kept))
+    selection = score + bonus(distance).astype(score.dtype)
+    order = np.lexsort((-selection, ranks))
+    best = order[np.searchsorted(ranks[order], np.arange(len(kept)))]
+    keep = members[best]
+    out = {"own": scores[keep], "best": scores[kept], "selection": selection[best]}[output_score]
+    order = np.argsort(-out, kind="stable")
+    return keep[order], out[order]
 
 
-def _cluster_centers(centers: Tensor, scores: Tensor, ranks: Tensor, num: int) -> Tensor:
-    """Eq. 6: centres weighted by the softmax of the scores over each cluster, ``(num, 2)``."""
-    # Relative to the kept box, which comes first: centres far out keep their precision.
-    origin = centers[:num]
-    weights = (scores - scores[:num][ranks]).exp()
-    total = weights.new_zeros(num).index_add_(0, ranks, weights)
-    shifted = (centers - origin[ranks]) * weights[:, None]
-    moved = shifted.new_zeros(num, 2).index_add_(0, ranks, shifted)
-    return origin + moved / total[:, None]
+def _relative_distance(boxes, scores, ranks, num: int) -> np.ndarray:
+    """Distance from eq. 6's centre of its cluster in diagonals of the kept box, ``(n,)``.
+
+    The centre is the mean of the boxes' centres weighted by the softmax of their scores. Taken
+    relative to the kept box, so that centres far out keep their precision.
+    """
+    shift = (boxes[:, :2] + boxes[:, 2:]) / 2
+    shift = shift - shift[:num][ranks]
+    weights = np.exp(scores - scores[:num][ranks])
+    total = np.bincount(ranks, weights, num)
+    middle = np.stack([np.bincount(ranks, weights * axis, num) / total for axis in shift.T], 1)
+    size = boxes[:num, 2:] - boxes[:num, :2]
+    diagonal = np.maximum(np.hypot(size[:, 0], size[:, 1]), 1e-6)
+    away = shift - middle[ranks]
+    return np.hypot(away[:, 0], away[:, 1]) / diagonal[ranks]
 
 
-def _closeness(distance: Tensor, sigma: float, mode: str) -> Tensor:
+def _closeness(distance: np.ndarray, sigma: float, mode: str) -> np.ndarray:
     if mode == "gaussian":
-        return (-((distance / sigma) ** 2)).exp()
+        return np.exp(-((distance / sigma) ** 2))
     return 1 - distance if mode == "linear" else distance
-
-
-def _best_member(selection: Tensor, ranks: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    """Place of each cluster's largest selection score, and the score; a tie keeps the kept box."""
-    best = selection.new_full((num,), -float("inf"))
-    best = best.scatter_reduce(0, ranks, selection, "amax")
-    place = torch.arange(len(ranks), device=ranks.device)
-    place = place.masked_fill(selection < best[ranks], len(ranks))
-    return ranks.new_full((num,), len(ranks)).scatter_reduce(0, ranks, place, "amin"), best
 
 
 def _check(boxes, scores, iou_threshold, gamma, sigma, closeness, output_score) -> None:

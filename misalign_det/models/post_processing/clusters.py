@@ -1,14 +1,17 @@
-"""Clusters of non-maximum suppression: which kept box suppressed which."""
+"""Clusters of non-maximum suppression: which kept box suppressed which.
 
-import torch
-from torch import Tensor
+In NumPy: a few thousand boxes are dozens of small operations, whose start costs several times less
+there than in torch; boxes on a GPU come over in one copy.
+"""
+
+import numpy as np
 
 MAX_PAIRS = 4_000_000  # pairs looked at together; bounds the memory, about 100 MB
 
 
 def suppressor_ranks(
-    boxes: Tensor, kept: Tensor, others: Tensor, iou_threshold: float, offset: int = 0
-) -> Tensor:
+    boxes: np.ndarray, kept: np.ndarray, others: np.ndarray, iou_threshold: float, offset: int = 0
+) -> np.ndarray:
     """The first kept box that overlaps each other box by more than the threshold.
 
     Only pairs that can reach the threshold are compared: an IoU above t needs centres that lie
@@ -25,46 +28,47 @@ def suppressor_ranks(
     Returns:
         Rank in ``kept`` of each one's suppressor, ``(m,)``; k where there is none.
     """
-    num_kept = len(kept)
-    x1, y1, x2, y2 = boxes.unbind(dim=1)
-    width, height = x2 - x1 + offset, y2 - y1 + offset
-    center_x, center_y = (x1 + x2) / 2, (y1 + y2) / 2
-    # The rounding of centres far from the origin (classes are told apart by a shift) stays inside
-    # the slack.
-    slack = 1e-6 * center_x.abs().max() + 1e-3
+    ranks = np.full(len(others), len(kept))
+    columns = np.ascontiguousarray(boxes.T)
+    a, b = columns[:, others], columns[:, kept]
     reach = (1 - iou_threshold) / (2 * iou_threshold)
-    kept_x, by_x = center_x[kept].sort()
-    sorted_kept = kept[by_x]
-    reach_x = width[others] * reach + slack
-    first = torch.searchsorted(kept_x, center_x[others] - reach_x)
-    last = torch.searchsorted(kept_x, center_x[others] + reach_x, right=True)
-    counts = last - first
-    ranks = torch.full_like(others, num_kept)
+    # Rounding far from the origin (classes are told apart by a shift) stays inside the slack.
+    slack = 1e-6 * float(np.abs(columns[2]).max(initial=0)) + 1e-3
+    center, kept_center = (a[0] + a[2]) / 2, (b[0] + b[2]) / 2
+    width = (a[2] - a[0] + offset) * reach + slack
+    by_x = kept_center.argsort()
+    b, kept_center = b[:, by_x], kept_center[by_x]
+    first = kept_center.searchsorted(center - width)
+    counts = kept_center.searchsorted(center + width, "right") - first
     for part in _parts(counts):
-        mine = torch.arange(part.start, part.stop, device=boxes.device)
-        mine = mine.repeat_interleave(counts[part])
-        start = (counts[part].cumsum(0) - counts[part]).repeat_interleave(counts[part])
-        place = torch.arange(len(mine), device=boxes.device) - start + first[mine]
-        a, b = others[mine], sorted_kept[place]
-        near = (center_y[a] - center_y[b]).abs() <= height[a] * reach + slack
-        mine, place = mine[near], place[near]
-        a, b = a[near], b[near]
-        inter_x = torch.min(x2[a], x2[b]) - torch.max(x1[a], x1[b]) + offset
-        inter_y = torch.min(y2[a], y2[b]) - torch.max(y1[a], y1[b]) + offset
-        inter = inter_x.clamp(min=0) * inter_y.clamp(min=0)
-        union = width[a] * height[a] + width[b] * height[b] - inter
-        hit = inter > iou_threshold * union
-        ranks.scatter_reduce_(0, mine[hit], by_x[place[hit]], "amin")
+        count = counts[part]
+        mine = np.repeat(np.arange(part.start, part.stop), count)
+        place = np.arange(len(mine)) + np.repeat(first[part] - count.cumsum() + count, count)
+        mine, place = _overlapping(a, b, mine, place, iou_threshold, offset)
+        if len(mine):
+            starts = np.flatnonzero(np.diff(mine, prepend=-1))
+            ranks[mine[starts]] = np.minimum.reduceat(by_x[place], starts)
     return ranks
 
 
-def _parts(counts: Tensor) -> list[slice]:
+def _overlapping(a, b, mine, place, iou_threshold, offset):
+    """The pairs whose IoU exceeds the threshold; the cheap condition along y goes first."""
+    low = np.maximum(a[1][mine], b[1][place])
+    tall = np.minimum(a[3][mine], b[3][place]) - low + offset
+    near = np.flatnonzero(tall > 0)
+    mine, place, tall = mine[near], place[near], tall[near]
+    x = np.minimum(a[2][mine], b[2][place]) - np.maximum(a[0][mine], b[0][place]) + offset
+    inter = np.maximum(x, 0) * tall
+    areas = [(part[2] - part[0] + offset) * (part[3] - part[1] + offset) for part in (a, b)]
+    union = areas[0][mine] + areas[1][place] - inter
+    hit = np.flatnonzero(inter > np.float32(iou_threshold) * union)
+    return mine[hit], place[hit]
+
+
+def _parts(counts: np.ndarray) -> list[slice]:
     """Ranges of boxes with at most ``MAX_PAIRS`` pairs together (or one box)."""
-    if len(counts) == 0:
-        return []
-    total = counts.cumsum(0)
-    if total[-1] <= MAX_PAIRS:
+    if counts.sum() <= MAX_PAIRS:
         return [slice(0, len(counts))]
-    group = (total // MAX_PAIRS).tolist()
-    bounds = [0] + [i for i in range(1, len(group)) if group[i] != group[i - 1]] + [len(group)]
+    group = counts.cumsum() // MAX_PAIRS
+    bounds = [0, *(np.flatnonzero(np.diff(group)) + 1), len(counts)]
     return [slice(a, b) for a, b in zip(bounds[:-1], bounds[1:])]

@@ -185,7 +185,7 @@ def test_suppressors_equal_a_dense_search(num, seed, threshold):
     boxes, scores, _ = random_boxes(num, seed)
     _, kept = nms(boxes, scores, threshold)
     others = torch.tensor([i for i in range(num) if i not in kept.tolist()], dtype=torch.long)
-    ranks = suppressor_ranks(boxes, kept, others, threshold)
+    ranks = suppressor_ranks(boxes.numpy(), kept.numpy(), others.numpy(), threshold)
     overlap = bbox_overlaps(boxes[others].double(), boxes[kept].double())
     for i, rank in enumerate(ranks.tolist()):
         assert overlap[i, rank] > threshold - 1e-6
