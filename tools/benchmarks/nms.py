@@ -1,0 +1,90 @@
+"""Time CLBalancedNMS beside mmcv's own NMS, both through `batched_nms` on the same boxes.
+
+    python tools/benchmarks/nms.py
+    python tools/benchmarks/nms.py --boxes 1000 --classes 80 --repeats 200
+
+prints one line for each number of boxes and classes: the medians, taken in turn in one run, and
+their ratio. The boxes are made up: clusters around objects of 12 to 312 pixels in 1333x800.
+"""
+
+import argparse
+import platform
+import time
+
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
+import torch
+from mmcv.ops import batched_nms
+
+
+def parse_args(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Time CLBalancedNMS beside mmcv's NMS")
+    parser.add_argument("--boxes", type=int, nargs="+", default=[1000, 5000, 20000])
+    parser.add_argument("--classes", type=int, nargs="+", default=[1, 3, 80])
+    parser.add_argument("--iou-threshold", type=float, default=0.6)
+    parser.add_argument("--repeats", type=int, default=15, help="of each pair (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args(arguments)
+
+
+def clustered_boxes(num, classes, seed=0):
+    """About 20 boxes an object, as a dense detector leaves them before NMS.
+
+    Returns:
+        tuple[Tensor, Tensor, Tensor]: boxes (num, 4) xyxy, scores (num,), labels (num,).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    objects = max(num // 20, 1)
+    centre = torch.rand(objects, 2, generator=generator) * torch.tensor([1333.0, 800.0])
+    extent = torch.rand(objects, 2, generator=generator) ** 2 * 300 + 12
+    owner = torch.randint(0, objects, (num,), generator=generator)
+    centre = centre[owner] + torch.randn(num, 2, generator=generator) * extent[owner] * 0.12
+    half = extent[owner] * (torch.randn(num, 2, generator=generator) * 0.15).exp() / 2
+    labels = torch.randint(0, classes, (objects,), generator=generator)[owner]
+    boxes = torch.cat([centre - half, centre + half], dim=1)
+    return boxes, torch.rand(num, generator=generator), labels
+
+
+def medians(functions, repeats, device):
+    """Median seconds of each function, called in turn."""
+    times = [[] for _ in functions]
+    for _ in range(repeats + 1):
+        for function, taken in zip(functions, times):
+            start = time.perf_counter()
+            function()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - start)
+    return [sorted(taken[1:])[repeats // 2] for taken in times]  # the first call warms up
+
+
+def main(arguments=None):
+    """Print the table."""
+    args = parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    name = torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.machine()
+    print(f"{name}, torch {torch.__version__}, {args.threads} threads, IoU {args.iou_threshold}")
+    print(f"{'boxes':>7} {'classes':>8} {'mmcv nms':>12} {'CLBalancedNMS':>14} {'ratio':>6}")
+    for num in args.boxes:
+        for classes in args.classes:
+            boxes, scores, labels = (
+                part.to(args.device) for part in clustered_boxes(num, classes)
+            )
+            peers = [
+                dict(type=kind, iou_threshold=args.iou_threshold)
+                for kind in ("nms", "CLBalancedNMS")
+            ]
+            plain, ours = medians(
+                [lambda cfg=cfg: batched_nms(boxes, scores, labels, cfg) for cfg in peers],
+                args.repeats,
+                args.device,
+            )
+            print(f"{num:>7} {classes:>8} {1e3 * plain:>9.2f} ms {1e3 * ours:>11.2f} ms "
+                  f"{ours / plain:>6.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
