@@ -10,6 +10,7 @@ their ratio. The boxes are made up: clusters around objects of 12 to 312 pixels 
 import argparse
 import platform
 import time
+from functools import partial
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
@@ -78,7 +79,7 @@ def main(arguments=None):
                 for kind in ("nms", "CLBalancedNMS")
             ]
             plain, ours = medians(
-                [lambda cfg=cfg: batched_nms(boxes, scores, labels, cfg) for cfg in peers],
+                [partial(batched_nms, boxes, scores, labels, cfg) for cfg in peers],
                 args.repeats,
                 args.device,
             )
