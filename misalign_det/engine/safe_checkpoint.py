@@ -127,16 +127,17 @@ class SafeCheckpointHook(CheckpointHook):
         spare = osp.join(runner.work_dir, ".last_checkpoint.spare")
         last_good = last_good_checkpoint(runner.work_dir)
         backend, self.file_backend = self.file_backend, _HeldRemovals(self.file_backend)
+        main = is_main_process()  # it alone writes; the others must not touch its files
         try:
-            if is_main_process() and osp.isfile(record):
+            if main and osp.isfile(record):
                 # Copied beforehand: on a full disk there may be no room to write the name again.
                 shutil.copyfile(record, spare)
             yield
             held = self.file_backend
         except BaseException as error:
-            if osp.isfile(spare):
+            if main and osp.isfile(spare):
                 os.replace(spare, record)
-            elif is_main_process() and last_good is None and osp.isfile(record):
+            elif main and last_good is None and osp.isfile(record):
                 os.remove(record)
             if not isinstance(error, OSError):
                 raise
@@ -145,7 +146,7 @@ class SafeCheckpointHook(CheckpointHook):
             raise CheckpointSaveError(message) from error
         finally:
             self.file_backend = backend
-            if osp.isfile(spare):
+            if main and osp.isfile(spare):
                 os.remove(spare)
         held.carry_out()
 

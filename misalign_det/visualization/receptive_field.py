@@ -133,7 +133,8 @@ def receptive_fields(model: nn.Module, images, radius: int = 192) -> list[Recept
     fields = []
     for i, (stride, feature) in enumerate(zip(strides, features)):
         for branch in BRANCHES:
-            gradient = totals[branch, i] / totals[branch, i].max()
+            # An untrained branch may not depend on the image yet (TripleHead's refinement).
+            gradient = totals[branch, i] / max(totals[branch, i].max(), 1e-12)
             fields.append(
                 ReceptiveField(
                     branch=branch,

@@ -6,6 +6,7 @@
 import builtins
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -232,3 +233,17 @@ def test_the_tools_name_a_full_disk_that_hits_a_log():
 def test_the_tools_leave_other_errors_of_the_system_alone():
     with pytest.raises(PermissionError), errors_in_one_line("train.py"):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_only_the_main_process_touches_the_spare_record(tmp_path, monkeypatch):
+    """The others see it come and go in the shared folder."""
+    spare = tmp_path / ".last_checkpoint.spare"
+    spare.write_text("of the main process")
+    runner = SimpleNamespace(work_dir=str(tmp_path))
+    hook = safe_checkpoint.SafeCheckpointHook()
+    hook.file_backend = get_file_backend(str(tmp_path))
+    for is_main, left in ((False, True), (True, False)):
+        monkeypatch.setattr(safe_checkpoint, "is_main_process", lambda is_main=is_main: is_main)
+        with hook._all_or_nothing(runner):
+            pass
+        assert spare.exists() == left
