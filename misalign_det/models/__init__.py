@@ -1,6 +1,10 @@
 """Models: importing this package registers its heads and assigners with mmdet."""
 
 from .dense_heads import (
+    DCATSSHead,
+    DCFCOSHead,
+    DCGFLHead,
+    DCRetinaHead,
     FCOSHeadWithoutCenterness,
     LossAwareFCOSHead,
     RFAFCOSHead,
@@ -8,11 +12,18 @@ from .dense_heads import (
     TripleHead,
 )
 from .layers import RFAConv2d
+from .losses import DCLoss
 from .post_processing import cl_balanced_nms
-from .task_modules import JLAAssigner, SpatialAlignAssigner
+from .task_modules import IACAssigner, JLAAssigner, SpatialAlignAssigner
 
 __all__ = [
+    "DCATSSHead",
+    "DCFCOSHead",
+    "DCGFLHead",
+    "DCLoss",
+    "DCRetinaHead",
     "FCOSHeadWithoutCenterness",
+    "IACAssigner",
     "JLAAssigner",
     "LossAwareFCOSHead",
     "RFAConv2d",

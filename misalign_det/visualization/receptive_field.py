@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
-from ..models.layers import AutoDeformConv2d, RFAConv2d
+from ..models.layers import AutoDeformConv2d
 from .dense_outputs import dense_head
 
 BRANCHES = ("classification", "regression")
@@ -185,15 +185,15 @@ def _positive(module: nn.Module) -> nn.Module:
                 )
             elif isinstance(child, AutoDeformConv2d):
                 setattr(parent, name, _RegularGrid(child.in_channels, child.out_channels))
-            elif isinstance(child, RFAConv2d):
-                plain = nn.Conv2d(child.in_channels, child.out_channels, 3, padding=1)
-                setattr(parent, name, plain)
     for layer in module.modules():
         if isinstance(getattr(layer, "weight", None), Tensor):
             fan_in = max(1, layer.weight[0].numel())
             nn.init.constant_(layer.weight, 1.0 / fan_in)
         if isinstance(getattr(layer, "bias", None), Tensor):
             nn.init.zeros_(layer.bias)
+    for layer in module.modules():  # RFAConv2d, and mmcv's layers in backbones
+        if hasattr(layer, "conv_offset"):
+            nn.init.zeros_(layer.conv_offset.weight)
     return module
 
 

@@ -21,32 +21,45 @@ class DCMixin:
         if loss_cls["type"] == "DCLoss":  # mmdet's heads look for use_sigmoid at the top
             loss_cls = dict(loss_cls, use_sigmoid=loss_cls["loss"].get("use_sigmoid", False))
         super().__init__(*args, loss_cls=loss_cls, **kwargs)
-        self._dc_batch = None
 
     def loss_by_feat(self, cls_scores, bbox_preds, *args, **kwargs) -> dict:
         """mmdet's losses, with the dynamic coefficient if ``loss_cls`` is a DCLoss."""
         if not isinstance(self.loss_cls, DCLoss):
             return super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
-        with self.loss_cls.batch(self.num_classes) as self._dc_batch:
-            self._dc_bbox_preds = bbox_preds
+        with self.loss_cls.batch(self.num_classes, bbox_preds) as batch:
             losses = super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
             single = isinstance(losses["loss_cls"], Tensor)
-            losses["loss_cls"] = self._dc_batch.losses()
+            losses["loss_cls"] = batch.losses()
             if single:
                 (losses["loss_cls"],) = losses["loss_cls"]
-        self._dc_batch = self._dc_bbox_preds = None
         return losses
 
     def get_targets(self, priors, *args, **kwargs) -> tuple:
         """mmdet's targets; the positives' boxes are noted on the way."""
         targets = super().get_targets(priors, *args, **kwargs)
-        if self._dc_batch is not None:
+        batch = getattr(self.loss_cls, "current_batch", None)
+        if batch is not None:
+            labels = targets[self.labels_place]
             with torch.no_grad():
-                self._dc_batch.set_boxes(*self.positive_boxes(priors, targets))
+                for i, (level, label) in enumerate(zip(batch.bbox_preds, labels)):
+                    rows = level.permute(0, 2, 3, 1).reshape(label.numel(), -1).float()
+                    positive = batch.is_positive(label.flatten())
+                    batch.add_boxes(*self.level_boxes(i, rows[positive], positive, priors, targets))
         return targets
 
-    def positive_boxes(self, priors, targets: tuple) -> tuple[list[Tensor], list[Tensor]]:
-        """Predicted and GT boxes of the positives, xyxy in pixels, ``(E, 4)`` a level."""
+    labels_place = 1  # of the labels in mmdet's targets
+
+    def level_boxes(
+        self, i: int, rows: Tensor, positive: Tensor, priors, targets: tuple
+    ) -> tuple[Tensor, Tensor]:
+        """Predicted and GT boxes of one level's positives, xyxy in pixels, ``(E, 4)`` each.
+
+        Args:
+            i: the level.
+            rows: box outputs of its positives, ``(E, D)``.
+            positive: which of its rows they are, ``(n,)`` bool.
+            priors, targets: what mmdet's ``get_targets`` took and gave.
+        """
         raise NotImplementedError
 
 
@@ -87,11 +100,6 @@ class PredictionMixin:
         return super()._get_targets_single(flat_anchors, valid_flags, *args, **kwargs)
 
 
-def _rows(levels: list[Tensor], channels: int) -> list[Tensor]:
-    """``(N, A * D, h, w)`` a level -> ``(N * h * w * A, D)``, as mmdet flattens them."""
-    return [level.permute(0, 2, 3, 1).reshape(-1, channels) for level in levels]
-
-
 @MODELS.register_module()
 class DCRetinaHead(DCMixin, PredictionMixin, RetinaHead):
     """mmdet's RetinaHead for :class:`~misalign_det.models.losses.DCLoss` and ``IACAssigner``.
@@ -108,42 +116,31 @@ class DCRetinaHead(DCMixin, PredictionMixin, RetinaHead):
                 type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25))))
     """
 
-    def positive_boxes(self, priors, targets: tuple) -> tuple[list[Tensor], list[Tensor]]:
-        labels, _, bbox_targets = targets[:3]
-        pred, gt = [], []
-        for i, rows in enumerate(_rows(self._dc_bbox_preds, 4)):
-            positive = labels[i].flatten()
-            positive = (positive >= 0) & (positive < self.num_classes)
-            anchors = torch.stack([image[i] for image in priors]).view(-1, 4)[positive]
-            target = bbox_targets[i].reshape(-1, 4)[positive]
-            pred.append(self.bbox_coder.decode(anchors, rows[positive].float()))
-            gt.append(target if self.reg_decoded_bbox else self.bbox_coder.decode(anchors, target))
-        return pred, gt
+    labels_place = 0
+
+    def level_boxes(self, i, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
+        anchors = torch.stack([image[i] for image in priors]).view(-1, 4)[positive]
+        target = targets[2][i].reshape(-1, 4)[positive]
+        if not self.reg_decoded_bbox:
+            target = self.bbox_coder.decode(anchors, target)
+        return self.bbox_coder.decode(anchors, rows), target
 
 
 class _CenterAnchorMixin(DCMixin):
     """ATSS and GFL: one anchor a location, targets that are boxes already."""
 
-    def positive_boxes(self, priors, targets: tuple) -> tuple[list[Tensor], list[Tensor]]:
-        anchors_list, labels, _, bbox_targets = targets[:4]
-        pred, gt = [], []
-        levels = _rows(self._dc_bbox_preds, self._dc_bbox_preds[0].shape[1])
-        for i, rows in enumerate(levels):
-            positive = labels[i].flatten()
-            positive = (positive >= 0) & (positive < self.num_classes)
-            anchors = anchors_list[i].reshape(-1, 4)[positive]
-            stride = self.prior_generator.strides[i][0]
-            pred.append(self._decode(anchors, rows[positive].float(), stride))
-            gt.append(bbox_targets[i].reshape(-1, 4)[positive])
-        return pred, gt
+    def level_boxes(self, i, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
+        anchors = targets[0][i].reshape(-1, 4)[positive]
+        stride = self.prior_generator.strides[i][0]
+        return self._decode(anchors, rows, stride), targets[3][i].reshape(-1, 4)[positive]
 
     def _decode(self, anchors: Tensor, rows: Tensor, stride: int) -> Tensor:
         return self.bbox_coder.decode(anchors, rows)
 
 
 @MODELS.register_module()
-class DCATSSHead(_CenterAnchorMixin, PredictionMixin, ATSSHead):
-    """mmdet's ATSSHead for ``DCLoss`` and ``IACAssigner``.
+class DCATSSHead(_CenterAnchorMixin, ATSSHead):
+    """mmdet's ATSSHead for ``DCLoss``.
 
     Args: those of mmdet's ``ATSSHead``.
 
@@ -159,7 +156,7 @@ class DCATSSHead(_CenterAnchorMixin, PredictionMixin, ATSSHead):
 
 
 @MODELS.register_module()
-class DCGFLHead(_CenterAnchorMixin, PredictionMixin, GFLHead):
+class DCGFLHead(_CenterAnchorMixin, GFLHead):
     """mmdet's GFLHead for ``DCLoss`` around its quality focal loss.
 
     Args: those of mmdet's ``GFLHead``.
@@ -194,14 +191,10 @@ class DCFCOSHead(DCMixin, FCOSHead):
                 type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25))))
     """
 
-    def positive_boxes(self, priors, targets: tuple) -> tuple[list[Tensor], list[Tensor]]:
-        labels, bbox_targets = targets
-        pred, gt = [], []
-        for i, rows in enumerate(_rows(self._dc_bbox_preds, 4)):
-            positive = (labels[i] >= 0) & (labels[i] < self.num_classes)
-            # The location is the origin; with norm_on_bbox both are in strides while it trains.
-            unit = self.strides[i] if self.norm_on_bbox else 1
-            for boxes, distances in ((pred, rows), (gt, bbox_targets[i])):
-                reach = distances[positive].float() * unit
-                boxes.append(torch.cat([-reach[:, :2], reach[:, 2:]], dim=1))
-        return pred, gt
+    labels_place = 0
+
+    def level_boxes(self, i, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
+        # The location is the origin; with norm_on_bbox both are in strides while it trains.
+        unit = self.strides[i] if self.norm_on_bbox else 1
+        reaches = rows * unit, targets[1][i][positive].float() * unit
+        return tuple(torch.cat([-reach[:, :2], reach[:, 2:]], dim=1) for reach in reaches)

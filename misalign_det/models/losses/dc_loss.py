@@ -1,5 +1,6 @@
 """DCLoss: classification that weighs positives by how well their box fits (paper C, eq. 1 to 3)."""
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 
 import torch
@@ -106,23 +107,24 @@ class DCLoss(nn.Module):
                 f"use_sigmoid={use_sigmoid} beside a wrapped loss with {self.use_sigmoid}: leave "
                 "it out of DCLoss, or make them equal."
             )
-        self._batch: DCBatch | None = None
+        self.current_batch: DCBatch | None = None
 
     @contextmanager
-    def batch(self, num_classes: int):
+    def batch(self, num_classes: int, bbox_preds: Sequence[Tensor] = ()):
         """While it lasts, calls are collected, for eq. 2 runs over all levels of the batch.
 
         Args:
             num_classes: labels below it are positives.
+            bbox_preds: the head's box outputs, kept for whoever adds the positives' boxes.
 
         Yields:
             DCBatch: takes the coefficients, gives the losses.
         """
-        self._batch = DCBatch(self, num_classes)
+        self.current_batch = DCBatch(self, num_classes, bbox_preds)
         try:
-            yield self._batch
+            yield self.current_batch
         finally:
-            self._batch = None
+            self.current_batch = None
 
     def forward(
         self,
@@ -133,7 +135,7 @@ class DCLoss(nn.Module):
         reduction_override: str | None = None,
     ) -> Tensor:
         """As the wrapped loss; inside :meth:`batch`, a placeholder for what it returns later."""
-        if self._batch is None:
+        if self.current_batch is None:
             return self.loss(
                 cls_score,
                 target,
@@ -142,7 +144,7 @@ class DCLoss(nn.Module):
                 reduction_override=reduction_override,
             )
         losses = self.loss(cls_score, target, weight, reduction_override="none")
-        return self._batch.add(losses, target, avg_factor)
+        return self.current_batch.add(losses, target, avg_factor)
 
 
 class DCBatch:
@@ -151,26 +153,32 @@ class DCBatch:
     Args:
         loss: the DCLoss that collects.
         num_classes: labels below it are positives.
+        bbox_preds: the head's box outputs a level.
     """
 
-    def __init__(self, loss: DCLoss, num_classes: int) -> None:
+    def __init__(self, loss: DCLoss, num_classes: int, bbox_preds: Sequence[Tensor] = ()) -> None:
         self.loss = loss
         self.num_classes = num_classes
+        self.bbox_preds = bbox_preds
         self._coefficients: list[Tensor] = []
         self._calls: list[tuple] = []
 
-    def set_boxes(self, pred: list[Tensor], target: list[Tensor]) -> None:
-        """The positives' boxes, xyxy in pixels, in the order of the calls' rows, ``(E, 4)``."""
-        self._coefficients = [
-            dynamic_coefficient(p.detach().float(), t.float(), self.loss.distance, self.loss.eps)
-            for p, t in zip(pred, target)
-        ]
+    def is_positive(self, labels: Tensor) -> Tensor:
+        """Whether each label is a class, ``(n,)`` bool."""
+        return (labels >= 0) & (labels < self.num_classes)
+
+    def add_boxes(self, pred: Tensor, target: Tensor) -> None:
+        """Positives' boxes, xyxy in pixels, ``(E, 4)``, in the order of the calls' rows."""
+        self._coefficients.append(
+            dynamic_coefficient(
+                pred.detach().float(), target.float(), self.loss.distance, self.loss.eps
+            )
+        )
 
     def add(self, losses: Tensor, target, avg_factor) -> Tensor:
         """Keep one call's losses, ``(n,)`` or ``(n, C)``; returns a placeholder."""
         labels = target[0] if isinstance(target, tuple) else target
-        positive = (labels >= 0) & (labels < self.num_classes)
-        self._calls.append((losses, positive, avg_factor))
+        self._calls.append((losses, self.is_positive(labels), avg_factor))
         return losses.new_zeros(())
 
     def losses(self) -> list[Tensor]:

@@ -36,7 +36,7 @@ def cl_balanced_nms(
     ``CLBalancedNMS``; see the example.
 
     Args:
-        boxes: xyxy, ``(n, 4)``.
+        boxes: xyxy in pixels, ``(n, 4)``.
         scores: in [0, 1], ``(n,)``.
         iou_threshold, offset, score_threshold, max_num: as in ``mmcv.ops.nms``.
         gamma: weight of the closeness; 0 is ``mmcv.ops.nms`` itself.
@@ -117,6 +117,7 @@ def _relative_distance(boxes, scores, ranks, num: int) -> np.ndarray:
 
 
 def _closeness(distance: np.ndarray, sigma: float, mode: str) -> np.ndarray:
+    """Second term of eq. 7, ``(n,)``, from a distance in diagonals of the kept box."""
     if mode == "gaussian":
         return np.exp(-((distance / sigma) ** 2))
     return 1 - distance if mode == "linear" else distance

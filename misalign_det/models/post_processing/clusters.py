@@ -15,11 +15,11 @@ def suppressor_ranks(
     """The first kept box that overlaps each other box by more than the threshold.
 
     Only pairs that can reach the threshold are compared: an IoU above t needs centres that lie
-    within ``(1 - t) / (2 t)`` of the box's width and height of each other. Kept boxes sorted by
-    their centre along x make these a range each.
+    along x within ``(1 - t) / (2 t)`` of the box's width of each other. Kept boxes sorted by their
+    centre make these a range each; of these, those that overlap along y are left.
 
     Args:
-        boxes: xyxy, ``(n, 4)``.
+        boxes: xyxy in pixels, ``(n, 4)``.
         kept: indices of the kept boxes in order of score, ``(k,)``.
         others: indices of the suppressed ones, ``(m,)``.
         iou_threshold: in (0, 1].
@@ -52,7 +52,7 @@ def suppressor_ranks(
 
 
 def _overlapping(a, b, mine, place, iou_threshold, offset):
-    """The pairs whose IoU exceeds the threshold; the cheap condition along y goes first."""
+    """The pairs whose IoU exceeds the threshold; overlap along y, the cheap half, goes first."""
     low = np.maximum(a[1][mine], b[1][place])
     tall = np.minimum(a[3][mine], b[3][place]) - low + offset
     near = np.flatnonzero(tall > 0)

@@ -87,12 +87,11 @@ class IACAssigner(MaxIoUAssigner):
     def assign(
         self,
         pred_instances: InstanceData,
-        *args,
-        gt_instances: InstanceData | None = None,
+        gt_instances: InstanceData,
         gt_instances_ignore: InstanceData | None = None,
         **kwargs,
     ) -> AssignResult:
-        """See mmdet's MaxIoUAssigner. Also called as ATSS's, with the levels' sizes in between.
+        """See mmdet's MaxIoUAssigner.
 
         Args:
             pred_instances: ``priors`` ``(P, 4)`` xyxy and, unless the head has set ``self.scores``,
@@ -103,10 +102,6 @@ class IACAssigner(MaxIoUAssigner):
         Raises:
             ValueError: no probabilities, although ``score_threshold`` is finite.
         """
-        # By position come GTs and ignored regions, in ATSSHead after a list of numbers.
-        named = [gt_instances, gt_instances_ignore]
-        given = [arg for arg in args if not isinstance(arg, (list, tuple))]
-        gt_instances, gt_instances_ignore = given + named[len(given) :]
         scores = pred_instances.scores if "scores" in pred_instances else self.scores
         if scores is None and math.isfinite(self.score_threshold):
             raise ValueError(

@@ -146,7 +146,8 @@ class SpatialAlignAssigner(EdgeAssigner):
                 self.mixture_backend,
             )
             thresholds = positive_threshold(candidates.losses, fit, self.boundary)
-            return resolve_ambiguity(candidates, thresholds, len(logits), 0.6, "argmin")
+            # The least cost decides: no theta is read.
+            return resolve_ambiguity(candidates, thresholds, len(logits), 0.0, "argmin")
 
     def _candidates(
         self,

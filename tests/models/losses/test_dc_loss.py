@@ -65,7 +65,8 @@ def test_normalized_coefficient_keeps_the_sum():
 def one_batch(loss, calls, boxes):
     """Losses of several calls (scores, target, weight, avg_factor) as one batch."""
     with loss.batch(num_classes=3) as batch:
-        batch.set_boxes(*boxes)
+        for pred, target in zip(*boxes):
+            batch.add_boxes(pred, target)
         for scores, target, weight, avg_factor in calls:
             loss(scores, target, weight, avg_factor=avg_factor)
         return batch.losses()
