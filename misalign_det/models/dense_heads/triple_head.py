@@ -36,7 +36,7 @@ class TripleHead(LossAwareFCOSHead):
             ``'geometric_mean'``, or ``'class'`` probability alone.
         assign_boxes: which boxes drive the assigner, ``'coarse'`` or ``'refined'``. Under the
             refined ones the coarse box learns slowly, and with it everything that it guides: after
-            three epochs on BCCD its loss was 0.67, under its own 0.47 (configs/README.md says when).
+            three epochs on BCCD its loss was 0.67, under its own 0.47 (see configs/README.md).
         with_confidence: whether the confidence branch exists; without it, ``score_mode='class'``.
         rfa_position, rfa_modulated: paper A's adaptor in one conv-GN-ReLU block of each branch; see
             :class:`RFAHead`. Not in paper B.
