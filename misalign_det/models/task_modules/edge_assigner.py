@@ -4,13 +4,18 @@ from abc import abstractmethod
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
+from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
+from mmdet.utils import ConfigType
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..choices import check_choice
 from .ambiguity import PositiveEdges, one_gt_per_location
-from .candidate_edges import BatchGroundTruth
+from .candidate_edges import BatchGroundTruth, CandidateEdges
+from .gt_balance import balance_gts
+from .joint_loss import edge_losses
+from .mixture import BOUNDARIES
 
 
 class EdgeAssigner(BaseAssigner):
@@ -20,19 +25,49 @@ class EdgeAssigner(BaseAssigner):
     other head of mmdet that trains through an assigner calls :meth:`assign`.
 
     Args:
+        boundary: where the mixture's low component ends: ``'component'`` (paper B: the largest cost
+            that is more likely in it), ``'density_peak'`` (paper A, as PAA) or ``'crossing'``.
+        precision_init: start of the mixture's precisions, a number or ``'sample'``.
+        mixture_backend: ``'batched'`` or ``'sklearn'``.
+        gt_balance: evens out what GTs weigh, from 0 (papers: every positive counts the same) to 1
+            (every GT counts the same); see :func:`~.gt_balance.balance_gts`.
+        loss_bbox: config of mmdet's box loss that ranks the candidates, ``L_reg``.
+        focal_alpha, focal_gamma: focal loss that ranks the candidates, ``L_cls``.
         score_format: what ``pred_instances.scores`` holds in :meth:`assign`: ``'logits'`` (RTMDet)
             or ``'probs'`` (YOLOX).
         prior_format: ``'point'``, ``(x, y)`` or ``(x, y, stride_x, stride_y)``, or ``'box'``, xyxy
             anchors whose centre is the location.
     """
 
-    def __init__(self, score_format: str = "logits", prior_format: str = "point") -> None:
+    def __init__(
+        self,
+        *,
+        boundary: str,
+        loss_bbox: ConfigType,
+        precision_init: float | str = 1.0,
+        mixture_backend: str = "batched",
+        gt_balance: float = 0.0,
+        focal_alpha: float = 0.25,
+        focal_gamma: float = 2.0,
+        score_format: str = "logits",
+        prior_format: str = "point",
+    ) -> None:
+        check_choice("boundary", boundary, BOUNDARIES)
         check_choice("score_format", score_format, ("logits", "probs"))
         check_choice("prior_format", prior_format, ("point", "box"))
+        if not 0 <= gt_balance <= 1:
+            raise ValueError(f"gt_balance lies in [0, 1], not {gt_balance}.")
+        self.boundary = boundary
+        self.precision_init = precision_init
+        self.mixture_backend = mixture_backend
+        self.gt_balance = gt_balance
+        self.loss_bbox = MODELS.build(loss_bbox)
+        self.focal_alpha = focal_alpha
+        self.focal_gamma = focal_gamma
         self.score_format = score_format
         self.prior_format = prior_format
 
-    @abstractmethod
+    @torch.no_grad()
     def assign_batch(
         self,
         points: Tensor,
@@ -50,6 +85,30 @@ class EdgeAssigner(BaseAssigner):
             bboxes: predicted boxes, xyxy in pixels, ``(N, P, 4)``.
             gts: ground truths of the batch.
         """
+        with torch.autocast(points.device.type, enabled=False):
+            edges = self._positive_edges(
+                points.float(), strides, logits.flatten(0, 1), bboxes.flatten(0, 1), gts
+            )
+            return balance_gts(edges, self.gt_balance) if self.gt_balance else edges
+
+    @abstractmethod
+    def _positive_edges(
+        self,
+        points: Tensor,
+        strides: Tensor | None,
+        logits: Tensor,
+        bboxes: Tensor,
+        gts: BatchGroundTruth,
+    ) -> PositiveEdges:
+        """As :meth:`assign_batch`, predictions of the whole batch joined, ``(N * P, ...)``."""
+
+    def _edge_losses(
+        self, edges: CandidateEdges, logits: Tensor, bboxes: Tensor, gts: BatchGroundTruth
+    ) -> tuple[Tensor, Tensor]:
+        """``L_cls`` and ``L_reg`` of each edge, ``(E,)``."""
+        return edge_losses(
+            edges, logits, bboxes, gts, self.loss_bbox, self.focal_alpha, self.focal_gamma
+        )
 
     def assign(
         self,

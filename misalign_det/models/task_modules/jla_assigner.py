@@ -1,7 +1,6 @@
 """JLAAssigner: joint-loss-aware dynamic label assignment (paper B, section 3.2)."""
 
-import torch
-from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.registry import TASK_UTILS
 from mmdet.utils import ConfigType
 from torch import Tensor
 
@@ -9,8 +8,8 @@ from ..choices import check_choice
 from .ambiguity import AMBIGUOUS_MODES, PositiveEdges, resolve_ambiguity
 from .candidate_edges import BatchGroundTruth, build_candidate_edges, select_top_candidates
 from .edge_assigner import EdgeAssigner
-from .joint_loss import edge_losses, joint_loss
-from .mixture import BOUNDARIES, fit_mixture, positive_threshold
+from .joint_loss import joint_loss
+from .mixture import fit_mixture, positive_threshold
 from .training_stage import training_progress
 
 
@@ -33,14 +32,9 @@ class JLAAssigner(EdgeAssigner):
         weighted_until: share of training after which ``'argmin'`` takes over; 0 never weighted,
             1 always. Read each step from the runner's own counters, so a resumed run is in the
             right stage. The paper gives no figure.
-        boundary: ``'component'`` (paper), ``'density_peak'`` (as PAA) or ``'crossing'``.
-        precision_init: start of the mixture's precisions, a number or ``'sample'``.
         center_radius: candidates within this many strides of the GT's centre; ``None`` (paper)
             takes the whole box.
-        loss_bbox: config of mmdet's box loss that ranks the candidates.
-        focal_alpha, focal_gamma: focal loss that ranks the candidates.
-        mixture_backend: ``'batched'`` or ``'sklearn'``.
-        score_format, prior_format: see :class:`EdgeAssigner`.
+        boundary, loss_bbox, others: see :class:`EdgeAssigner`.
 
     Example:
         In any stock config of RTMDet's::
@@ -59,21 +53,13 @@ class JLAAssigner(EdgeAssigner):
         theta: float = 0.6,
         ambiguous: str = "soft",
         weighted_until: float = 1 / 3,
-        boundary: str = "component",
-        precision_init: float | str = 1.0,
         center_radius: float | None = None,
+        boundary: str = "component",
         loss_bbox: ConfigType = None,
-        focal_alpha: float = 0.25,
-        focal_gamma: float = 2.0,
-        mixture_backend: str = "batched",
-        score_format: str = "logits",
-        prior_format: str = "point",
+        **kwargs,
     ) -> None:
-        if loss_bbox is None:
-            loss_bbox = dict(type="IoULoss")
-        super().__init__(score_format, prior_format)
+        super().__init__(boundary=boundary, loss_bbox=loss_bbox or dict(type="IoULoss"), **kwargs)
         check_choice("ambiguous", ambiguous, AMBIGUOUS_MODES)
-        check_choice("boundary", boundary, BOUNDARIES)
         if topk < 1:
             raise ValueError(f"topk must be at least 1, not {topk}.")
         if not 0 <= weighted_until <= 1:
@@ -85,21 +71,14 @@ class JLAAssigner(EdgeAssigner):
         self.theta = theta
         self.ambiguous = ambiguous
         self.weighted_until = weighted_until
-        self.boundary = boundary
-        self.precision_init = precision_init
         self.center_radius = center_radius
-        self.loss_bbox = MODELS.build(loss_bbox)
-        self.focal_alpha = focal_alpha
-        self.focal_gamma = focal_gamma
-        self.mixture_backend = mixture_backend
 
     def ambiguous_mode(self) -> str:
         """The treatment of ambiguous locations at this point of training."""
         weighted = training_progress() < self.weighted_until and self.theta >= 0.5
         return self.ambiguous if weighted else "argmin"
 
-    @torch.no_grad()
-    def assign_batch(
+    def _positive_edges(
         self,
         points: Tensor,
         strides: Tensor | None,
@@ -107,21 +86,13 @@ class JLAAssigner(EdgeAssigner):
         bboxes: Tensor,
         gts: BatchGroundTruth,
     ) -> PositiveEdges:
-        """See :class:`EdgeAssigner`; ``strides`` are needed with ``center_radius`` only."""
-        with torch.autocast(points.device.type, enabled=False):
-            logits, bboxes = logits.flatten(0, 1), bboxes.flatten(0, 1)
-            edges = build_candidate_edges(points.float(), gts, strides, self.center_radius)
-            losses = joint_loss(
-                *edge_losses(
-                    edges, logits, bboxes, gts, self.loss_bbox, self.focal_alpha, self.focal_gamma
-                ),
-                self.alpha,
-            )
-            candidates = select_top_candidates(edges, losses, self.topk)
-            fit = fit_mixture(
-                candidates.losses, candidates.valid, self.precision_init, self.mixture_backend
-            )
-            thresholds = positive_threshold(candidates.losses, fit, self.boundary)
-            return resolve_ambiguity(
-                candidates, thresholds, len(logits), self.theta, self.ambiguous_mode()
-            )
+        edges = build_candidate_edges(points, gts, strides, self.center_radius)
+        losses = joint_loss(*self._edge_losses(edges, logits, bboxes, gts), self.alpha)
+        candidates = select_top_candidates(edges, losses, self.topk)
+        fit = fit_mixture(
+            candidates.losses, candidates.valid, self.precision_init, self.mixture_backend
+        )
+        thresholds = positive_threshold(candidates.losses, fit, self.boundary)
+        return resolve_ambiguity(
+            candidates, thresholds, len(logits), self.theta, self.ambiguous_mode()
+        )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from mmdet.registry import MODELS, TASK_UTILS
+from mmdet.registry import TASK_UTILS
 from mmdet.utils import ConfigType
 from torch import Tensor
 
@@ -16,8 +16,8 @@ from .candidate_edges import (
     build_candidate_edges,
 )
 from .edge_assigner import EdgeAssigner
-from .joint_loss import edge_losses, joint_loss
-from .mixture import BOUNDARIES, fit_mixture, positive_threshold
+from .joint_loss import joint_loss
+from .mixture import fit_mixture, positive_threshold
 from .spatial_alignment import (
     FITNESS_MODES,
     MAX_LEVELS,
@@ -51,14 +51,9 @@ class SpatialAlignAssigner(EdgeAssigner):
         regress_ranges: those ranges in pixels, one pair a level.
         fitness: ``'sum'``: the losses as they are; ``'softmax'``: each task's losses as shares of
             a GT's candidates, the published summary's wording.
-        boundary: as in :class:`JLAAssigner`.
         cost_scale: factor on the cost that the mixture sees; with ``precision_init=1`` it decides
             how finely the mixture can separate.
-        precision_init: start of the mixture's precisions, a number or ``'sample'``.
-        loss_bbox: config of mmdet's box loss that is ``L_reg``.
-        focal_alpha, focal_gamma: focal loss that is ``L_cls``.
-        mixture_backend: ``'batched'`` or ``'sklearn'``.
-        score_format, prior_format: see :class:`EdgeAssigner`. The priors must carry strides.
+        boundary, loss_bbox, others: see :class:`EdgeAssigner`; priors must carry strides.
 
     Example::
 
@@ -76,23 +71,15 @@ class SpatialAlignAssigner(EdgeAssigner):
         level_mode: str = "loss",
         regress_ranges: Sequence[tuple[float, float]] = FCOS_RANGES,
         fitness: str = "sum",
-        boundary: str = "density_peak",
         cost_scale: float = 10.0,
-        precision_init: float | str = 1.0,
+        boundary: str = "density_peak",
         loss_bbox: ConfigType = None,
-        focal_alpha: float = 0.25,
-        focal_gamma: float = 2.0,
-        mixture_backend: str = "batched",
-        score_format: str = "logits",
-        prior_format: str = "point",
+        **kwargs,
     ) -> None:
-        super().__init__(score_format, prior_format)
-        if loss_bbox is None:
-            loss_bbox = dict(type="GIoULoss")
+        super().__init__(boundary=boundary, loss_bbox=loss_bbox or dict(type="GIoULoss"), **kwargs)
         check_choice("level_mode", level_mode, LEVEL_MODES)
         check_choice("fitness", fitness, FITNESS_MODES)
-        check_choice("boundary", boundary, BOUNDARIES)
-        if prior_format == "box":
+        if self.prior_format == "box":
             raise ValueError(
                 "SpatialAlignAssigner chooses levels by their strides, which priors of format "
                 "'box' do not carry. Use prior_format='point'."
@@ -109,16 +96,9 @@ class SpatialAlignAssigner(EdgeAssigner):
         self.level_mode = level_mode
         self.regress_ranges = tuple(regress_ranges)
         self.fitness = fitness
-        self.boundary = boundary
         self.cost_scale = cost_scale
-        self.precision_init = precision_init
-        self.loss_bbox = MODELS.build(loss_bbox)
-        self.focal_alpha = focal_alpha
-        self.focal_gamma = focal_gamma
-        self.mixture_backend = mixture_backend
 
-    @torch.no_grad()
-    def assign_batch(
+    def _positive_edges(
         self,
         points: Tensor,
         strides: Tensor | None,
@@ -126,28 +106,23 @@ class SpatialAlignAssigner(EdgeAssigner):
         bboxes: Tensor,
         gts: BatchGroundTruth,
     ) -> PositiveEdges:
-        """See :class:`EdgeAssigner`; ``strides`` tell the levels apart."""
         if strides is None:
             raise ValueError(
                 "SpatialAlignAssigner needs the strides of the priors: (x, y, stride, stride)."
             )
-        with torch.autocast(points.device.type, enabled=False):
-            logits, bboxes = logits.flatten(0, 1), bboxes.flatten(0, 1)
-            edges = build_candidate_edges(points.float(), gts)
-            cls_loss, reg_loss = edge_losses(
-                edges, logits, bboxes, gts, self.loss_bbox, self.focal_alpha, self.focal_gamma
-            )
-            candidates = self._candidates(edges, cls_loss, reg_loss, points, strides, gts)
-            candidates = self._rank_by_cost(candidates, cls_loss, reg_loss)
-            fit = fit_mixture(
-                candidates.losses * self.cost_scale,
-                candidates.valid,
-                self.precision_init,
-                self.mixture_backend,
-            )
-            thresholds = positive_threshold(candidates.losses, fit, self.boundary)
-            # The least cost decides: no theta is read.
-            return resolve_ambiguity(candidates, thresholds, len(logits), 0.0, "argmin")
+        edges = build_candidate_edges(points, gts)
+        cls_loss, reg_loss = self._edge_losses(edges, logits, bboxes, gts)
+        candidates = self._candidates(edges, cls_loss, reg_loss, points, strides, gts)
+        candidates = self._rank_by_cost(candidates, cls_loss, reg_loss)
+        fit = fit_mixture(
+            candidates.losses * self.cost_scale,
+            candidates.valid,
+            self.precision_init,
+            self.mixture_backend,
+        )
+        thresholds = positive_threshold(candidates.losses, fit, self.boundary)
+        # The least cost decides: no theta is read.
+        return resolve_ambiguity(candidates, thresholds, len(logits), 0.0, "argmin")
 
     def _candidates(
         self,

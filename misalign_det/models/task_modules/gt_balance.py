@@ -1,0 +1,23 @@
+"""What each GT weighs in the loss, beside how many positives it has."""
+
+from dataclasses import replace
+
+from .ambiguity import PositiveEdges
+
+
+def balance_gts(edges: PositiveEdges, power: float) -> PositiveEdges:
+    """Even out the weight of GTs with many and with few positives; the batch's total stays.
+
+    With ``W_g`` the summed weight of a GT's positives, its edges are multiplied by
+    ``W_g ** -power``, then all edges by one factor that keeps their sum. The papers have nothing of
+    the kind; candidates must lie in the box, so a small object has few of them, and where large and
+    small ones are of different classes the small class hardly trains.
+
+    Args:
+        edges: the positives of a batch.
+        power: 0 changes nothing, at 1 every GT has the same weight.
+    """
+    totals = edges.weights.sum(dim=1, keepdim=True)
+    balanced = edges.weights * totals.clamp(min=1e-6).pow(-power)
+    scale = edges.weights.sum() / balanced.sum().clamp(min=1e-6)
+    return replace(edges, weights=balanced * scale)

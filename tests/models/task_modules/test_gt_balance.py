@@ -1,0 +1,55 @@
+"""What each GT weighs."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from misalign_det.models.task_modules.ambiguity import PositiveEdges
+from misalign_det.models.task_modules.gt_balance import balance_gts
+
+
+def edges(weights):
+    columns = len(weights[0]) if weights else 2
+    weights = torch.tensor(weights, dtype=torch.float32).reshape(-1, columns)
+    shape, locations = weights.shape, torch.zeros(9, dtype=torch.bool)
+    return PositiveEdges(
+        torch.zeros(shape, dtype=torch.long),
+        torch.zeros(shape),
+        weights,
+        torch.zeros(shape, dtype=torch.bool),
+        locations,
+        torch.zeros(len(weights)),
+        locations,
+    )
+
+
+def test_by_hand():
+    """Four positives against one: each GT ends with half of the five."""
+    balanced = balance_gts(edges([[1, 1, 1, 1], [1, 0, 0, 0]]), 1.0).weights
+    torch.testing.assert_close(balanced, torch.tensor([[0.625] * 4, [2.5, 0, 0, 0]]))
+    # power 0.5: 4 / sqrt(4) = 2 against 1, shares of 2/3 and 1/3 of five
+    balanced = balance_gts(edges([[1, 1, 1, 1], [1, 0, 0, 0]]), 0.5).weights
+    torch.testing.assert_close(balanced.sum(1), torch.tensor([10 / 3, 5 / 3]))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.lists(st.sampled_from([0.0, 0.3, 0.7, 1.0]), min_size=4, max_size=4), max_size=6
+    ),
+    st.floats(0, 1),
+)
+def test_total_and_positives_stay(weights, power):
+    before = edges(weights)
+    after = balance_gts(before, power).weights
+    assert after.isfinite().all()
+    torch.testing.assert_close(after.sum(), before.weights.sum())
+    assert torch.equal(after > 0, before.weights > 0)
+    if power == 0:
+        torch.testing.assert_close(after, before.weights)
+
+
+@pytest.mark.parametrize("weights", [[], [[0.0, 0.0]]])
+def test_no_positive(weights):
+    assert balance_gts(edges(weights), 1.0).weights.sum() == 0
