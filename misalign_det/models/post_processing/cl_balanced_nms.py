@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..choices import check_choice
-from .clusters import suppressor_ranks
+from .clusters import nms_clusters
 
 mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
 
@@ -60,60 +60,65 @@ def cl_balanced_nms(
             custom_imports = dict(imports=['misalign_det'])
             model = dict(test_cfg=dict(nms=dict(type='CLBalancedNMS', iou_threshold=0.6)))
     """
-    _check(boxes, scores, iou_threshold, gamma, sigma, closeness, output_score)
+    _check_options(boxes, iou_threshold, gamma, sigma, closeness, output_score)
+    box_array, score_array = _to_numpy(boxes), _to_numpy(scores)
+    _check_finite(box_array, score_array)
     if gamma == 0 and output_score != "selection":  # the cluster's best is then the kept box
         return mmcv_nms.nms(boxes, scores, iou_threshold, offset, score_threshold, max_num)
-    _, kept = mmcv_nms.nms(boxes, scores, iou_threshold, offset, score_threshold)
-    keep, out = _balance(
-        *(part.detach().cpu().numpy() for part in (boxes.float(), scores.float(), kept)),
-        iou_threshold,
-        offset,
-        score_threshold,
-        lambda distance: gamma * _closeness(distance, sigma, closeness),
-        output_score,
-    )
+    order = _order(scores, score_threshold)
+    ranks, sizes = nms_clusters(boxes[order], iou_threshold, offset)
+    members, starts = order.cpu().numpy()[ranks], sizes.cumsum() - sizes
+    own = score_array[members]
+    distance = _relative_distance(box_array[members], own, starts, sizes)
+    selection = own + gamma * _closeness(distance, sigma, closeness).astype(own.dtype)
+    best = _first_largest(selection, starts, sizes)
+    out = dict(own=own[best], best=own[starts], selection=selection[best])[output_score]
+    by_score = np.lexsort((ranks[best], -out))
     if max_num > 0:
-        keep, out = keep[:max_num], out[:max_num]
-    keep, out = torch.from_numpy(keep).to(kept), torch.from_numpy(out).to(scores)
+        by_score = by_score[:max_num]
+    keep = torch.from_numpy(members[best[by_score]]).to(boxes.device)
+    out = torch.from_numpy(out[by_score]).to(scores)
     return torch.cat([boxes[keep], out[:, None]], dim=1), keep
 
 
-def _balance(boxes, scores, kept, iou_threshold, offset, score_threshold, bonus, output_score):
-    """Replace each kept box by the best of its cluster; ``(keep, output scores)`` by score."""
-    rest = scores > score_threshold if score_threshold > 0 else np.ones(len(boxes), bool)
-    rest[kept] = False
-    others = np.flatnonzero(rest)
-    ranks = suppressor_ranks(boxes, kept, others, iou_threshold, offset)
-    found = ranks < len(kept)
-    # The kept boxes come first, so that a tie leaves things as they were.
-    members = np.concatenate([kept, others[found]])
-    ranks = np.concatenate([np.arange(len(kept)), ranks[found]])
-    score = scores[members]
-    distance = _relative_distance(boxes[members], score, ranks, len(kept))
-    selection = score + bonus(distance).astype(score.dtype)
-    order = np.lexsort((-selection, ranks))
-    best = order[np.searchsorted(ranks[order], np.arange(len(kept)))]
-    keep = members[best]
-    out = {"own": scores[keep], "best": scores[kept], "selection": selection[best]}[output_score]
-    order = np.argsort(-out, kind="stable")
-    return keep[order], out[order]
+def _order(scores: Tensor, score_threshold: float) -> Tensor:
+    """Descending scores, the very sort of mmcv's nms: between equal scores it decides."""
+    if score_threshold <= 0:
+        return scores.sort(0, descending=True)[1]
+    above = (scores > score_threshold).nonzero().squeeze(1)
+    return above[scores[above].sort(0, descending=True)[1]]
 
 
-def _relative_distance(boxes, scores, ranks, num: int) -> np.ndarray:
+def _to_numpy(part: Tensor) -> np.ndarray:
+    return part.detach().cpu().float().numpy()
+
+
+def _relative_distance(boxes, scores, starts, sizes) -> np.ndarray:
     """Distance from eq. 6's centre of its cluster in diagonals of the kept box, ``(n,)``.
 
     The centre is the mean of the boxes' centres weighted by the softmax of their scores. Taken
     relative to the kept box, so that centres far out keep their precision.
+
+    Args:
+        boxes, scores: cluster by cluster, the kept box first, ``(n, 4)`` and ``(n,)``.
+        starts, sizes: of the clusters, ``(k,)``.
     """
-    shift = (boxes[:, :2] + boxes[:, 2:]) / 2
-    shift = shift - shift[:num][ranks]
-    weights = np.exp(scores - scores[:num][ranks])
-    total = np.bincount(ranks, weights, num)
-    middle = np.stack([np.bincount(ranks, weights * axis, num) / total for axis in shift.T], 1)
-    size = boxes[:num, 2:] - boxes[:num, :2]
-    diagonal = np.maximum(np.hypot(size[:, 0], size[:, 1]), 1e-6)
-    away = shift - middle[ranks]
-    return np.hypot(away[:, 0], away[:, 1]) / diagonal[ranks]
+    kept = boxes[starts]
+    corners = (boxes - kept.repeat(sizes, 0)) / 2
+    shift = corners[:, :2] + corners[:, 2:]
+    weights = np.exp(scores - scores[starts].repeat(sizes))[:, None]
+    total = np.add.reduceat(weights, starts)
+    middle = np.add.reduceat(shift * weights, starts) / total
+    away = shift - middle.repeat(sizes, 0)
+    diagonal = np.maximum(np.hypot(kept[:, 2] - kept[:, 0], kept[:, 3] - kept[:, 1]), 1e-6)
+    return np.hypot(away[:, 0], away[:, 1]) / diagonal.repeat(sizes)
+
+
+def _first_largest(values, starts, sizes) -> np.ndarray:
+    """Place of each cluster's largest value; of equal ones the first, ``(k,)``."""
+    peaks = np.maximum.reduceat(values, starts).repeat(sizes)
+    places = np.flatnonzero(values == peaks)
+    return places[places.searchsorted(starts)]
 
 
 def _closeness(distance: np.ndarray, sigma: float, mode: str) -> np.ndarray:
@@ -123,7 +128,7 @@ def _closeness(distance: np.ndarray, sigma: float, mode: str) -> np.ndarray:
     return 1 - distance if mode == "linear" else distance
 
 
-def _check(boxes, scores, iou_threshold, gamma, sigma, closeness, output_score) -> None:
+def _check_options(boxes, iou_threshold, gamma, sigma, closeness, output_score) -> None:
     check_choice("closeness", closeness, CLOSENESS_MODES)
     check_choice("output_score", output_score, OUTPUT_SCORES)
     if not 0 < iou_threshold <= 1:
@@ -137,7 +142,10 @@ def _check(boxes, scores, iou_threshold, gamma, sigma, closeness, output_score) 
             f"CLBalancedNMS takes axis-aligned boxes (n, 4), not {tuple(boxes.shape)}. For "
             "rotated boxes use nms=dict(type='nms_rotated', ...)."
         )
-    if not (boxes.isfinite().all() and scores.isfinite().all()):
+
+
+def _check_finite(boxes: np.ndarray, scores: np.ndarray) -> None:
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise ValueError(
             "CLBalancedNMS got NaN or infinite boxes or scores. The model's outputs are broken: "
             "check its checkpoint, or the loss of its training."

@@ -4,9 +4,96 @@ In NumPy: a few thousand boxes are dozens of small operations, whose start costs
 there than in torch; boxes on a GPU come over in one copy.
 """
 
-import numpy as np
+from importlib import import_module
+from itertools import chain
 
+import numpy as np
+import torch
+from torch import Tensor
+
+mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
+
+MIN_PART = 256  # boxes worth a call of their own
 MAX_PAIRS = 4_000_000  # pairs looked at together; bounds the memory, about 100 MB
+
+
+def nms_clusters(
+    boxes: Tensor, iou_threshold: float, offset: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Greedy NMS, and the boxes that each kept box suppressed.
+
+    Args:
+        boxes: xyxy in pixels, in descending order of score, ``(n, 4)`` on any device.
+        iou_threshold, offset: as in ``mmcv.ops.nms``.
+
+    Returns:
+        Indices of the boxes, cluster by cluster in any order, inside a cluster ascending and so
+        the kept box first, ``(n,)``; and the clusters' sizes, ``(k,)``.
+    """
+    find = _clusters_by_match if boxes.device.type == "cpu" else _clusters_by_overlap
+    return find(boxes.float(), iou_threshold, offset)
+
+
+def _clusters_by_match(boxes, iou_threshold, offset):
+    """mmcv's ``nms_match``, NMS that remembers whom it suppressed, part by part."""
+    dets = boxes.new_empty((len(boxes), 5))
+    dets[:, :4], dets[:, 4] = boxes, _descending(boxes)
+    if offset:  # nms_match has none
+        dets[:, 2:4] += offset
+    # nms_match suppresses at the threshold too, nms above it only.
+    above = float(np.nextafter(np.float32(iou_threshold), np.float32(2)))
+    results = [
+        _match(dets, part, above) for part in _separate_parts(dets.numpy(), iou_threshold)
+    ]
+    return results[0] if len(results) == 1 else map(np.concatenate, zip(*results))
+
+
+def _clusters_by_overlap(boxes, iou_threshold, offset):
+    """NMS on the boxes' device, then a search for each one's suppressor on the host."""
+    kept = mmcv_nms.nms(boxes, _descending(boxes), iou_threshold, offset)[1].cpu().numpy()
+    others = np.setdiff1d(np.arange(len(boxes)), kept, assume_unique=True)
+    ranks = suppressor_ranks(boxes.cpu().numpy(), kept, others, iou_threshold, offset)
+    found = ranks < len(kept)
+    members = np.concatenate([kept, others[found]])
+    ranks = np.concatenate([np.arange(len(kept)), ranks[found]])
+    return members[ranks.argsort(kind="stable")], np.bincount(ranks, minlength=len(kept))
+
+
+def _descending(boxes: Tensor) -> Tensor:
+    """Scores that say no more than the order, without ties."""
+    return torch.arange(len(boxes), 0, -1, dtype=boxes.dtype, device=boxes.device)
+
+
+def _match(dets, part, iou_threshold):
+    if part is not None:
+        dets = dets[torch.from_numpy(part)]
+    groups = mmcv_nms.ext_module.nms_match(dets, iou_threshold=iou_threshold) if len(dets) else []
+    sizes = np.fromiter(map(len, groups), np.int64, len(groups))
+    members = np.fromiter(chain.from_iterable(groups), np.int64, len(dets))
+    return (members if part is None else part[members]), sizes
+
+
+def _separate_parts(dets: np.ndarray, iou_threshold: float) -> list[np.ndarray | None]:
+    """Sets of some hundred boxes none of which can suppress one of another; ``None`` is all.
+
+    NMS compares all pairs, so parts are cheaper than the whole; classes told apart by a shift are
+    such parts. An IoU above t needs centres along x within ``(1 - t) / (1 + t)`` of the mean width:
+    intervals of that share of each box's width, around its centre, touch.
+    """
+    if len(dets) < 2 * MIN_PART:
+        return [None]
+    left, right = dets[:, 0], dets[:, 2]
+    # Rounding far from the origin (classes are told apart by a shift) stays inside the slack.
+    slack = 1e-6 * float(max(right.max(), -left.min())) + 1e-3
+    reach = (right - left) * ((1 - iou_threshold) / (1 + iou_threshold) / 2) + slack
+    center = (left + right) / 2
+    start = center - reach
+    order = start.argsort()
+    gaps = start[order[1:]] > np.maximum.accumulate((center + reach)[order[:-1]])
+    cuts = np.append(np.flatnonzero(gaps) + 1, len(dets))
+    chosen = np.unique(cuts[cuts.searchsorted(np.arange(MIN_PART, len(dets), MIN_PART))])
+    parts = np.split(order, chosen[chosen < len(dets)])
+    return [np.sort(part) for part in parts] if len(parts) > 1 else [None]
 
 
 def suppressor_ranks(

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,8 +11,7 @@ from mmcv.ops import batched_nms, nms
 from mmdet.structures.bbox import bbox_overlaps
 
 import misalign_det  # noqa: F401
-from misalign_det.models.post_processing import cl_balanced_nms
-from misalign_det.models.post_processing.clusters import suppressor_ranks
+from misalign_det.models.post_processing import cl_balanced_nms, clusters
 
 OURS = dict(type="CLBalancedNMS", iou_threshold=0.6)
 
@@ -185,7 +185,7 @@ def test_suppressors_equal_a_dense_search(num, seed, threshold):
     boxes, scores, _ = random_boxes(num, seed)
     _, kept = nms(boxes, scores, threshold)
     others = torch.tensor([i for i in range(num) if i not in kept.tolist()], dtype=torch.long)
-    ranks = suppressor_ranks(boxes.numpy(), kept.numpy(), others.numpy(), threshold)
+    ranks = clusters.suppressor_ranks(boxes.numpy(), kept.numpy(), others.numpy(), threshold)
     overlap = bbox_overlaps(boxes[others].double(), boxes[kept].double())
     for i, rank in enumerate(ranks.tolist()):
         assert overlap[i, rank] > threshold - 1e-6
@@ -200,9 +200,45 @@ def test_100_000_boxes():
     assert len(keep) == len(plain) and dets.isfinite().all()
 
 
+def by_kept_box(ranks, sizes):
+    parts = np.split(ranks, sizes.cumsum()[:-1]) if len(sizes) else []
+    return {part[0]: part.tolist() for part in parts}
+
+
+def in_order_of_score(num, seed, **kwargs):
+    boxes, scores, labels = random_boxes(num, seed, **kwargs)
+    order = scores.sort(descending=True)[1]
+    return boxes[order], labels[order]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 150), st.integers(0, 1000), st.floats(0.05, 1.0), st.sampled_from([0, 1]))
+def test_both_ways_to_clusters_agree(num, seed, threshold, offset):
+    """mmcv's nms_match on the CPU, and NMS with a search for the suppressor on other devices."""
+    boxes, _ = in_order_of_score(num, seed)
+    boxes = (boxes * 4).round()  # exact in float32, with an offset too
+    by_match = clusters._clusters_by_match(boxes, threshold, offset)
+    assert by_kept_box(*by_match) == by_kept_box(
+        *clusters._clusters_by_overlap(boxes, threshold, offset)
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 200), st.integers(0, 1000), st.floats(0.05, 1.0), st.integers(1, 5))
+def test_parts_are_separate_and_change_nothing(num, seed, threshold, classes):
+    boxes, labels = in_order_of_score(num, seed, classes=classes, size=400.0)
+    boxes = boxes + (labels * 1000)[:, None]
+    whole = by_kept_box(*clusters._clusters_by_match(boxes, threshold, 0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clusters, "MIN_PART", 5)
+        parts = clusters._separate_parts(boxes.numpy(), threshold)
+        assert by_kept_box(*clusters._clusters_by_match(boxes, threshold, 0)) == whole
+    if num >= 100 and classes > 1:
+        assert len(parts) > 1
+
+
 def test_parts_of_many_pairs_change_nothing(monkeypatch):
-    boxes, scores, _ = random_boxes(400)
-    expected = cl_balanced_nms(boxes, scores, 0.5)
-    monkeypatch.setattr("misalign_det.models.post_processing.clusters.MAX_PAIRS", 50)
-    for mine, theirs in zip(cl_balanced_nms(boxes, scores, 0.5), expected):
-        assert torch.equal(mine, theirs)
+    boxes, _ = in_order_of_score(400, 0)
+    expected = by_kept_box(*clusters._clusters_by_overlap(boxes, 0.5, 0))
+    monkeypatch.setattr(clusters, "MAX_PAIRS", 50)
+    assert by_kept_box(*clusters._clusters_by_overlap(boxes, 0.5, 0)) == expected
