@@ -14,7 +14,7 @@ from .dense_heads import (
 from .layers import RFAConv2d
 from .losses import DCLoss
 from .post_processing import cl_balanced_nms
-from .task_modules import IACAssigner, JLAAssigner, SpatialAlignAssigner
+from .task_modules import IACAssigner, IACATSSAssigner, JLAAssigner, SpatialAlignAssigner
 
 __all__ = [
     "DCATSSHead",
@@ -23,6 +23,7 @@ __all__ = [
     "DCLoss",
     "DCRetinaHead",
     "FCOSHeadWithoutCenterness",
+    "IACATSSAssigner",
     "IACAssigner",
     "JLAAssigner",
     "LossAwareFCOSHead",

@@ -126,7 +126,7 @@ class DCRetinaHead(DCMixin, PredictionMixin, RetinaHead):
         return self.bbox_coder.decode(anchors, rows), target
 
 
-class _CenterAnchorMixin(DCMixin):
+class _CenterAnchorMixin(DCMixin, PredictionMixin):
     """ATSS and GFL: one anchor a location, targets that are boxes already."""
 
     def level_boxes(self, i, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,7 @@ class _CenterAnchorMixin(DCMixin):
 
 @MODELS.register_module()
 class DCATSSHead(_CenterAnchorMixin, ATSSHead):
-    """mmdet's ATSSHead for ``DCLoss``.
+    """mmdet's ATSSHead for ``DCLoss`` and ``IACATSSAssigner``.
 
     Args: those of mmdet's ``ATSSHead``.
 
@@ -157,7 +157,7 @@ class DCATSSHead(_CenterAnchorMixin, ATSSHead):
 
 @MODELS.register_module()
 class DCGFLHead(_CenterAnchorMixin, GFLHead):
-    """mmdet's GFLHead for ``DCLoss`` around its quality focal loss.
+    """mmdet's GFLHead for ``DCLoss`` around its quality focal loss, and ``IACATSSAssigner``.
 
     Args: those of mmdet's ``GFLHead``.
 

@@ -3,11 +3,12 @@
 import math
 
 import torch
-from mmdet.models.task_modules.assigners import AssignResult, MaxIoUAssigner
+from mmdet.models.task_modules.assigners import AssignResult, ATSSAssigner, MaxIoUAssigner
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+MIN_REACH = 0.01  # pixels from a box's centre of a positive to each side, as in ATSS
 
 def iou_classification_score(
     overlaps: Tensor, areas: Tensor, gt_areas: Tensor, probabilities: Tensor, alpha: float
@@ -29,26 +30,104 @@ def iou_classification_score(
     return alpha * probabilities + (1 - alpha) * (intersection / smaller).clamp(max=1)
 
 
+class ScorePositives:
+    """Before an IoU assigner of mmdet's: positives that classification knows as well.
+
+    Args:
+        score_alpha: weight of the class probability in the score, alpha of eq. 4.
+        score_threshold: positive from here on; ``inf`` leaves mmdet's assigner as it is.
+        min_iou: least IoU of such a positive. An anchor that lies wholly in a large GT has
+            intersection over smaller area 1, whatever its size.
+        score_topk: at most so many such positives a GT, those of largest score.
+    """
+
+    needs_scores = True
+
+    def __init__(
+        self,
+        *args,
+        score_alpha: float = 0.5,
+        score_threshold: float = 0.8,
+        min_iou: float = 0.3,
+        score_topk: int = 9,
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if not 0 <= score_alpha <= 1 or not 0 <= min_iou <= 1 or score_topk < 1:
+            raise ValueError(
+                "score_alpha and min_iou are in [0, 1] and score_topk at least 1, not "
+                f"{score_alpha}, {min_iou} and {score_topk}."
+            )
+        self.score_alpha = score_alpha
+        self.score_threshold = score_threshold
+        self.min_iou = min_iou
+        self.score_topk = score_topk
+        self.scores: Tensor | None = None  # of the next image, set by a head that knows them
+
+    def _probabilities(self, pred_instances: InstanceData) -> Tensor | None:
+        scores = pred_instances.scores if "scores" in pred_instances else self.scores
+        if scores is None and math.isfinite(self.score_threshold):
+            raise ValueError(
+                f"{type(self).__name__} needs class probabilities. Use one of the heads "
+                "DCRetinaHead, DCATSSHead or DCGFLHead in place of mmdet's, or give "
+                "pred_instances.scores."
+            )
+        return scores
+
+    def _promote(
+        self,
+        result: AssignResult,
+        overlaps: Tensor,
+        priors: Tensor,
+        gt_bboxes: Tensor,
+        gt_labels: Tensor,
+        scores: Tensor,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
+        """Make the anchors of eq. 5's second line positives of ``result``.
+
+        Args:
+            result: mmdet's decision; changed in place.
+            overlaps: IoU, ``(G, P)``; -1 in ignored regions.
+            priors, gt_bboxes: xyxy, ``(P, 4)`` and ``(G, 4)``.
+            gt_labels: ``(G,)``.
+            scores: class probabilities, ``(P, C)``.
+            allowed: pairs that may be chosen at all, ``(G, P)`` bool.
+
+        Returns:
+            The anchors that have become positive, ``(P,)`` bool.
+        """
+        score = iou_classification_score(
+            overlaps, _area(priors), _area(gt_bboxes), scores[:, gt_labels].t(), self.score_alpha
+        )
+        eligible = (overlaps >= self.min_iou) & (score >= self.score_threshold)
+        if allowed is not None:
+            eligible &= allowed
+        score = score.masked_fill(~eligible, -math.inf)
+        top = score.topk(min(self.score_topk, score.shape[1]), dim=1)
+        kept = torch.full_like(score, -math.inf).scatter(1, top.indices, top.values)
+        best, gt_index = kept.max(dim=0)
+        gained = best.isfinite() & (result.gt_inds <= 0)
+        result.gt_inds = torch.where(gained, gt_index + 1, result.gt_inds)
+        result.labels = torch.where(gained, gt_labels[gt_index], result.labels)
+        return gained
+
+
 @TASK_UTILS.register_module()
-class IACAssigner(MaxIoUAssigner):
+class IACAssigner(ScorePositives, MaxIoUAssigner):
     """mmdet's MaxIoUAssigner, and positives that classification knows although their IoU is low.
 
     Paper C. An anchor is positive if MaxIoUAssigner makes it so, or if its score (eq. 4) for a GT
     reaches ``score_threshold``; then background, then ignored (eq. 5). Anchors in ignored regions
     stay ignored. Needs the class probabilities of the anchors: use it in ``DCRetinaHead``, or give
-    ``pred_instances.scores``. ATSS's centerness is undefined for the anchors with a centre outside
-    the box that MaxIoUAssigner may choose, so ATSS does not train with it.
+    ``pred_instances.scores``. For ATSS see :class:`IACATSSAssigner`.
 
     Args:
-        alpha: weight of the class probability in the score.
-        score_threshold: positive from here on; ``inf`` is MaxIoUAssigner.
-        min_iou: least IoU of such a positive. An anchor that lies wholly in a large GT has
-            intersection over smaller area 1, whatever its size.
-        score_topk: at most so many such positives a GT, those of largest score.
+        score_alpha, score_threshold, min_iou, score_topk: see :class:`ScorePositives`.
         others: those of mmdet's ``MaxIoUAssigner``.
 
-    The paper's ``alpha`` and ``score_threshold`` are lost. These defaults are cautious ones: no
-    figure stands behind them yet.
+    The paper's alpha and threshold are lost. These defaults are cautious ones: no figure stands
+    behind them yet.
 
     Example::
 
@@ -59,29 +138,7 @@ class IACAssigner(MaxIoUAssigner):
             train_cfg=dict(assigner=dict(type='IACAssigner', score_threshold=0.8)))
     """
 
-    needs_scores = True
-
-    def __init__(
-        self,
-        *args,
-        alpha: float = 0.5,
-        score_threshold: float = 0.8,
-        min_iou: float = 0.3,
-        score_topk: int = 9,
-        **kwargs,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        if not 0 <= alpha <= 1 or not 0 <= min_iou <= 1 or score_topk < 1:
-            raise ValueError(
-                "alpha and min_iou are in [0, 1] and score_topk at least 1, not "
-                f"{alpha}, {min_iou} and {score_topk}."
-            )
-        self.alpha = alpha
-        self.score_threshold = score_threshold
-        self.min_iou = min_iou
-        self.score_topk = score_topk
-        self.scores: Tensor | None = None  # of the next image, set by a head that knows them
-        self._instances: tuple | None = None
+    _instances: tuple | None = None
 
     @torch.no_grad()
     def assign(
@@ -102,12 +159,7 @@ class IACAssigner(MaxIoUAssigner):
         Raises:
             ValueError: no probabilities, although ``score_threshold`` is finite.
         """
-        scores = pred_instances.scores if "scores" in pred_instances else self.scores
-        if scores is None and math.isfinite(self.score_threshold):
-            raise ValueError(
-                "IACAssigner needs class probabilities. Use the head DCRetinaHead in place of "
-                "RetinaHead, or give pred_instances.scores."
-            )
+        scores = self._probabilities(pred_instances)
         self._instances = (pred_instances.priors, gt_instances.bboxes, scores)
         try:
             return super().assign(pred_instances, gt_instances, gt_instances_ignore, **kwargs)
@@ -122,22 +174,68 @@ class IACAssigner(MaxIoUAssigner):
             gt_labels: ``(G,)``.
         """
         result = super().assign_wrt_overlaps(overlaps, gt_labels)
-        if overlaps.numel() == 0 or not math.isfinite(self.score_threshold):
-            return result
-        priors, gt_bboxes, scores = (part.to(overlaps.device) for part in self._instances)
-        score = iou_classification_score(
-            overlaps, _area(priors), _area(gt_bboxes), scores[:, gt_labels].t(), self.alpha
+        if overlaps.numel() and math.isfinite(self.score_threshold):
+            priors, gt_bboxes, scores = (part.to(overlaps.device) for part in self._instances)
+            self._promote(result, overlaps, priors, gt_bboxes, gt_labels, scores)
+        return result
+
+
+@TASK_UTILS.register_module()
+class IACATSSAssigner(ScorePositives, ATSSAssigner):
+    """mmdet's ATSSAssigner with the positives of paper C's score, for ATSS and GFL.
+
+    As :class:`IACAssigner`, on top of ATSS's own rule. The centre of such an anchor lies in the GT
+    box, as ATSS asks of its own positives: its centerness is undefined elsewhere.
+
+    Args:
+        score_alpha, score_threshold, min_iou, score_topk: see :class:`ScorePositives`.
+        others: those of mmdet's ``ATSSAssigner``.
+
+    Example::
+
+        _base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
+        custom_imports = dict(imports=['misalign_det'])
+        model = dict(
+            bbox_head=dict(type='DCATSSHead'),
+            train_cfg=dict(assigner=dict(type='IACATSSAssigner', topk=9)))
+    """
+
+    @torch.no_grad()
+    def assign(
+        self,
+        pred_instances: InstanceData,
+        num_level_priors: list[int],
+        gt_instances: InstanceData,
+        gt_instances_ignore: InstanceData | None = None,
+    ) -> AssignResult:
+        """See mmdet's ATSSAssigner and :meth:`IACAssigner.assign`."""
+        scores = self._probabilities(pred_instances)
+        if self.alpha is None:  # without DDOD's cost mmdet warns of scores
+            pred_instances = InstanceData(priors=pred_instances.priors)
+        self.scores = None
+        result = super().assign(
+            pred_instances, num_level_priors, gt_instances, gt_instances_ignore
         )
-        eligible = (overlaps >= self.min_iou) & (score >= self.score_threshold)
-        score = score.masked_fill(~eligible, -math.inf)
-        top = score.topk(min(self.score_topk, score.shape[1]), dim=1)
-        kept = torch.full_like(score, -math.inf).scatter(1, top.indices, top.values)
-        best, gt_index = kept.max(dim=0)
-        gained = best.isfinite() & (result.gt_inds <= 0)
-        result.gt_inds = torch.where(gained, gt_index + 1, result.gt_inds)
-        result.labels = torch.where(gained, gt_labels[gt_index], result.labels)
+        gt_bboxes, priors = gt_instances.bboxes, pred_instances.priors[:, :4]
+        if len(gt_bboxes) == 0 or len(priors) == 0 or not math.isfinite(self.score_threshold):
+            return result
+        overlaps = self.iou_calculator(gt_bboxes, priors)
+        (x, y), (left, top, right, bottom) = _center(priors).T, gt_bboxes.T[..., None]
+        inside = (x - left > MIN_REACH) & (right - x > MIN_REACH)
+        inside &= (y - top > MIN_REACH) & (bottom - y > MIN_REACH)
+        allowed = inside & (result.gt_inds >= 0)
+        gained = self._promote(
+            result, overlaps, priors, gt_bboxes, gt_instances.labels, scores, allowed
+        )
+        owner = (result.gt_inds - 1).clamp(min=0)
+        own_overlap = overlaps.gather(0, owner[None])[0]
+        result.max_overlaps = torch.where(gained, own_overlap, result.max_overlaps)
         return result
 
 
 def _area(boxes: Tensor) -> Tensor:
     return (boxes[:, 2] - boxes[:, 0]).clamp(min=0) * (boxes[:, 3] - boxes[:, 1]).clamp(min=0)
+
+
+def _center(boxes: Tensor) -> Tensor:
+    return (boxes[:, :2] + boxes[:, 2:]) / 2

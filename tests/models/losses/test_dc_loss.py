@@ -226,14 +226,34 @@ def test_stock_heads_train_with_it(head, num_items):
 
 
 @pytest.mark.slow
-def test_iac_assigner_in_retinanets_stock_config():
-    model = detector("DCRetinaHead")
-    assigner = dict(
-        type="IACAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, score_threshold=0.0
-    )
-    model.bbox_head.assigner = mmdet.registry.TASK_UTILS.build(assigner)
+@pytest.mark.parametrize(
+    "head, assigner",
+    [
+        ("DCRetinaHead", dict(type="IACAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0)),
+        ("DCATSSHead", dict(type="IACATSSAssigner", topk=9)),
+        ("DCGFLHead", dict(type="IACATSSAssigner", topk=9)),
+    ],
+)
+def test_iac_assigners_in_stock_configs(head, assigner):
+    model = detector(head)
     packed = demo_mm_inputs(2, image_shapes=[(3, 128, 128)] * 2, num_items=[3, 0], num_classes=80)
-    losses = model(**model.data_preprocessor(packed, training=True), mode="loss")
-    assert all(torch.as_tensor(sum(v) if isinstance(v, list) else v).isfinite()
-               for v in losses.values())  # fmt: skip
-    assert model.bbox_head.assigner.scores is None
+    counts = {}
+    for threshold in (math.inf, 0.0):
+        torch.manual_seed(0)
+        ours = mmdet.registry.TASK_UTILS.build(dict(assigner, score_threshold=threshold))
+        model.bbox_head.assigner = ours
+        found = counts[threshold] = []
+        sampler = model.bbox_head.sampler
+
+        def sample(assign_result, *args, sampler=sampler, found=found, **kwargs):
+            found.append(int((assign_result.gt_inds > 0).sum()))
+            return type(sampler).sample(sampler, assign_result, *args, **kwargs)
+
+        model.bbox_head.sampler = type("Counting", (), dict(sample=staticmethod(sample)))()
+        losses = model(**model.data_preprocessor(packed, training=True), mode="loss")
+        model.bbox_head.sampler = sampler
+        assert all(torch.as_tensor(sum(v) if isinstance(v, list) else v).isfinite()
+                   for v in losses.values())  # fmt: skip
+        assert ours.scores is None
+    # Every anchor of some overlap counts at threshold 0: more positives, none on the empty image.
+    assert counts[0.0][0] > counts[math.inf][0] and counts[0.0][1] == counts[math.inf][1] == 0

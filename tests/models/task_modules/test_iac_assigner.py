@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmdet.models.task_modules.assigners import MaxIoUAssigner
+from mmdet.models.task_modules.assigners import ATSSAssigner, MaxIoUAssigner
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
@@ -129,8 +129,67 @@ def test_ignored_regions_stay_ignored():
 
 
 def test_missing_probabilities_and_bad_arguments_are_named():
-    with pytest.raises(ValueError, match="DCRetinaHead"):
+    with pytest.raises(ValueError, match="DCATSSHead"):
         make().assign(predictions(ANCHORS), instances(GT))
-    for options in (dict(alpha=2), dict(min_iou=-0.1), dict(score_topk=0)):
+    for options in (dict(score_alpha=2), dict(min_iou=-0.1), dict(score_topk=0)):
         with pytest.raises(ValueError, match=next(iter(options))):
             make(**options)
+
+
+def levels_of(num_priors):
+    return [num_priors // 2, num_priors - num_priors // 2]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 8), st.integers(0, 3), st.integers(0, 1000))
+def test_infinite_threshold_is_atss(num_priors, num_gts, num_ignored, seed):
+    gt, ignored = instances(boxes(num_gts, seed + 1)), instances(boxes(num_ignored, seed + 2))
+    pred = predictions(boxes(num_priors, seed), torch.rand(num_priors, 1))
+    options = dict(topk=3, ignore_iof_thr=0.3)
+    plain = predictions(pred.priors)
+    expected = ATSSAssigner(**options).assign(plain, levels_of(num_priors), gt, ignored)
+    ours = TASK_UTILS.build(dict(type="IACATSSAssigner", score_threshold=math.inf, **options))
+    mine = ours.assign(pred, levels_of(num_priors), gt, ignored)
+    assert torch.equal(mine.gt_inds, expected.gt_inds)
+    assert torch.equal(mine.labels, expected.labels)
+    assert torch.equal(mine.max_overlaps, expected.max_overlaps)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 3), st.integers(0, 1000))
+def test_what_atss_gains(num_priors, num_gts, num_ignored, seed):
+    """ATSS's positives stay; the new ones pass every guard and lie outside ignored regions."""
+    gt, ignored = instances(boxes(num_gts, seed + 1)), instances(boxes(num_ignored, seed + 2))
+    pred = predictions(boxes(num_priors, seed), torch.rand(num_priors, 1))
+    options = dict(topk=1, ignore_iof_thr=0.5)
+    plain = predictions(pred.priors)
+    before = ATSSAssigner(**options).assign(plain, levels_of(num_priors), gt, ignored)
+    ours = TASK_UTILS.build(
+        dict(type="IACATSSAssigner", score_threshold=0.5, min_iou=0.2, score_topk=2, **options)
+    )
+    after = ours.assign(pred, levels_of(num_priors), gt, ignored)
+    held = before.gt_inds != 0
+    assert torch.equal(after.gt_inds[held], before.gt_inds[held])
+    gained = (~held & (after.gt_inds > 0)).nonzero().squeeze(1)
+    for i in gained.tolist():
+        anchor, box = pred.priors[i], gt.bboxes[after.gt_inds[i] - 1]
+        center = (anchor[:2] + anchor[2:]) / 2
+        assert (center > box[:2]).all() and (center < box[2:]).all()
+        size = (torch.min(anchor[2:], box[2:]) - torch.max(anchor[:2], box[:2])).clamp(min=0)
+        areas = [(b[2:] - b[:2]).prod() for b in (anchor, box)]
+        iou = size.prod() / (areas[0] + areas[1] - size.prod())
+        assert iou >= 0.2 - 1e-5 and iou == pytest.approx(after.max_overlaps[i].item(), abs=1e-5)
+        score = 0.5 * pred.scores[i, 0] + 0.5 * size.prod() / min(areas)
+        assert score >= 0.5 - 1e-5
+    counts = (after.gt_inds[gained]).bincount(minlength=1)
+    assert (counts <= 2).all()
+
+
+def test_atss_by_hand():
+    """Anchors over a GT of 20 x 20: itself, one inside it, one whose centre lies outside."""
+    anchors = [[0, 0, 20, 20], [2, 2, 18, 18], [11, 0, 31, 20]]
+    pred = predictions(anchors, [[0.9], [0.9], [0.99]])
+    plain = ATSSAssigner(topk=3).assign(predictions(anchors), [3], instances(GT))
+    assert plain.gt_inds.tolist() == [1, 0, 0]
+    ours = TASK_UTILS.build(dict(type="IACATSSAssigner", topk=3, score_threshold=0.5, min_iou=0.2))
+    assert ours.assign(pred, [3], instances(GT)).gt_inds.tolist() == [1, 1, 0]
