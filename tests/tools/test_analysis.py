@@ -1,4 +1,4 @@
-"""loss_maps.py and receptive_field.py on this package's heads and mmdet's own."""
+"""loss_maps.py, receptive_field.py and tune_nms.py on this package's heads and mmdet's own."""
 
 import importlib.util
 import json
@@ -131,6 +131,23 @@ def test_receptive_fields_of_every_supported_head(detector, capsys):
         assert convs == 2 + ("TripleHead" in Path(arguments[0]).read_text())
         assert 0 < row["effective"] <= 2 * 192
     assert (folder / "out/receptive_field.png").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", ["TripleHead"], indirect=True)
+def test_nms_is_chosen_on_one_split_and_reported_on_another(detector, capsys):
+    (config, checkpoint, *_), options, folder = detector
+    out = folder / "r.json"
+    arguments = ["--gamma", "0.3", "1", "--sigma", "0.1", "--output-score", "own"]
+    tool("analysis", "tune_nms").main(
+        [config, checkpoint, "--device", "cpu", *arguments, "--out", str(out), *options]
+    )
+    text = capsys.readouterr().out
+    assert "on val" in text and "on test" in text and "AP on test" in text
+    rows = json.loads(out.read_text())
+    assert [row["split"] for row in rows] == ["val"] * 3 + ["test"] * 2
+    best = max(rows[1:3], key=lambda row: row["coco/bbox_mAP"])
+    assert rows[4]["nms"] == best["nms"] and rows[3]["nms"]["type"] == "nms"
 
 
 @pytest.mark.parametrize("name", ["loss_maps"])
