@@ -36,21 +36,20 @@ def nms_clusters(
 
 def _clusters_by_match(boxes, iou_threshold, offset):
     """mmcv's ``nms_match``, NMS that remembers whom it suppressed, part by part."""
-    dets = boxes.new_empty((len(boxes), 5))
-    dets[:, :4], dets[:, 4] = boxes, _descending(boxes)
+    dets = np.empty((len(boxes), 5), np.float32)
+    dets[:, :4], dets[:, 4] = boxes.numpy(), np.arange(len(boxes), 0, -1)
     if offset:  # nms_match has none
         dets[:, 2:4] += offset
     # nms_match suppresses at the threshold too, nms above it only.
     above = float(np.nextafter(np.float32(iou_threshold), np.float32(2)))
-    results = [
-        _match(dets, part, above) for part in _separate_parts(dets.numpy(), iou_threshold)
-    ]
+    results = [_match(dets, part, above) for part in _separate_parts(dets, iou_threshold)]
     return results[0] if len(results) == 1 else map(np.concatenate, zip(*results))
 
 
 def _clusters_by_overlap(boxes, iou_threshold, offset):
     """NMS on the boxes' device, then a search for each one's suppressor on the host."""
-    kept = mmcv_nms.nms(boxes, _descending(boxes), iou_threshold, offset)[1].cpu().numpy()
+    rank = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype, device=boxes.device)
+    kept = mmcv_nms.nms(boxes, rank, iou_threshold, offset)[1].cpu().numpy()
     others = np.setdiff1d(np.arange(len(boxes)), kept, assume_unique=True)
     ranks = suppressor_ranks(boxes.cpu().numpy(), kept, others, iou_threshold, offset)
     found = ranks < len(kept)
@@ -59,17 +58,13 @@ def _clusters_by_overlap(boxes, iou_threshold, offset):
     return members[ranks.argsort(kind="stable")], np.bincount(ranks, minlength=len(kept))
 
 
-def _descending(boxes: Tensor) -> Tensor:
-    """Scores that say no more than the order, without ties."""
-    return torch.arange(len(boxes), 0, -1, dtype=boxes.dtype, device=boxes.device)
-
-
 def _match(dets, part, iou_threshold):
-    if part is not None:
-        dets = dets[torch.from_numpy(part)]
-    groups = mmcv_nms.ext_module.nms_match(dets, iou_threshold=iou_threshold) if len(dets) else []
+    if len(dets) == 0:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    mine = torch.from_numpy(dets if part is None else dets[part])
+    groups = mmcv_nms.ext_module.nms_match(mine, iou_threshold=iou_threshold)
     sizes = np.fromiter(map(len, groups), np.int64, len(groups))
-    members = np.fromiter(chain.from_iterable(groups), np.int64, len(dets))
+    members = np.fromiter(chain.from_iterable(groups), np.int64, len(mine))
     return (members if part is None else part[members]), sizes
 
 
