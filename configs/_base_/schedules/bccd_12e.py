@@ -23,3 +23,6 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=10, norm_type=2))
 
 auto_scale_lr = dict(enable=False, base_batch_size=8)
+
+# A sixth less time a step without a GPU.
+custom_hooks = [dict(type='ChannelsLastHook')]
