@@ -8,6 +8,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from misalign_det.engine.checkpoint_io import tensors_only
 from misalign_det.models.task_modules.training_stage import training_progress
 
 
@@ -47,7 +48,8 @@ def train(folder, name, resume=False, stop_at=None):
         default_scope="mmdet",
         log_level="ERROR",
     )
-    runner.train()
+    with tensors_only(trust=False):  # mmengine 0.10.7 alone cannot resume under torch >= 2.6
+        runner.train()
     return stages
 
 
