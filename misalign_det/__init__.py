@@ -13,6 +13,6 @@ from .version import __version__
 
 check_environment()
 
-from . import engine, models  # noqa: E402  (only once the stack is known to be there)
+from . import engine, evaluation, models  # noqa: E402  (only once the stack is known to be there)
 
-__all__ = ["__version__", "engine", "models"]
+__all__ = ["__version__", "engine", "evaluation", "models"]

@@ -1,0 +1,5 @@
+"""Measuring misalignment in a detector's results."""
+
+from .misalignment_metric import MisalignmentMetric
+
+__all__ = ["MisalignmentMetric"]

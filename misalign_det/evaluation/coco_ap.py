@@ -1,0 +1,70 @@
+"""Average precision of a list of boxes, by pycocotools."""
+
+import contextlib
+import io
+
+import numpy as np
+from mmdet.datasets.api_wrappers import COCO, COCOeval
+
+from ..engine.annotation_checks import InputError
+
+
+def load_annotations(ann_file: str) -> COCO:
+    """The index of an annotation file, without pycocotools' messages."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(ann_file)
+
+
+def category_ids(coco: COCO, classes) -> list[int]:
+    """The file's category id of each class, in the classes' order.
+
+    Raises:
+        InputError: the file lacks a class.
+    """
+    ids = {category["name"]: category["id"] for category in coco.dataset["categories"]}
+    missing = [name for name in classes if name not in ids]
+    if missing:
+        raise InputError(
+            f"the annotation file has no category {missing[0]!r} (and {len(missing) - 1} others). "
+            f"It has {sorted(ids)}. Give the classes of the detector under the file's names."
+        )
+    return [ids[name] for name in classes]
+
+
+def average_precision(
+    coco: COCO, image_ids, bboxes, scores, categories, category_order, max_dets: int = 100
+) -> np.ndarray:
+    """COCO's AP of each class, averaged over IoU 0.5 to 0.95.
+
+    Args:
+        coco: annotations.
+        image_ids, scores, categories: of the boxes, ``(D,)``; categories by id.
+        bboxes: xyxy in pixels, ``(D, 4)``.
+        category_order: category ids, in the order of the result.
+        max_dets: boxes an image that count, those of largest score.
+
+    Returns:
+        ``(len(category_order),)``; NaN for a class without objects.
+    """
+    if len(scores) == 0:
+        has_objects = [len(coco.getAnnIds(catIds=[i], iscrowd=False)) > 0 for i in category_order]
+        return np.where(has_objects, 0.0, np.nan)
+    rows = [
+        dict(
+            image_id=int(image),
+            bbox=[float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
+            score=float(score),
+            category_id=int(category),
+        )
+        for image, (x0, y0, x1, y1), score, category in zip(image_ids, bboxes, scores, categories)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(coco, coco.loadRes(rows), "bbox")
+        evaluation.params.catIds = list(category_order)
+        evaluation.params.maxDets = [1, 10, max_dets]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    # (IoU, recall, class, area, max_dets); -1 where a class has no object.
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    precision = np.where(precision > -1, precision, np.nan)
+    return np.array([column.mean() for column in np.moveaxis(precision, 2, 0)])

@@ -1,0 +1,135 @@
+"""Matching, counts, correlation and calibration by hand; scipy and pycocotools as references."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from misalign_det.evaluation.alignment import (
+    box_counts,
+    localisation_aware_ece,
+    score_iou_correlation,
+)
+from misalign_det.evaluation.matching import MatchedDetections, match_image
+
+# Two objects of class 0 and one of class 1, all 10 x 10.
+GT = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], float)
+GT_LABELS = np.array([0, 0, 1])
+
+
+def match(rows, threshold=0.5, crowd=None, gts=GT, labels=GT_LABELS):
+    """rows: (x0, y0, x1, y1, score, label)."""
+    rows = np.array(rows, float).reshape(-1, 6)
+    return match_image(
+        7, rows[:, :4], rows[:, 4], rows[:, 5].astype(int), gts, labels, crowd, threshold
+    )
+
+
+# IoU with the first object: 1, 0.8, 0.3 and with nothing; then one of the wrong class.
+ROWS = [
+    (0, 0, 10, 8, 0.9, 0),
+    (0, 0, 10, 10, 0.6, 0),
+    (0, 0, 10, 3, 0.5, 0),
+    (100, 100, 110, 110, 0.4, 0),
+    (40, 0, 50, 10, 0.8, 0),
+]
+
+
+def test_matching_by_hand():
+    found = match(ROWS)
+    np.testing.assert_allclose(found.overlaps, [0.8, 1, 0.3, 0, 0])
+    # The first in score takes the object although the second fits better.
+    assert found.true_positive.tolist() == [True, False, False, False, False]
+    np.testing.assert_allclose(found.matched_overlaps, [0.8, 0, 0, 0, 0])
+    assert set(found.image_ids) == {7} and not found.ignored.any()
+
+
+def test_a_claimed_object_leaves_the_next_best_one():
+    gts = np.array([[0, 0, 10, 10], [2, 0, 12, 10]], float)
+    found = match([(0, 0, 10, 10, 0.9, 0), (1, 0, 11, 10, 0.8, 0)], gts=gts,
+                  labels=np.array([0, 0]))  # fmt: skip
+    assert found.true_positive.tolist() == [True, True]
+    np.testing.assert_allclose(found.matched_overlaps, [1, 9 / 11])
+
+
+def test_boxes_in_a_crowd_region_count_for_nothing():
+    crowd = np.array([False, False, True])
+    rows = [(41, 1, 44, 4, 0.9, 1), (44, 1, 60, 4, 0.9, 1), (0, 0, 10, 10, 0.9, 0)]
+    found = match(rows, crowd=crowd)
+    # Wholly inside it; 6 of 16 pixels inside; not near it.
+    assert found.ignored.tolist() == [True, False, False]
+    assert found.overlaps.tolist() == [0, 0, 1]
+
+
+def test_counts_by_hand():
+    assert box_counts(match(ROWS)) == dict(correct=1, redundant=1, error=1, background=2)
+    assert box_counts(match([])) == dict(correct=0, redundant=0, error=0, background=0)
+
+
+def test_correlation_is_scipys():
+    rng = np.random.default_rng(0)
+    rows = [(0, 0, 10, height, score, 0)
+            for height, score in zip(rng.uniform(3, 10, 40), rng.uniform(0, 1, 40))]  # fmt: skip
+    found = match(rows)
+    mine = score_iou_correlation(found)
+    near = found.overlaps >= 0.5
+    assert 10 < near.sum() < 40
+    pair = found.scores[near], found.overlaps[near]
+    assert mine["spearman"] == pytest.approx(stats.spearmanr(*pair)[0])
+    assert mine["pearson"] == pytest.approx(stats.pearsonr(*pair)[0])
+
+
+@pytest.mark.parametrize(
+    "heights, scores, expected",
+    [
+        ([10, 9, 8], [0.9, 0.8, 0.1], 1),  # aligned
+        ([10, 9, 8], [0.1, 0.8, 0.9], -1),
+        ([10], [0.9], None),  # one box
+        ([10, 9], [0.5, 0.5], None),  # equal scores
+        ([9, 9], [0.4, 0.5], None),  # equal IoU
+        ([2, 1], [0.4, 0.5], None),  # none found an object
+        ([], [], None),
+    ],
+)
+def test_correlation_of_few(heights, scores, expected):
+    rows = [(0, 0, 10, height, score, 0) for height, score in zip(heights, scores)]
+    mine = score_iou_correlation(match(rows))["spearman"]
+    assert np.isnan(mine) if expected is None else mine == pytest.approx(expected)
+
+
+def test_calibration_by_hand():
+    # Bins of 0.5. Low: scores 0.2 and 0.4, IoU 0 and 1 (found) -> |0.6 - 1| / 4 = 0.1.
+    # High: 0.8 and 0.6, IoU 0.8 and 0 (the object is taken) -> |1.4 - 0.8| / 4 = 0.15.
+    rows = [
+        (100, 0, 110, 10, 0.2, 0),
+        (20, 0, 30, 10, 0.4, 0),
+        (0, 0, 10, 8, 0.8, 0),
+        (0, 0, 10, 9, 0.6, 0),
+    ]
+    assert localisation_aware_ece(match(rows), bins=2) == pytest.approx(0.25)
+    assert localisation_aware_ece(match(rows), bins=1) == pytest.approx(0.2 / 4)
+    assert np.isnan(localisation_aware_ece(match([])))
+    # A detector whose score is its IoU, one box an object, is calibrated.
+    perfect = [(0, 0, 10, 8, 0.8, 0), (20, 0, 30, 9, 0.9, 0), (60, 0, 70, 10, 0.0, 0)]
+    assert localisation_aware_ece(match(perfect)) == pytest.approx(0)
+
+
+boxes = st.tuples(
+    st.integers(0, 40), st.integers(0, 10), st.integers(1, 15), st.integers(1, 15),
+    st.integers(0, 20), st.integers(0, 1),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(boxes, max_size=12), st.sampled_from([0.1, 0.5, 0.75]))
+def test_properties(rows, threshold):
+    rows = [(x, y, x + w, y + h, score / 20, label) for x, y, w, h, score, label in rows]
+    found = match(rows, threshold)
+    counts = box_counts(found, threshold, error_iou=0.1)
+    assert sum(counts.values()) == len(found) == len(rows)
+    assert counts["correct"] <= len(GT)
+    assert (found.matched_overlaps <= found.overlaps + 1e-12).all()
+    assert (found.overlaps[found.true_positive] >= threshold).all()
+    joined = MatchedDetections.join([found, match([]), found])
+    assert len(joined) == 2 * len(found)
