@@ -1,73 +1,16 @@
 """MisalignmentMetric on a set made by hand, against pycocotools, and on awkward detectors."""
 
-import json
 import pickle
 
 import numpy as np
 import pytest
-import torch
+from evaluation_cases import META, detections, evaluate, sample
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.evaluator import Evaluator
 
 import misalign_det  # noqa: F401
 from misalign_det.engine.annotation_checks import InputError
-
-META = dict(classes=("cat", "dog", "emu"))
-
-
-@pytest.fixture
-def ann_file(tmp_path):
-    """Two images with objects of two classes, one without; no emu anywhere."""
-    objects = [(1, 3, [0, 0, 10, 10]), (1, 3, [20, 0, 10, 10]), (1, 8, [40, 0, 20, 20]),
-               (2, 3, [5, 5, 30, 30]), (2, 8, [50, 50, 10, 30])]  # fmt: skip
-    content = dict(
-        images=[dict(id=i, file_name=f"{i}.jpg", width=100, height=100) for i in (1, 2, 3)],
-        categories=[dict(id=3, name="cat"), dict(id=8, name="dog"), dict(id=9, name="emu")],
-        annotations=[
-            dict(id=i + 1, image_id=image, category_id=category, bbox=box, iscrowd=0,
-                 area=box[2] * box[3])
-            for i, (image, category, box) in enumerate(objects)
-        ],
-    )  # fmt: skip
-    path = tmp_path / "ann.json"
-    path.write_text(json.dumps(content))
-    return str(path)
-
-
-def sample(image_id, rows):
-    rows = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
-    return dict(
-        img_id=image_id,
-        ori_shape=(100, 100),
-        pred_instances=dict(bboxes=rows[:, :4], scores=rows[:, 4], labels=rows[:, 5].long()),
-    )
-
-
-def detections(seed=0):
-    """Jittered copies of the objects and boxes that found nothing, scores at random."""
-    rng = np.random.default_rng(seed)
-    gts = {1: [(0, 0, 10, 10, 0), (20, 0, 30, 10, 0), (40, 0, 60, 20, 1)],
-           2: [(5, 5, 35, 35, 0), (50, 50, 60, 80, 1)], 3: []}  # fmt: skip
-    found = []
-    for image_id, objects in gts.items():
-        rows = []
-        for *box, label in objects:
-            for _ in range(4):
-                size = np.array([box[2] - box[0], box[3] - box[1]] * 2)
-                rows.append((*(np.array(box) + rng.normal(0, 0.08, 4) * size), rng.random(), label))
-        rows.append((70, 70, 80, 95, rng.random(), rng.integers(3)))
-        found.append(sample(image_id, rows))
-    return found
-
-
-def evaluate(found, ann_file, metric=None, **options):
-    metric = metric or dict(type="MisalignmentMetric", ann_file=ann_file, **options)
-    evaluator = Evaluator(metric)
-    evaluator.dataset_meta = META
-    for part in found:
-        evaluator.process([part])
-    return evaluator.evaluate(len(found))
 
 
 def test_ap_is_that_of_mmdet(ann_file):

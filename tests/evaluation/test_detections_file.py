@@ -1,0 +1,80 @@
+"""Detections on file: tensors and arrays load, code does not."""
+
+import importlib.util
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from evaluation_cases import detections, evaluate
+
+from misalign_det.engine.annotation_checks import InputError
+from misalign_det.engine.checkpoint_io import CheckpointError
+from misalign_det.evaluation.detections_file import load_detections
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write(path, content):
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def test_tensors_and_arrays(tmp_path):
+    found = detections()
+    found[1]["pred_instances"] = {k: v.numpy() for k, v in found[1]["pred_instances"].items()}
+    found[2].update(scale_factor=np.float64(0.5), labels=torch.zeros(0, dtype=torch.long))
+    back = load_detections(write(tmp_path / "a.pkl", found))
+    for mine, theirs in zip(back, found):
+        assert mine["img_id"] == theirs["img_id"]
+        for key, value in theirs["pred_instances"].items():
+            assert np.array_equal(mine["pred_instances"][key], value)
+
+
+class RunsCode:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_code_is_refused_unless_trusted(tmp_path):
+    sample = dict(img_id=1, pred_instances={}, extra=RunsCode(tmp_path / "ran"))
+    path = write(tmp_path / "bad.pkl", [sample])
+    with pytest.raises(CheckpointError, match="trust-checkpoint"):
+        load_detections(path)
+    assert not (tmp_path / "ran").exists()
+    load_detections(path, trust=True)
+    assert (tmp_path / "ran").exists()
+
+
+def test_other_files_are_named(tmp_path):
+    (tmp_path / "text.pkl").write_text("no pickle")
+    whole = write(tmp_path / "whole.pkl", detections()).read_bytes()
+    (tmp_path / "cut.pkl").write_bytes(whole[: len(whole) // 2])
+    write(tmp_path / "other.pkl", dict(a=1))
+    for name, message in [("none.pkl", "no file"), ("text.pkl", "cannot be read"),
+                          ("cut.pkl", "cannot be read"), ("other.pkl", "tools/test.py --out")]:
+        with pytest.raises(InputError, match=message):
+            load_detections(tmp_path / name)
+
+
+def test_the_tool_prints_what_the_metric_says(tmp_path, ann_file, capsys):
+    found = detections()
+    path = write(tmp_path / "found.pkl", found)
+    expected = evaluate(found, ann_file)
+    capsys.readouterr()
+    spec = importlib.util.spec_from_file_location(
+        "misalignment", ROOT / "tools/analysis/misalignment.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main([str(path), "--ann-file", ann_file, "--out", str(tmp_path / "out.json")])
+    header, *rows = capsys.readouterr().out.strip().splitlines()[-5:]
+    assert header.split()[:2] == ["Spearman", "Pearson"]
+    assert [row.split()[0] for row in rows] == ["all", "cat", "dog", "emu"]
+    assert float(rows[0].split()[1]) == pytest.approx(expected["misalignment/spearman"], abs=1e-3)
+    assert float(rows[0].split()[-1]) == pytest.approx(expected["misalignment/headroom"], abs=1e-3)
