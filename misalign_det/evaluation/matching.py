@@ -68,7 +68,7 @@ def match_image(
         iou_threshold: least IoU of a match.
     """
     crowd = np.zeros(len(gt_labels), bool) if gt_crowd is None else gt_crowd.astype(bool)
-    iou = _overlaps(bboxes, gt_bboxes, crowd)
+    iou = pairwise_iou(bboxes, gt_bboxes, crowd)
     iou = np.where(labels[:, None] == gt_labels[None], iou, 0.0)
     objects = iou[:, ~crowd]
     true_positive, matched = _claim(objects, scores, iou_threshold)
@@ -100,12 +100,14 @@ def _claim(iou: np.ndarray, scores: np.ndarray, threshold: float):
     return claimed, matched
 
 
-def _overlaps(bboxes: np.ndarray, gt_bboxes: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """pycocotools' IoU, ``(D, G)``: with a crowd region, the share of the detection inside it."""
+def pairwise_iou(
+    bboxes: np.ndarray, gt_bboxes: np.ndarray, crowd: np.ndarray | None = None
+) -> np.ndarray:
+    """pycocotools' IoU, ``(D, G)``; for a crowd region, the share of the detection inside it."""
     if len(bboxes) == 0 or len(gt_bboxes) == 0:
         return np.zeros((len(bboxes), len(gt_bboxes)))
-    boxes = (_xywh(bboxes), _xywh(gt_bboxes))
-    return coco_mask.iou(*boxes, crowd.astype(np.uint8).tolist()).reshape(len(bboxes), -1)
+    flags = [0] * len(gt_bboxes) if crowd is None else crowd.astype(np.uint8).tolist()
+    return coco_mask.iou(_xywh(bboxes), _xywh(gt_bboxes), flags).reshape(len(bboxes), -1)
 
 
 def _xywh(bboxes: np.ndarray) -> np.ndarray:

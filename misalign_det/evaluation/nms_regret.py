@@ -1,0 +1,121 @@
+"""What non-maximum suppression throws away: boxes that fitted their object better than the kept."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from mmcv.ops import batched_nms
+from torch import Tensor
+
+from ..models.post_processing.clusters import nms_clusters
+from .matching import pairwise_iou
+
+# COCO's thresholds: a box that reaches a higher one counts at more of them.
+THRESHOLDS = np.arange(0.5, 1.0, 0.05)
+
+
+@dataclass
+class SuppressionOutcome:
+    """The kept boxes of one image, of D, and what their clusters held.
+
+    Attributes:
+        bboxes, scores, labels: of the kept boxes, ``(D, 4)`` xyxy, ``(D,)``, ``(D,)``.
+        best_bboxes: of each one's cluster, the box that fits the object of the kept one best,
+            ``(D, 4)``; the kept box itself where it found no object.
+        iou, best_iou: of both with that object, ``(D,)``; NaN where there is none.
+    """
+
+    bboxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    best_bboxes: np.ndarray
+    iou: np.ndarray
+    best_iou: np.ndarray
+
+    @classmethod
+    def join(cls, parts: list["SuppressionOutcome"]) -> "SuppressionOutcome":
+        """Many images in one."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+
+def suppression_outcome(
+    bboxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    gt_bboxes: np.ndarray,
+    gt_labels: np.ndarray,
+    nms: dict,
+    max_per_img: int = 100,
+    min_iou: float = 0.1,
+) -> SuppressionOutcome:
+    """Suppress the candidates of one image and look at what was suppressed.
+
+    Clusters are those of plain NMS at the same threshold, whatever ``nms`` keeps of each.
+
+    Args:
+        bboxes: candidates before NMS, xyxy in pixels of the original image, ``(n, 4)``.
+        scores, labels: ``(n,)``.
+        gt_bboxes, gt_labels: objects, ``(G, 4)`` and ``(G,)``.
+        nms: a ``test_cfg.nms``.
+        max_per_img: kept boxes an image.
+        min_iou: least IoU with an object for a kept box to be about it.
+    """
+    if len(bboxes) == 0:
+        empty = np.zeros(0)
+        return SuppressionOutcome(np.zeros((0, 4)), empty, empty, np.zeros((0, 4)), empty, empty)
+    dets, keep = batched_nms(bboxes, scores, labels, dict(nms))
+    dets, keep = dets[:max_per_img], keep[:max_per_img].cpu().numpy()
+    cluster = _clusters(bboxes, scores, labels, nms["iou_threshold"])
+    boxes, classes = bboxes.cpu().numpy().astype(np.float64), labels.cpu().numpy()
+    overlaps = pairwise_iou(boxes, gt_bboxes) * (classes[:, None] == gt_labels[None])
+    best, iou, best_iou = _best_of_cluster(overlaps, keep, cluster, min_iou)
+    return SuppressionOutcome(
+        boxes[keep], dets[:, 4].cpu().numpy(), classes[keep], boxes[best], iou, best_iou
+    )
+
+
+def _clusters(bboxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> np.ndarray:
+    """Cluster of each candidate under plain NMS, class by class, ``(n,)``."""
+    order = scores.sort(descending=True)[1]
+    shift = labels.to(bboxes) * (bboxes.max() - bboxes.min() + 1)
+    ranks, sizes = nms_clusters((bboxes + shift[:, None])[order], iou_threshold)
+    cluster = np.empty(len(bboxes), np.int64)
+    cluster[order.cpu().numpy()[ranks]] = np.arange(len(sizes)).repeat(sizes)
+    return cluster
+
+
+def _best_of_cluster(overlaps, keep, cluster, min_iou):
+    """Of each kept box's cluster the candidate that fits the kept box's object best."""
+    nothing = np.full(len(keep), np.nan)
+    if overlaps.shape[1] == 0 or len(keep) == 0:
+        return keep, nothing, nothing
+    gts = overlaps[keep].argmax(axis=1)
+    iou = overlaps[keep, gts]
+    members = cluster[None] == cluster[keep][:, None]  # (D, n)
+    fits = np.where(members, overlaps[:, gts].T, -1.0)
+    best = fits.argmax(axis=1)
+    about = iou >= min_iou
+    return (
+        np.where(about, best, keep),
+        np.where(about, iou, np.nan),
+        np.where(about, fits[np.arange(len(keep)), best], np.nan),
+    )
+
+
+def summarise_regret(outcome: SuppressionOutcome) -> dict[str, float]:
+    """Figures over the boxes that found an object.
+
+    Returns:
+        ``boxes`` that found one; ``lost``: how many of them suppressed a box that reaches a higher
+        one of COCO's IoU thresholds; ``iou_lost``: mean IoU to the best box of the cluster.
+    """
+    about = ~np.isnan(outcome.iou)
+    reached, possible = (
+        (value[about, None] >= THRESHOLDS).sum(axis=1)
+        for value in (outcome.iou, outcome.best_iou)
+    )
+    difference = outcome.best_iou[about] - outcome.iou[about]
+    return dict(
+        boxes=int(about.sum()),
+        lost=int((possible > reached).sum()),
+        iou_lost=float(difference.mean()) if about.any() else float("nan"),
+    )
