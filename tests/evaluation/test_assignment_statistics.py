@@ -1,0 +1,77 @@
+"""Figures of an assignment by hand, and mmdet's assigners as references."""
+
+import pytest
+import torch
+
+from misalign_det.evaluation.assignment_statistics import (
+    ImageAssignment,
+    agreement,
+    assignment_scalars,
+    reference_pairs,
+)
+
+# Stride 8: a 4 x 4 grid of 32 x 32 pixels; stride 16: 2 x 2.
+POINTS = torch.tensor([(x * s + s / 2, y * s + s / 2) for s, n in ((8, 4), (16, 2))
+                       for y in range(n) for x in range(n)])  # fmt: skip
+STRIDES = torch.tensor([8.0] * 16 + [16.0] * 4)
+GTS = torch.tensor([[0.0, 0, 20, 20], [10, 10, 32, 32]])
+
+
+def image(pairs, gts=GTS, **kwargs):
+    pairs = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+    return ImageAssignment(POINTS, STRIDES, gts, torch.arange(len(gts)) % 2, pairs[:, 0],
+                           pairs[:, 1], **kwargs)  # fmt: skip
+
+
+def test_by_hand():
+    # Location 5, at (12, 12), lies in both boxes; 0 and 16 in the first, 15 in the second.
+    scalars = assignment_scalars([image([(0, 0), (5, 0), (5, 1), (16, 0)]), image([(15, 1)])])
+    assert scalars["positives_per_gt"] == pytest.approx(5 / 4)
+    assert scalars["without_positive"] == pytest.approx(1 / 4)
+    assert scalars["positives_per_gt_small"] == pytest.approx(5 / 4)
+    assert "positives_per_gt_large" not in scalars and "threshold" not in scalars
+    assert scalars["level_8"] == pytest.approx(4 / 5)
+    assert scalars["level_16"] == pytest.approx(1 / 5)
+    assert scalars["ambiguous"] == pytest.approx(1 / 4)  # of the locations 0, 5, 16; 15
+
+
+def test_mixture_by_hand():
+    inf = float("inf")
+    costs = torch.tensor([[0.1, 0.3, 0.9], [0.2, 0.8, inf]])
+    mixture = dict(thresholds=torch.tensor([0.3, 0.2]), costs=costs)
+    scalars = assignment_scalars([image([(0, 0)], **mixture)])
+    assert scalars["threshold"] == pytest.approx(0.25)
+    assert scalars["low_component"] == pytest.approx(0.2)
+    assert scalars["high_component"] == pytest.approx(0.85)
+
+
+def test_nothing():
+    assert assignment_scalars([]) == {}
+    assert assignment_scalars([image([], gts=GTS[:0])]) == {}
+    assert agreement([image([], gts=GTS[:0])], "atss") is None
+
+
+LARGE = torch.tensor([[0.0, 0, 32, 32], [0, 0, 64, 64]])
+
+
+def test_agreement():
+    atss = sorted(reference_pairs(image([], gts=LARGE), "atss"))
+    assert atss  # ATSS gives something here
+    assert agreement([image(atss, gts=LARGE)], "atss") == 1
+    assert agreement([image(atss[:1], gts=LARGE), image(atss, gts=LARGE)], "atss") == pytest.approx(
+        (1 + len(atss)) / (2 * len(atss))
+    )
+    assert agreement([image(atss, gts=LARGE)], "task_aligned") is None  # no predictions
+    boxes = torch.cat([POINTS - 9, POINTS + 9], dim=1)
+    torch.manual_seed(0)
+    seen = dict(scores=torch.rand(20, 2), bboxes=boxes)
+    aligned = sorted(reference_pairs(image([], gts=LARGE, **seen), "task_aligned"))
+    assert aligned and agreement([image(aligned, gts=LARGE, **seen)], "task_aligned") == 1
+
+
+def test_locations_in_any_order():
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    mixed = image([], gts=LARGE)
+    mixed.points, mixed.strides = POINTS[order], STRIDES[order]
+    theirs = {(int(order[place]), gt) for place, gt in reference_pairs(mixed, "atss")}
+    assert theirs == reference_pairs(image([], gts=LARGE), "atss")
