@@ -109,9 +109,8 @@ class MisalignmentMetric(BaseMetric):
         classes = self.dataset_meta["classes"]
         coco = load_annotations(self.ann_file)
         categories = category_ids(coco, classes)
-        truth = GroundTruthByImage(coco, categories)
-        found = self._match(results, truth, self.min_iou)
-        calibration = self._match(results, truth, self.calibration_iou)
+        found = self.match(results, coco, categories, self.min_iou)
+        calibration = self.match(results, coco, categories, self.calibration_iou)
         if len(found) == 0:
             MMLogger.get_current_instance().warning(
                 "MisalignmentMetric: the detector found nothing. Check its score threshold."
@@ -142,7 +141,17 @@ class MisalignmentMetric(BaseMetric):
                 metrics.update({f"{name}/{key}": value for key, value in row.items()})
         return metrics
 
-    def _match(self, results, truth, threshold) -> MatchedDetections:
+    @staticmethod
+    def match(results: list, coco, categories: list[int], threshold: float) -> MatchedDetections:
+        """Match the detections of all images at one IoU.
+
+        Args:
+            results: what :meth:`process` kept.
+            coco: annotations.
+            categories: category id of each class.
+            threshold: least IoU of a match.
+        """
+        truth = GroundTruthByImage(coco, categories)
         return MatchedDetections.join(
             [match_image(r[0], *r[1:], *truth[r[0]], iou_threshold=threshold) for r in results]
         )

@@ -35,6 +35,19 @@ class DenseOutputs:
     strides: list[int]
     num_anchors: int
 
+    def locations(self) -> tuple[Tensor, Tensor]:
+        """Centres ``(P, 2)`` and strides ``(P,)`` in pixels; those of several anchors are equal."""
+        points, strides = [], []
+        for (height, width), stride in zip(self.level_sizes, self.strides):
+            y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+            points.append((torch.stack([x, y], dim=-1).reshape(-1, 2) + 0.5) * stride)
+            strides.append(torch.full((height * width,), float(stride)))
+        points, strides = (
+            torch.cat(part).repeat_interleave(self.num_anchors, dim=0).to(self.logits.device)
+            for part in (points, strides)
+        )
+        return points, strides
+
     def maps(self, values: Tensor, reduce: str = "amin") -> list[Tensor]:
         """One value a prior, ``(P,)`` -> one map a level, ``(h, w)``; the best of the anchors."""
         values = getattr(values.view(-1, self.num_anchors), reduce)(dim=1)
@@ -71,23 +84,42 @@ def dense_outputs(model: nn.Module, inputs: Tensor) -> DenseOutputs:
         inputs: one preprocessed image, ``(1, 3, H, W)``.
     """
     head = dense_head(model)
-    cls_scores, bbox_preds = head(model.extract_feat(inputs))[:2]
+    return read_outputs(head, *head(model.extract_feat(inputs))[:2])
+
+
+def read_outputs(
+    head: nn.Module, cls_scores: list[Tensor], bbox_preds: list[Tensor], image: int = 0
+) -> DenseOutputs:
+    """What the outputs of a head say about one image of their batch.
+
+    Args:
+        head: from :func:`dense_head`, in eval mode.
+        cls_scores: ``(N, A * C, h, w)`` a level.
+        bbox_preds: ``(N, A * 4, h, w)`` a level, or distributions as GFL's.
+        image: index in the batch.
+    """
     sizes = [tuple(level.shape[-2:]) for level in cls_scores]
-    priors = head.prior_generator.grid_priors(sizes, device=inputs.device)
+    device = cls_scores[0].device
+    priors = head.prior_generator.grid_priors(sizes, device=device)
+    strides = [s[0] if isinstance(s, tuple) else s for s in head.prior_generator.strides]
     num_anchors = head.num_base_priors
-    logits = _flatten(cls_scores, head.cls_out_channels)
-    if len(bbox_preds[0][0]) != 4 * num_anchors:
+    logits = _flatten(cls_scores, head.cls_out_channels, image)
+    channels = len(bbox_preds[0][image]) // num_anchors
+    rows, priors = _flatten(bbox_preds, channels, image).float(), torch.cat(priors)
+    if hasattr(head, "integral") and channels == 4 * (head.reg_max + 1):
+        unit = [torch.full((h * w, 1), s, device=device) for (h, w), s in zip(sizes, strides)]
+        rows, priors = head.integral(rows) * torch.cat(unit), head.anchor_center(priors)
+    elif channels != 4:
         raise InputError(
             f"{type(head).__name__} predicts no plain box at a location; this tool cannot read it."
         )
-    bboxes = head.bbox_coder.decode(torch.cat(priors), _flatten(bbox_preds, 4).float())
-    strides = [s[0] if isinstance(s, tuple) else s for s in head.prior_generator.strides]
+    bboxes = head.bbox_coder.decode(priors, rows)
     return DenseOutputs(logits.float(), bboxes, sizes, strides, num_anchors)
 
 
-def _flatten(levels: list[Tensor], channels: int) -> Tensor:
-    """``(1, A * D, h, w)`` a level -> ``(P, D)``, locations in row order, anchors innermost."""
-    return torch.cat([level[0].permute(1, 2, 0).reshape(-1, channels) for level in levels])
+def _flatten(levels: list[Tensor], channels: int, image: int) -> Tensor:
+    """``(N, A * D, h, w)`` a level -> ``(P, D)``, locations in row order, anchors innermost."""
+    return torch.cat([level[image].permute(1, 2, 0).reshape(-1, channels) for level in levels])
 
 
 @torch.no_grad()

@@ -1,0 +1,240 @@
+"""Everything the misalignment report says of one detector, from one pass over a split."""
+
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from mmengine.runner import Runner
+from mmengine.utils import ProgressBar
+from torch import nn
+
+from ..engine.annotation_checks import InputError
+from ..engine.detector import ground_truth
+from ..visualization.dense_outputs import dense_head, read_outputs
+from .coco_ap import average_precision, category_ids, load_annotations
+from .matching import MatchedDetections
+from .misalignment_metric import MisalignmentMetric
+from .nms_regret import SuppressionOutcome, summarise_regret, suppression_outcome
+from .spatial_gap import spatial_gaps, summarise_gaps
+
+SHOWN_SCORE = 0.3  # pictures leave out boxes of a lower score
+
+
+@dataclass
+class Measurement:
+    """The figures of one detector on one split.
+
+    Attributes:
+        metrics: of :class:`MisalignmentMetric`, classwise.
+        classes: class names.
+        detections: matched at IoU 0.5, of all images.
+        regret: a row a suppression: ``nms``, ``AP``, ``AP_oracle``, and those of
+            :func:`~.nms_regret.summarise_regret`.
+        gaps: rows of :func:`~.spatial_gap.summarise_gaps`; empty where the head's boxes cannot be
+            read location by location, and then ``gaps_missing`` says why.
+        worst: images in which suppression lost most among boxes of a score of at least 0.3.
+        num_images: of the split.
+    """
+
+    metrics: dict[str, float]
+    classes: tuple[str, ...]
+    detections: MatchedDetections
+    regret: list[dict]
+    gaps: list[dict] = field(default_factory=list)
+    gaps_missing: str = ""
+    worst: list["WorstImage"] = field(default_factory=list)
+    num_images: int = 0
+
+
+@dataclass
+class WorstImage:
+    """An image with kept boxes and the better ones that they suppressed.
+
+    Attributes:
+        path: of the image file.
+        gt_bboxes: objects, xyxy in pixels of the file, ``(G, 4)``.
+        kept, better: pairs of boxes, ``(m, 4)`` each.
+        iou_lost: summed over the pairs.
+    """
+
+    path: str
+    gt_bboxes: np.ndarray
+    kept: np.ndarray
+    better: np.ndarray
+    iou_lost: float
+
+
+def measure(
+    model: nn.Module,
+    cfg,
+    split: str = "val",
+    suppressions: list[dict] | None = None,
+    num_worst: int = 6,
+    progress: bool = True,
+) -> Measurement:
+    """Run a detector once over a split and relate its scores, boxes and locations.
+
+    Memory grows by the kept boxes alone, some kilobytes an image.
+
+    Args:
+        model: a one-stage detector of mmdet's with sigmoid classification.
+        cfg: mmengine's ``Config`` with the split's dataloader and evaluator.
+        split: ``'val'`` or ``'test'``.
+        suppressions: values of ``test_cfg.nms`` to compare; by default the model's own and
+            CLBalancedNMS at its threshold.
+        num_worst: images to keep for a look.
+        progress: whether a bar is shown.
+
+    Raises:
+        InputError: the detector has no dense head, or the split no annotation file.
+    """
+    head = getattr(model, "bbox_head", None)
+    if not hasattr(head, "predict_by_feat") or not hasattr(model, "extract_feat"):
+        raise InputError(
+            f"{type(model).__name__} has no dense head. The report reads one-stage detectors; for "
+            "others use MisalignmentMetric, or tools/analysis/misalignment.py on their detections."
+        )
+    loader = Runner.build_dataloader(copy.deepcopy(cfg[f"{split}_dataloader"]))
+    own = dict(head.test_cfg.nms)
+    suppressions = suppressions or [
+        own, dict(type="CLBalancedNMS", iou_threshold=own["iou_threshold"])
+    ]
+    collected = _Collected(model, loader.dataset, suppressions, num_worst)
+    bar = ProgressBar(len(loader.dataset)) if progress else None
+    place = 0
+    for batch in loader:
+        place += collected.add(batch, place)
+        if bar:
+            bar.update(len(batch["data_samples"]))
+    if bar:
+        print()
+    return collected.result(annotation_file(cfg, split))
+
+
+def annotation_file(cfg, split: str) -> str:
+    """The annotation file that the split's evaluator names.
+
+    Raises:
+        InputError: it names none.
+    """
+    evaluators = cfg[f"{split}_evaluator"]
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        if evaluator.get("ann_file"):
+            return evaluator["ann_file"]
+    raise InputError(
+        f"{split}_evaluator names no ann_file. Annotations in COCO's format are needed: "
+        f"--cfg-options {split}_evaluator.ann_file=FILE."
+    )
+
+
+class _Collected:
+    """What is kept while images go by."""
+
+    def __init__(self, model, dataset, suppressions, num_worst) -> None:
+        self.model, self.dataset = model, dataset
+        self.suppressions, self.num_worst = suppressions, num_worst
+        self.samples, self.gaps, self.worst = [], [], []
+        self.image_ids = [[] for _ in suppressions]
+        self.outcomes = [[] for _ in suppressions]
+        self.gaps_missing = ""
+        try:
+            dense_head(model)
+        except InputError as error:
+            self.gaps_missing = str(error)
+
+    @torch.no_grad()
+    def add(self, batch, place: int) -> int:
+        model, head = self.model, self.model.bbox_head
+        batch = model.data_preprocessor(batch, False)
+        samples = batch["data_samples"]
+        outputs = head(model.extract_feat(batch["inputs"]))
+        predict = dict(batch_img_metas=[s.metainfo for s in samples], rescale=True)
+        found = head.predict_by_feat(*outputs, **predict)
+        candidates = head.predict_by_feat(*outputs, **predict, with_nms=False)
+        for i, sample in enumerate(samples):
+            truth = ground_truth(self.dataset.get_data_info(place + i))
+            self._add_detections(sample, found[i])
+            self._add_outcomes(sample, candidates[i], truth)
+            self._add_gaps(outputs, i, sample, truth)
+        return len(samples)
+
+    def _add_detections(self, sample, found) -> None:
+        arrays = {k: found[k].cpu().numpy() for k in ("bboxes", "scores", "labels")}
+        self.samples.append(dict(img_id=sample.img_id, pred_instances=arrays))
+
+    def _add_outcomes(self, sample, candidates, truth) -> None:
+        gt = truth.bboxes.numpy().astype(np.float64), truth.labels.numpy()
+        cfg = self.model.bbox_head.test_cfg
+        for place, nms in enumerate(self.suppressions):
+            outcome = suppression_outcome(
+                candidates.bboxes, candidates.scores, candidates.labels, *gt, nms, cfg.max_per_img
+            )
+            self.outcomes[place].append(outcome)
+            self.image_ids[place] += [sample.img_id] * len(outcome.scores)
+        self._add_worst(sample, self.outcomes[0][-1], gt[0])
+
+    def _add_worst(self, sample, outcome, gt_bboxes) -> None:
+        lost = np.nan_to_num(outcome.best_iou - outcome.iou)
+        pairs = np.flatnonzero((lost > 0.05) & (outcome.scores >= SHOWN_SCORE))
+        if len(pairs) == 0:
+            return
+        image = WorstImage(
+            sample.img_path, gt_bboxes, outcome.bboxes[pairs], outcome.best_bboxes[pairs],
+            float(lost[pairs].sum()),
+        )  # fmt: skip
+        self.worst = sorted([*self.worst, image], key=lambda w: -w.iou_lost)[: self.num_worst]
+
+    def _add_gaps(self, outputs, i, sample, truth) -> None:
+        if self.gaps_missing:
+            return
+        try:
+            dense = read_outputs(self.model.bbox_head, *outputs[:2], image=i)
+        except InputError as error:
+            self.gaps_missing = str(error)
+            return
+        factor = torch.tensor(sample.scale_factor, dtype=torch.float32)
+        device = dense.logits.device
+        truth.bboxes = (truth.bboxes * factor.repeat(2)).to(device)
+        truth.labels = truth.labels.to(device)
+        points, strides = dense.locations()
+        self.gaps += spatial_gaps(
+            dense.logits, dense.bboxes, points, strides, truth, float(factor.prod().sqrt())
+        )
+
+    def result(self, ann_file: str) -> Measurement:
+        classes = tuple(self.dataset.metainfo["classes"])
+        metric = MisalignmentMetric(ann_file, classwise=True)
+        metric.dataset_meta = dict(classes=classes)
+        metric.process({}, self.samples)
+        metrics = metric.compute_metrics(metric.results)
+        coco = load_annotations(ann_file)
+        categories = category_ids(coco, classes)
+        return Measurement(
+            metrics=metrics,
+            classes=classes,
+            detections=metric.match(metric.results, coco, categories, metric.min_iou),
+            regret=[self._regret(i, coco, categories) for i in range(len(self.suppressions))],
+            gaps=summarise_gaps(self.gaps) if not self.gaps_missing else [],
+            gaps_missing=self.gaps_missing,
+            worst=self.worst,
+            num_images=len(self.samples),
+        )
+
+    def _regret(self, place: int, coco, categories) -> dict:
+        outcome = SuppressionOutcome.join(self.outcomes[place])
+        labels = np.array(categories)[outcome.labels.astype(int)]
+        kept, best = (
+            average_precision(
+                coco, self.image_ids[place], boxes, outcome.scores, labels, categories
+            )
+            for boxes in (outcome.bboxes, outcome.best_bboxes)
+        )
+        row = dict(nms=self.suppressions[place], AP=_mean(kept), AP_oracle=_mean(best))
+        return dict(row, **summarise_regret(outcome))
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")
+

@@ -1,0 +1,82 @@
+"""Would this package help my detector? One HTML file with the answer.
+
+    python tools/analysis/misalignment_report.py CONFIG CHECKPOINT
+    python tools/analysis/misalignment_report.py CONFIG CHECKPOINT CONFIG CHECKPOINT --out r.html
+
+measures one detector, or several side by side: how well scores and IoU agree, what ranking by IoU
+would gain, which better boxes suppression throws away, how far the two tasks' best locations lie
+apart, and in which images. The file opens from disk without a network. Works for one-stage
+detectors of mmdet's; each is measured on its own config's split, and their classes must agree.
+"""
+
+import argparse
+from pathlib import Path
+
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
+import torch
+
+from misalign_det.engine.annotation_checks import InputError
+from misalign_det.engine.checkpoint_io import tensors_only
+from misalign_det.engine.command_line import (
+    add_common_arguments,
+    errors_in_one_line,
+    load_config,
+)
+from misalign_det.engine.detector import load_detector
+from misalign_det.engine.preflight import check_config
+from misalign_det.evaluation.measure import measure
+from misalign_det.visualization.report import write_report
+
+
+def parse_args(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Write the misalignment report")
+    parser.add_argument("detectors", nargs="+", metavar="CONFIG CHECKPOINT",
+                        help="one detector or several, each as its config and its checkpoint")
+    parser.add_argument("--names", nargs="+", help="of the detectors (default: the configs')")
+    parser.add_argument("--out", default="misalignment_report.html", help="%(default)s")
+    parser.add_argument("--split", choices=["val", "test"], default="val")
+    parser.add_argument("--num-worst", type=int, default=6, help="images shown a detector")
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    add_common_arguments(parser)
+    args = parser.parse_args(arguments)
+    if len(args.detectors) % 2:
+        parser.error("give CONFIG CHECKPOINT for each detector: the number of arguments is odd")
+    args.pairs = list(zip(args.detectors[::2], args.detectors[1::2]))
+    args.names = args.names or [Path(config).stem for config, _ in args.pairs]
+    if len(args.names) != len(args.pairs):
+        parser.error(f"--names: {len(args.names)} names for {len(args.pairs)} detectors")
+    return args
+
+
+def main(arguments=None):
+    """Measure and write."""
+    args = parse_args(arguments)
+    measured, first = [], None
+    with errors_in_one_line("misalignment_report.py"), tensors_only(args.trust_checkpoint):
+        for name, (config, checkpoint) in zip(args.names, args.pairs):
+            args.config = config
+            cfg = load_config(args)
+            check_config(cfg, modes=(args.split,))
+            print(f"==> {name}", flush=True)
+            found = measure(load_detector(cfg, checkpoint, args.device), cfg, args.split,
+                            num_worst=args.num_worst)
+            if first and found.classes != first.classes:
+                raise InputError(
+                    f"{name} has the classes {found.classes}, {args.names[0]} {first.classes}: "
+                    "only detectors of the same classes can stand side by side.")
+            first = first or found
+            measured.append(found)
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+        write_report(args.out, args.names, measured)
+    for name, found in zip(args.names, measured):
+        figures = found.metrics
+        print(f"{name}: AP {100 * figures['AP']:.1f}, headroom {100 * figures['headroom']:.1f}, "
+              f"Spearman {figures['spearman']:.2f}")
+    print(f"The report: {Path(args.out).resolve()}")
+
+
+if __name__ == "__main__":
+    main()
