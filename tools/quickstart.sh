@@ -82,12 +82,17 @@ fresh "$work/pictures/overview.png" ||
 fresh "$work/curves.png" ||
     step "Plotting the curves of losses and AP" \
         python tools/analysis/plot_curves.py "$work" --out "$work/curves.png"
+fresh "$work/misalignment_report.html" ||
+    step "Measuring how well scores, boxes and locations agree" \
+        python tools/analysis/misalignment_report.py "$config" "$checkpoint" \
+        --out "$work/misalignment_report.html"
 
 cat <<END
 
 Done in $(minutes $((SECONDS - begin))). Look at
     $work/pictures/overview.png    detections (right) beside ground truth (left)
     $work/curves.png               losses and AP over the training
+    $work/misalignment_report.html    do the scores say how good the boxes are?
     $work/evaluation/log.txt       AP and AR of the evaluation
     $checkpoint    the trained detector
     $work/config.py    the whole config of the run
