@@ -40,3 +40,28 @@ def _color(index: int) -> tuple[int, int, int]:
     """Colours far apart, the same for the same index: steps of the golden angle."""
     rgb = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.85, 1.0)
     return tuple(int(255 * part) for part in rgb)
+
+
+PURPLE, GREEN = (160, 60, 220), (60, 190, 60)
+
+
+def draw_positives_and_negatives(
+    image: np.ndarray, bboxes: np.ndarray, positive: np.ndarray, negative: np.ndarray
+) -> np.ndarray:
+    """Predicted boxes of positives, purple, and of negatives, green, as in paper B's figure 4.
+
+    Args:
+        image: uint8 RGB, in pixels of the network input.
+        bboxes: predicted boxes, xyxy in pixels, ``(P, 4)``.
+        positive, negative: which priors to draw, indices.
+
+    Returns:
+        uint8 RGB.
+    """
+    scale = max(1.0, 480 / image.shape[1])
+    canvas = cv2.resize(np.ascontiguousarray(image), None, fx=scale, fy=scale)
+    for priors, color in ((negative, GREEN), (positive, PURPLE)):
+        for box in bboxes[priors] * scale:
+            x0, y0, x1, y1 = box.round().astype(int).tolist()
+            cv2.rectangle(canvas, (x0, y0), (x1, y1), color, 1)
+    return canvas

@@ -48,6 +48,15 @@ class DenseOutputs:
         )
         return points, strides
 
+    def cell(self, prior: int) -> tuple[int, int, int]:
+        """Level, row and column of a prior."""
+        place = prior // self.num_anchors
+        for level, (height, width) in enumerate(self.level_sizes):
+            if place < height * width:
+                return level, place // width, place % width
+            place -= height * width
+        raise IndexError(f"there is no prior {prior}")
+
     def maps(self, values: Tensor, reduce: str = "amin") -> list[Tensor]:
         """One value a prior, ``(P,)`` -> one map a level, ``(h, w)``; the best of the anchors."""
         values = getattr(values.view(-1, self.num_anchors), reduce)(dim=1)

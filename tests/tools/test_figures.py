@@ -1,0 +1,74 @@
+"""figures.py: the papers' figures from small untrained detectors."""
+
+import cv2
+import pytest
+from tiny_detectors import image_with_objects, make_detector, tool
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    tool("dataset_converters", "shapes").make_set(folder, train=1, val=4, size=(160, 128), seed=3)
+    return folder
+
+
+@pytest.fixture
+def draw(tmp_path, data, capsys):
+    """Run the tool; give the pictures that it names."""
+
+    def draw(figure, *detectors, options=()):
+        arguments = [figure, *detectors, "--device", "cpu", "--show-dir", str(tmp_path / "out")]
+        module = tool("analysis", "figures")
+        options = [*options, "--image", image_with_objects(data)[0]]
+        module.main([*arguments, *options, "--cfg-options", f"data_root={data}"])
+        lines = capsys.readouterr().out.splitlines()
+        pictures = [cv2.imread(line) for line in lines if line.endswith(".png")]
+        assert pictures and all(picture.std() > 3 for picture in pictures)
+        return pictures
+
+    return draw
+
+
+@pytest.mark.slow
+def test_assignments_of_several_checkpoints(tmp_path, draw):
+    config, checkpoint = make_detector(tmp_path, "TripleHead")
+    (one,) = draw("assignments", config, checkpoint)
+    (two,) = draw("assignments", config, checkpoint, checkpoint)
+    assert two.shape[0] == 2 * one.shape[0] and two.shape[1] == one.shape[1]
+
+
+@pytest.mark.slow
+def test_sample_quality_and_detections_of_several_detectors(tmp_path, draw):
+    pairs = [part for head in ("TripleHead", "ATSSHead", "GFLHead", "FCOSHead")
+             for part in make_detector(tmp_path, head, spread=0.3)]  # fmt: skip
+    assert len(draw("sample-quality", *pairs, options=["--num-images", "2"])) == 1
+    (grid,) = draw("detections", *pairs, options=["--score-thr", "0.05"])
+    (less,) = draw("detections", *pairs[:2])
+    assert grid.shape[0] * 2 == less.shape[0] * 5  # the ground truth and one row a detector
+
+
+@pytest.mark.slow
+def test_sensitivity_and_sampling_points(tmp_path, draw):
+    for head in ("RFAHead", "TripleHead", "RetinaHead"):
+        pair = make_detector(tmp_path, head)
+        draw("sensitivity", *pair)
+        if head != "RetinaHead":
+            draw("sampling-points", *pair)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "figure, head, extra, message",
+    [
+        ("sampling-points", "FCOSHead", ["--image", "WITH_OBJECTS"], "no deformable layer"),
+        ("sensitivity", "FCOSHead", ["--gt", "99"], "--gt 99"),
+        ("sensitivity", "FCOSHead", ["--image", "none.jpg"], "no image 'none.jpg'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(tmp_path, data, capsys, figure, head, extra, message):
+    extra = [image_with_objects(data)[0] if part == "WITH_OBJECTS" else part for part in extra]
+    arguments = [figure, *make_detector(tmp_path, head), "--device", "cpu", *extra]
+    arguments += ["--show-dir", str(tmp_path), "--cfg-options", f"data_root={data}"]
+    with pytest.raises(SystemExit) as stop:
+        tool("analysis", "figures").main(arguments)
+    assert message in capsys.readouterr().err + str(stop.value)

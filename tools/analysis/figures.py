@@ -1,0 +1,252 @@
+"""The papers' figures, for detectors of one's own.
+
+    python tools/analysis/figures.py assignments      CONFIG EARLY.pth LATE.pth --image NAME
+    python tools/analysis/figures.py sample-quality   CONFIG CHECKPOINT [CONFIG CHECKPOINT ...]
+    python tools/analysis/figures.py detections       CONFIG CHECKPOINT [CONFIG CHECKPOINT ...]
+    python tools/analysis/figures.py sensitivity      CONFIG CHECKPOINT --image NAME --gt 3
+    python tools/analysis/figures.py sampling-points  CONFIG CHECKPOINT --image NAME --gt 3
+
+assignments: predicted boxes of positives (purple) and of the negatives that score highest (green)
+at several checkpoints of one run (paper B, figure 4). sample-quality: share of the positives whose
+box reaches each IoU, a curve a detector (B, figure 5). detections: several detectors on the same
+images (B, figure 6). sensitivity: class probability and box IoU over the image (C, figure 1).
+sampling-points: the taps of every deformable layer for one object. PNG files, in --show-dir.
+"""
+
+import argparse
+from pathlib import Path
+
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
+import cv2
+import numpy as np
+import torch
+from mmdet.apis import inference_detector
+from mmengine.utils import track_iter_progress
+
+from misalign_det.engine.annotation_checks import InputError
+from misalign_det.engine.checkpoint_io import tensors_only
+from misalign_det.engine.command_line import (
+    add_common_arguments,
+    errors_in_one_line,
+    load_config,
+)
+from misalign_det.engine.detector import build_dataset, find_image, load_detector, network_input
+from misalign_det.engine.preflight import check_config
+from misalign_det.visualization.assignment import draw_positives_and_negatives
+from misalign_det.visualization.dense_outputs import dense_outputs, training_positives
+from misalign_det.visualization.sample_quality import (
+    draw_sample_quality,
+    positive_overlaps,
+    shares_above,
+)
+from misalign_det.visualization.sampling_points import draw_sampling_points, sampling_points
+from misalign_det.visualization.sensitivity import draw_sensitivity
+
+COLORS = [(57, 106, 255), (60, 190, 60), (220, 120, 20), (200, 60, 200), (40, 200, 220)]
+
+
+def parse_args(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Draw the papers' figures")
+    parser.add_argument("figure", choices=FIGURES)
+    parser.add_argument("detectors", nargs="+", metavar="CONFIG CHECKPOINT",
+                        help="detectors as pairs; for assignments one config and its checkpoints")
+    parser.add_argument("--show-dir", default="figures", help="folder of the pictures")
+    parser.add_argument("--names", nargs="+", help="of the detectors (default: the configs')")
+    parser.add_argument("--image", nargs="+", help="file names or ids (default: the split's first)")
+    parser.add_argument("--gt", type=int, default=0, help="which object of the image, from 0")
+    parser.add_argument("--num-images", type=int, default=50, help="for sample-quality")
+    parser.add_argument("--score-thr", type=float, default=0.3, help="for detections")
+    parser.add_argument("--split", choices=["val", "test"], default="val")
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    add_common_arguments(parser)
+    args = parser.parse_args(arguments)
+    if args.figure == "assignments":
+        if len(args.detectors) < 2:
+            parser.error("assignments: give CONFIG and its checkpoints")
+        args.pairs = [(args.detectors[0], checkpoint) for checkpoint in args.detectors[1:]]
+        args.names = args.names or [Path(checkpoint).stem for _, checkpoint in args.pairs]
+    else:
+        if len(args.detectors) % 2:
+            parser.error("give CONFIG CHECKPOINT for each detector: the number is odd")
+        args.pairs = list(zip(args.detectors[::2], args.detectors[1::2]))
+        args.names = args.names or [Path(config).stem for config, _ in args.pairs]
+    if len(args.names) != len(args.pairs):
+        parser.error(f"--names: {len(args.names)} names for {len(args.pairs)} detectors")
+    return args
+
+
+def detectors(args):
+    """Name, model and dataset of each detector, one at a time."""
+    for name, (config, checkpoint) in zip(args.names, args.pairs):
+        args.config = config
+        cfg = load_config(args)
+        check_config(cfg, modes=(args.split,))
+        yield name, load_detector(cfg, checkpoint, args.device), build_dataset(cfg, args.split)
+
+
+def images(args, dataset):
+    """Places of the images that were asked for."""
+    return [find_image(dataset, name) for name in args.image or [None]]
+
+
+def the_object(args, data):
+    """Box and class of the object that was asked for."""
+    count = len(data.gt_instances)
+    if not 0 <= args.gt < count:
+        raise InputError(f"--gt {args.gt}: the image has {count} objects, counted from 0.")
+    return data.gt_instances.bboxes[args.gt], int(data.gt_instances.labels[args.gt])
+
+
+def stem(data):
+    """The image's name, for the name of a picture."""
+    return Path(data.meta["img_path"]).stem
+
+
+def save(folder, name, picture):
+    """Write a figure of matplotlib's or an RGB picture, and say so."""
+    path = folder / f"{name}.png"
+    if isinstance(picture, np.ndarray):
+        cv2.imwrite(str(path), np.ascontiguousarray(picture[..., ::-1]))
+    else:
+        picture.savefig(path, dpi=110)
+    print(path)
+
+
+def caption(picture, text):
+    """A picture with a band of text above it."""
+    band = np.full((26, picture.shape[1], 3), 255, np.uint8)
+    cv2.putText(band, text, (4, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.concatenate([band, picture])
+
+
+def assignments(args, folder):
+    """A row a checkpoint, a column an image."""
+    rows = []
+    for name, model, dataset in detectors(args):
+        row = []
+        for index in images(args, dataset):
+            data = network_input(model, dataset, index)
+            outputs = dense_outputs(model, data.inputs)
+            if len(data.gt_instances):
+                priors, _ = training_positives(model, data.inputs, data.gt_instances, data.meta)
+            else:
+                priors = torch.zeros(0, dtype=torch.long)
+            priors = priors.unique()
+            best = outputs.logits.amax(dim=1).clone()
+            best[priors] = -float("inf")
+            negative = best.topk(min(max(len(priors), 10), len(best))).indices
+            picture = draw_positives_and_negatives(
+                data.image, outputs.bboxes.cpu().numpy(), priors.cpu().numpy(),
+                negative.cpu().numpy())
+            row.append(caption(picture, f"{name}: {len(priors)} positives"))
+        rows.append(row)
+    save(folder, "assignments", _grid(rows))
+
+
+def sample_quality(args, folder):
+    """A curve a detector."""
+    shares = []
+    for name, model, dataset in detectors(args):
+        print(f"==> {name}", flush=True)
+        step = max(1, len(dataset) // args.num_images)
+        found = []
+        for index in track_iter_progress(list(range(0, len(dataset), step))):
+            data = network_input(model, dataset, index)
+            found.append(positive_overlaps(model, data.inputs, data.gt_instances, data.meta))
+        print()
+        shares.append(shares_above(torch.cat(found).numpy()))
+    save(folder, "sample_quality", draw_sample_quality(args.names, shares))
+
+
+def detections(args, folder):
+    """A row a detector, a column an image; the first row is the ground truth."""
+    rows = []
+    for name, model, dataset in detectors(args):
+        row, truth = [], []
+        for index in images(args, dataset):
+            data = network_input(model, dataset, index)
+            found = inference_detector(model, data.meta["img_path"]).pred_instances
+            found = found[found.scores > args.score_thr]
+            factor = np.tile(data.meta["scale_factor"], 2)
+            boxes = found.bboxes.cpu().numpy() * factor
+            row.append(caption(_boxes(data.image, boxes, found.labels.tolist()), name))
+            gts = data.gt_instances
+            objects = _boxes(data.image, gts.bboxes.cpu().numpy(), gts.labels.tolist())
+            truth.append(caption(objects, "ground truth"))
+        rows += [truth, row] if not rows else [row]
+    save(folder, "detections", _grid(rows))
+
+
+def sensitivity(args, folder):
+    """A picture a detector and image."""
+    for name, model, dataset in detectors(args):
+        for index in images(args, dataset):
+            data = network_input(model, dataset, index)
+            bbox, label = the_object(args, data)
+            outputs = dense_outputs(model, data.inputs)
+            figure = draw_sensitivity(data.image, bbox.cpu(), outputs, label, name)
+            save(folder, f"sensitivity_{name}_{stem(data)}_{args.gt}", figure)
+
+
+def sampling(args, folder):
+    """A picture a detector and image: at the in-box location of the best class score."""
+    for name, model, dataset in detectors(args):
+        for index in images(args, dataset):
+            data = network_input(model, dataset, index)
+            bbox, label = the_object(args, data)
+            outputs = dense_outputs(model, data.inputs)
+            points, _ = outputs.locations()
+            inside = ((points > bbox[:2]) & (points < bbox[2:])).all(dim=1)
+            if not inside.any():
+                raise InputError(f"--gt {args.gt}: no location lies in this object's box.")
+            place = int(outputs.logits[:, label].masked_fill(~inside, -float("inf")).argmax())
+            center = tuple(points[place].tolist())
+            layers = sampling_points(model, data.inputs, *outputs.cell(place))
+            figure = draw_sampling_points(data.image, bbox.cpu(), center, layers)
+            save(folder, f"sampling_points_{name}_{stem(data)}_{args.gt}", figure)
+
+
+def _boxes(image, bboxes, labels):
+    scale = max(1.0, 480 / image.shape[1])
+    canvas = cv2.resize(np.ascontiguousarray(image), None, fx=scale, fy=scale)
+    for box, label in zip(bboxes * scale, labels):
+        x0, y0, x1, y1 = box.round().astype(int).tolist()
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), COLORS[label % len(COLORS)], 2)
+    return canvas
+
+
+def _grid(rows):
+    """Pictures of different sizes side by side and below one another, on white."""
+    height = max(picture.shape[0] for row in rows for picture in row)
+    width = max(picture.shape[1] for row in rows for picture in row)
+    padded = [
+        [np.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)),
+                constant_values=255) for p in row]
+        for row in rows
+    ]
+    return np.concatenate([np.concatenate(row, axis=1) for row in padded])
+
+
+FIGURES = {
+    "assignments": assignments,
+    "sample-quality": sample_quality,
+    "detections": detections,
+    "sensitivity": sensitivity,
+    "sampling-points": sampling,
+}
+
+
+def main(arguments=None):
+    """Draw one kind of figure."""
+    args = parse_args(arguments)
+    folder = Path(args.show_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with errors_in_one_line("figures.py"), tensors_only(args.trust_checkpoint):
+        FIGURES[args.figure](args, folder)
+
+
+if __name__ == "__main__":
+    main()
