@@ -15,7 +15,12 @@ from ..visualization.dense_outputs import dense_head, read_outputs
 from .coco_ap import average_precision, category_ids, load_annotations
 from .matching import MatchedDetections
 from .misalignment_metric import MisalignmentMetric
-from .nms_regret import SuppressionOutcome, summarise_regret, suppression_outcome
+from .nms_regret import (
+    SuppressionOutcome,
+    boxes_before_nms,
+    summarise_regret,
+    suppression_outcome,
+)
 from .spatial_gap import spatial_gaps, summarise_gaps
 
 SHOWN_SCORE = 0.3  # pictures leave out boxes of a lower score
@@ -149,9 +154,9 @@ class _Collected:
         batch = model.data_preprocessor(batch, False)
         samples = batch["data_samples"]
         outputs = head(model.extract_feat(batch["inputs"]))
-        predict = dict(batch_img_metas=[s.metainfo for s in samples], rescale=True)
-        found = head.predict_by_feat(*outputs, **predict)
-        candidates = head.predict_by_feat(*outputs, **predict, with_nms=False)
+        metas = [sample.metainfo for sample in samples]
+        found = head.predict_by_feat(*outputs, batch_img_metas=metas, rescale=True)
+        candidates = boxes_before_nms(head, outputs, metas)
         for i, sample in enumerate(samples):
             truth = ground_truth(self.dataset.get_data_info(place + i))
             self._add_detections(sample, found[i])

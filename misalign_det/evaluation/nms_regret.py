@@ -1,10 +1,13 @@
 """What non-maximum suppression throws away: boxes that fitted their object better than the kept."""
 
+import copy
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 from mmcv.ops import batched_nms
-from torch import Tensor
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
 
 from ..models.post_processing.clusters import nms_clusters
 from .matching import pairwise_iou
@@ -35,6 +38,23 @@ class SuppressionOutcome:
     def join(cls, parts: list["SuppressionOutcome"]) -> "SuppressionOutcome":
         """Many images in one."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+
+def boxes_before_nms(head: nn.Module, outputs: tuple, metas: list[dict]) -> list[InstanceData]:
+    """What a dense head would hand to NMS, in pixels of the original image.
+
+    Args:
+        head: one of mmdet's.
+        outputs: of its ``forward``.
+        metas: metainfo of the images.
+    """
+    predict = partial(head.predict_by_feat, *outputs, batch_img_metas=metas, rescale=True)
+    try:
+        return predict(with_nms=False)
+    except AssertionError:  # PAA refuses; an NMS that suppresses nothing does the same
+        cfg = copy.deepcopy(head.test_cfg)
+        cfg.update(nms=dict(type="nms", iou_threshold=1.0), max_per_img=10**6)
+        return predict(cfg=cfg)
 
 
 def suppression_outcome(

@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -20,3 +22,31 @@ def test_nms(capsys):
     rows = [line.split() for line in lines[2:]]
     assert [row[:2] for row in rows] == [["50", "1"], ["50", "3"], ["200", "1"], ["200", "3"]]
     assert all(float(row[2]) > 0 and float(row[-1]) > 0 for row in rows)
+
+
+def test_assignment(capsys):
+    arguments = ["--gts", "1", "3", "--sizes", "large", "--image", "96", "128"]
+    tool("assignment").main([*arguments, "--classes", "3", "--repeats", "1"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert len(rows) == 2 * 8 and {row[0] for row in rows} == {"1", "3"}
+    assert all(float(row[-2]) >= 0 for row in rows)
+
+
+def test_mixture(capsys):
+    tool("mixture").main(["--gts", "1", "4", "--repeats", "1"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["1", "4"]
+    assert all(float(row[-2]) == 100 for row in rows)
+
+
+@pytest.mark.slow
+def test_step(capsys, monkeypatch):
+    module = tool("step")
+    small = dict(module.SCALES["r18"], shape=(3, 64, 96), batch=2)
+    monkeypatch.setitem(module.SCALES, "r18", small)
+    module.main(["--repeats", "1", "--candidates", "50"])
+    tables = capsys.readouterr().out.split("\n\n")
+    names = ["FCOS", *module.SCALES["r18"]["others"], *module.PEERS]
+    for table in tables[1:]:
+        assert [line[:24].strip() for line in table.splitlines()[2:]] == names
+    assert len(tables) == 3

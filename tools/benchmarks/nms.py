@@ -10,8 +10,6 @@ called once for all, since it separates the classes itself.
 """
 
 import argparse
-import platform
-import time
 from functools import partial
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
@@ -19,6 +17,8 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 import torch
 from mmcv.ops import batched_nms
+
+from misalign_det.engine.benchmarking import machine, median, time_in_turn
 
 
 def parse_args(arguments=None):
@@ -52,25 +52,11 @@ def clustered_boxes(num, classes, seed=0):
     return boxes, torch.rand(num, generator=generator), labels
 
 
-def medians(functions, repeats, device):
-    """Median seconds of each function, called in turn."""
-    times = [[] for _ in functions]
-    for _ in range(repeats + 1):
-        for function, taken in zip(functions, times):
-            start = time.perf_counter()
-            function()
-            if device.startswith("cuda"):
-                torch.cuda.synchronize()
-            taken.append(time.perf_counter() - start)
-    return [sorted(taken[1:])[repeats // 2] for taken in times]  # the first call warms up
-
-
 def main(arguments=None):
     """Print the table."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
-    name = torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.machine()
-    print(f"{name}, torch {torch.__version__}, {args.threads} threads, IoU {args.iou_threshold}")
+    print(f"{machine(args.device)}; IoU {args.iou_threshold}")
     print(f"{'boxes':>7} {'classes':>8} {'mmcv nms':>12} {'CLBalancedNMS':>14} {'ratio':>6}")
     for num in args.boxes:
         for classes in args.classes:
@@ -81,11 +67,8 @@ def main(arguments=None):
                 dict(type=kind, iou_threshold=args.iou_threshold, split_thr=split_thr)
                 for kind, split_thr in (("nms", 10000), ("CLBalancedNMS", args.split_thr))
             ]
-            plain, ours = medians(
-                [partial(batched_nms, boxes, scores, labels, cfg) for cfg in peers],
-                args.repeats,
-                args.device,
-            )
+            calls = [partial(batched_nms, boxes, scores, labels, cfg) for cfg in peers]
+            plain, ours = map(median, time_in_turn(calls, args.repeats, args.device))
             print(f"{num:>7} {classes:>8} {1e3 * plain:>9.2f} ms {1e3 * ours:>11.2f} ms "
                   f"{ours / plain:>6.2f}", flush=True)
 

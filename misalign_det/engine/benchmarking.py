@@ -1,0 +1,86 @@
+"""What the benchmarks share: peers in turn, peak memory, and the machine in a line."""
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def time_in_turn(
+    functions: Sequence[Callable], repeats: int, device: str = "cpu"
+) -> list[list[float]]:
+    """Seconds of each call, the functions taken in turn so that all meet the same machine.
+
+    Args:
+        functions: without arguments; one call each warms up.
+        repeats: timed calls of each.
+        device: a GPU is waited for after each call.
+
+    Returns:
+        One list a function, ascending.
+    """
+    times = [[] for _ in functions]
+    for _ in range(repeats + 1):
+        for function, taken in zip(functions, times):
+            start = time.perf_counter()
+            function()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - start)
+    return [sorted(taken[1:]) for taken in times]
+
+
+def median(times: Sequence[float]) -> float:
+    """Of an ascending list."""
+    return times[len(times) // 2]
+
+
+def spread(times: Sequence[float]) -> float:
+    """Half the distance of the quartiles, in medians: 0.05 reads as 5 %."""
+    quarter = len(times) // 4
+    return (times[-1 - quarter] - times[quarter]) / 2 / median(times)
+
+
+def peak_memory(function: Callable, device: str = "cpu") -> int:
+    """Largest number of bytes that torch held at once during one call, over those at its start.
+
+    Memory outside torch (NumPy, scikit-learn) is not seen.
+
+    Args:
+        function: without arguments.
+        device: where its tensors are.
+    """
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        function()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        function()
+    held = peak = 0
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def machine(device: str = "cpu") -> str:
+    """Processor or GPU, cores, versions."""
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name()
+    else:
+        name = f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{name}; torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

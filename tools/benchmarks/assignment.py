@@ -1,0 +1,173 @@
+"""Time and peak memory of label assignment, beside mmdet's assigners on the same predictions.
+
+    python tools/benchmarks/assignment.py
+    python tools/benchmarks/assignment.py --gts 50 500 --sizes small --repeats 20
+
+One image of 800x1333 (22,400 locations on five levels), 80 classes. The predictions imitate a
+half-trained detector: boxes around the nearest object, jittered, and class logits that know a
+little. FCOS's targets stand for assignment without predictions; PAA's reassignment fits
+scikit-learn's mixture object by object, and its own first step is not counted.
+"""
+
+import argparse
+from functools import partial
+
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
+import torch
+from mmdet.models.dense_heads import FCOSHead, PAAHead
+from mmdet.models.task_modules.assigners import (
+    ATSSAssigner,
+    MaxIoUAssigner,
+    SimOTAAssigner,
+    TaskAlignedAssigner,
+)
+from mmdet.registry import TASK_UTILS
+from mmengine.structures import InstanceData
+
+from misalign_det.engine.benchmarking import machine, median, peak_memory, spread, time_in_turn
+from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth
+
+STRIDES = (8, 16, 32, 64, 128)
+SIDES = {"small": (12, 48), "large": (96, 400)}
+
+
+def parse_args(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Time label assignment")
+    parser.add_argument("--gts", type=int, nargs="+", default=[1, 7, 50, 200, 500])
+    parser.add_argument("--sizes", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--image", type=int, nargs=2, default=[800, 1333], metavar=("H", "W"))
+    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--without-paa", action="store_true",
+                        help="it takes seconds at 500 objects")
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args(arguments)
+
+
+class Scene:
+    """One image: locations, objects, predictions."""
+
+    def __init__(self, image, num_gts, sides, classes, device, seed=0):
+        height, width = image
+        generator = torch.Generator().manual_seed(seed)
+        self.sizes = [(-(-height // s), -(-width // s)) for s in STRIDES]
+        points = [
+            torch.stack(torch.meshgrid(torch.arange(w), torch.arange(h), indexing="xy"), -1)
+            .reshape(-1, 2).add(0.5).mul(s)
+            for (h, w), s in zip(self.sizes, STRIDES)
+        ]  # fmt: skip
+        self.counts = [len(level) for level in points]
+        self.points = torch.cat(points)
+        self.strides = torch.cat([torch.full((n,), float(s))
+                                  for n, s in zip(self.counts, STRIDES)])  # fmt: skip
+        low, high = sides
+        extent = low + torch.rand(num_gts, 2, generator=generator) * (high - low)
+        centre = torch.rand(num_gts, 2, generator=generator) * torch.tensor([width, height])
+        gts = torch.cat([centre - extent / 2, centre + extent / 2], 1).clamp(min=0)
+        gts[:, 2].clamp_(max=width)
+        gts[:, 3].clamp_(max=height)
+        self.gts = InstanceData(
+            bboxes=gts, labels=torch.randint(0, classes, (num_gts,), generator=generator)
+        )
+        nearest = torch.cdist(self.points, centre).argmin(1)
+        noise = torch.randn(len(self.points), 4, generator=generator) * 0.15
+        self.bboxes = gts[nearest] + noise * extent[nearest].repeat(1, 2)
+        self.logits = torch.randn(len(self.points), classes, generator=generator) - 4
+        rows = torch.arange(len(self.points))
+        self.logits[rows, self.gts.labels[nearest]] += 2
+        for name in ("points", "strides", "bboxes", "logits"):
+            setattr(self, name, getattr(self, name).to(device))
+        self.gts = self.gts.to(device)
+        half = self.strides[:, None] * 4
+        self.anchors = torch.cat([self.points - half, self.points + half], 1)
+
+    def ours(self, **config):
+        """A function that runs one of this package's assigners over edges."""
+        assigner = TASK_UTILS.build(config)
+        gts = BatchGroundTruth.from_instances([self.gts])
+        return partial(
+            assigner.assign_batch, self.points, self.strides, self.logits[None],
+            self.bboxes[None], gts)
+
+    def theirs(self, assigner, priors, *args, scores=None):
+        """A function that runs one of mmdet's."""
+        pred = InstanceData(priors=priors)
+        if scores is not None:
+            pred.scores, pred.bboxes = scores, self.bboxes
+        return partial(assigner.assign, pred, *args, self.gts)
+
+    def iac(self):
+        """IACAssigner with class probabilities."""
+        assigner = TASK_UTILS.build(dict(
+            type="IACAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0))
+        pred = InstanceData(priors=self.anchors, scores=self.logits.sigmoid())
+        return partial(assigner.assign, pred, self.gts)
+
+    def fcos(self):
+        """FCOS's targets: regress ranges and center sampling."""
+        head = FCOSHead(self.logits.shape[1], 32, feat_channels=32, center_sampling=True,
+                        norm_on_bbox=True)
+        points = list(self.points.split(self.counts))
+        return partial(head.get_targets, points, [self.gts])
+
+    def paa(self):
+        """PAA's mixture step on its own candidates and the joint losses of these predictions."""
+        head = PAAHead(self.logits.shape[1], 32, feat_channels=32, anchor_generator=dict(
+            type="AnchorGenerator", ratios=[1.0], octave_base_scale=8, scales_per_octave=1,
+            strides=list(STRIDES)))
+        first = MaxIoUAssigner(0.1, 0.1, min_pos_iou=0, ignore_iof_thr=-1)
+        assigned = first.assign(InstanceData(priors=self.anchors), self.gts).gt_inds
+        pos = (assigned > 0).nonzero().squeeze(1)
+        losses = torch.rand(len(pos), generator=torch.Generator().manual_seed(1)).to(pos.device)
+        label = torch.full_like(assigned, head.num_classes)
+        label[pos] = self.gts.labels[assigned[pos] - 1]
+        ones = torch.ones(len(assigned), device=pos.device)
+        return partial(
+            head.paa_reassign, losses, label, ones, ones[:, None].expand(-1, 4), pos,
+            assigned[pos] - 1, list(self.anchors.split(self.counts)))
+
+    def peers(self, with_paa):
+        """All of them by name; this package's first."""
+        point_priors = torch.cat([self.points, self.strides[:, None].expand(-1, 2)], 1)
+        scores = self.logits.sigmoid()
+        peers = {
+            "JLAAssigner": self.ours(type="JLAAssigner"),
+            "SpatialAlignAssigner": self.ours(type="SpatialAlignAssigner"),
+            "IACAssigner": self.iac(),
+            "ATSSAssigner": self.theirs(ATSSAssigner(topk=9), self.anchors, self.counts),
+            "TaskAlignedAssigner": self.theirs(
+                TaskAlignedAssigner(topk=13), point_priors, scores=scores),
+            "SimOTAAssigner": self.theirs(SimOTAAssigner(), point_priors, scores=scores),
+            "FCOS targets": self.fcos(),
+        }
+        if with_paa:
+            peers["PAA reassignment"] = self.paa()
+        return peers
+
+
+def main(arguments=None):
+    """Print a table: time over TaskAlignedAssigner's, and peak memory."""
+    args = parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    print(machine(args.device))
+    print(f"{'objects':>14} {'assigner':<22} {'time':>10} {'spread':>7} {'/ TaskAligned':>14} "
+          f"{'peak memory':>12}")
+    for sizes in args.sizes:
+        for num in args.gts:
+            scene = Scene(args.image, num, SIDES[sizes], args.classes, args.device)
+            peers = scene.peers(not args.without_paa)
+            times = dict(zip(peers, time_in_turn(peers.values(), args.repeats, args.device)))
+            base = median(times["TaskAlignedAssigner"])
+            for name, taken in times.items():
+                memory = peak_memory(peers[name], args.device) / 2**20
+                print(f"{num:>8} {sizes} {name:<22} {1e3 * median(taken):>7.1f} ms "
+                      f"{100 * spread(taken):>5.0f} % {median(taken) / base:>14.2f} "
+                      f"{memory:>8.1f} MiB", flush=True)
+
+
+if __name__ == "__main__":
+    main()

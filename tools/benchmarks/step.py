@@ -1,0 +1,184 @@
+"""Time, memory, parameters and FLOPs of a training step and of inference, beside mmdet's detectors.
+
+    python tools/benchmarks/step.py                 ResNet-18 at 320x240, batch 8, as on BCCD
+    python tools/benchmarks/step.py --scale r50     ResNet-50 at 800x1333, batch 1, as on COCO
+    python tools/benchmarks/step.py --device cuda:0 --amp
+
+Untrained models on random images, taken in turn in one run; ratios to FCOS. A training step is the
+losses, the gradients and the optimizer's step. Inference is the network, decoding and NMS; the
+score threshold is set so that as many boxes reach NMS as in a trained detector.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
+import mmdet
+import torch
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmdet.utils import register_all_modules
+from mmengine.analysis import get_model_complexity_info
+from mmengine.config import Config
+from mmengine.logging import MessageHub, MMLogger
+
+from misalign_det.engine.benchmarking import machine, median, peak_memory, spread, time_in_turn
+from misalign_det.evaluation.nms_regret import boxes_before_nms
+
+OURS = Path(__file__).resolve().parents[2] / "configs"
+STOCK = Path(mmdet.__file__).parent / ".mim/configs"
+SCALES = {
+    "r18": dict(
+        shape=(3, 240, 320), batch=8, objects=13, classes=3,
+        fcos="fcos_r18_fpn_12e_bccd",
+        others={"TripleHead + JLA": "jla_triplehead_r18_fpn_12e_bccd",
+                "RFAHead + SpatialAlign": "spatial-align_rfahead_r18_fpn_12e_bccd",
+                "RetinaNet + IAC + DC": "iac-dc_retinanet_r18_fpn_12e_bccd"},
+    ),
+    "r50": dict(
+        shape=(3, 800, 1333), batch=1, objects=7, classes=80,
+        fcos="fcos_r50_fpn_1x_coco",
+        others={"TripleHead + JLA": "jla_triplehead_r50_fpn_1x_coco",
+                "RFAHead + SpatialAlign": "spatial-align_rfahead_r50_fpn_1x_coco",
+                "RetinaNet + IAC + DC": "iac-dc_retinanet_r50_fpn_1x_coco"},
+    ),
+}  # fmt: skip
+PEERS = {
+    "ATSS": "atss/atss_r50_fpn_1x_coco.py",
+    "PAA": "paa/paa_r50_fpn_1x_coco.py",
+    "TOOD": "tood/tood_r50_fpn_1x_coco.py",
+}
+
+
+def parse_args(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Time training steps and inference")
+    parser.add_argument("--scale", choices=SCALES, default="r18")
+    parser.add_argument("--modes", nargs="+", choices=["train", "infer"],
+                        default=["train", "infer"])
+    parser.add_argument("--models", nargs="+", help="names, of those in the table (default: all)")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--amp", action="store_true", help="float16 on a GPU, else bfloat16")
+    parser.add_argument("--candidates", type=int, default=1000,
+                        help="boxes an image that reach NMS")
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args(arguments)
+
+
+def peer(path, scale):
+    """One of mmdet's own configs, at this scale."""
+    model = Config.fromfile(STOCK / path).model
+    if scale == "r18":  # the same backbone and neck as ours, towers in proportion
+        small = Config.fromfile(OURS / "fcos_r18_fpn_12e_bccd.py").model
+        model.backbone, model.neck = small.backbone, small.neck
+        model.data_preprocessor = small.data_preprocessor
+        model.bbox_head.update(in_channels=64, feat_channels=64, num_classes=3)
+        model.bbox_head.stacked_convs = 2 if model.bbox_head.type != "TOODHead" else 3
+        model.bbox_head.norm_cfg = dict(type="GN", num_groups=16, requires_grad=True)
+    return model
+
+
+def build(model, device):
+    """An untrained detector."""
+    model.backbone.init_cfg = None
+    torch.manual_seed(0)
+    detector = MODELS.build(model)
+    detector.init_weights()
+    # TOOD reads it: past its first epochs on ATSS's rule.
+    MessageHub.get_current_instance().update_info("epoch", 100)
+    return detector.to(device)
+
+
+def training_step(detector, optimizer, packed, device, amp):
+    """Losses, gradients, optimizer."""
+    detector.train()
+    kind = torch.float16 if device.startswith("cuda") else torch.bfloat16
+    data = detector.data_preprocessor(packed, True)
+    with torch.autocast(device.split(":")[0], kind, enabled=amp):
+        losses = detector(**data, mode="loss")
+        total = sum(sum(v) if isinstance(v, list) else v for k, v in losses.items() if "loss" in k)
+    optimizer.zero_grad()
+    total.backward()
+    optimizer.step()
+
+
+@torch.no_grad()
+def inference(detector, packed, device, amp):
+    """Network, decoding, NMS."""
+    detector.eval()
+    kind = torch.float16 if device.startswith("cuda") else torch.bfloat16
+    data = detector.data_preprocessor(packed, False)
+    with torch.autocast(device.split(":")[0], kind, enabled=amp):
+        return detector(**data, mode="predict")
+
+
+@torch.no_grad()
+def let_pass(detector, packed, candidates):
+    """Set the score threshold so that about so many boxes reach NMS."""
+    detector.eval()
+    cfg = detector.bbox_head.test_cfg
+    cfg.score_thr = 0.0
+    data = detector.data_preprocessor(packed, False)
+    outputs = detector.bbox_head(detector.extract_feat(data["inputs"]))
+    metas = [sample.metainfo for sample in data["data_samples"]]
+    (found, *_) = boxes_before_nms(detector.bbox_head, outputs, metas)
+    scores = found.scores.sort(descending=True).values
+    cfg.score_thr = scores[min(candidates, len(scores)) - 1].item() if len(scores) else 0.0
+
+
+def main(arguments=None):
+    """Print a table a mode."""
+    args = parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    register_all_modules()
+    MMLogger.get_instance("benchmark", log_level="ERROR")
+    scale = SCALES[args.scale]
+    models = {"FCOS": Config.fromfile(OURS / f"{scale['fcos']}.py").model}
+    models.update({k: Config.fromfile(OURS / f"{v}.py").model for k, v in scale["others"].items()})
+    models.update({name: peer(path, args.scale) for name, path in PEERS.items()})
+    chosen = {name: m for name, m in models.items()
+              if name == "FCOS" or not args.models or name in args.models}
+    detectors = {name: build(model, args.device) for name, model in chosen.items()}
+    print(machine(args.device) + (", mixed precision" if args.amp else ""))
+    for mode in args.modes:
+        batch = scale["batch"] if mode == "train" else 1
+        packed = demo_mm_inputs(
+            batch, image_shapes=[scale["shape"]] * batch, num_items=[scale["objects"]] * batch,
+            num_classes=scale["classes"], device=args.device)
+        functions = {}
+        for name, detector in detectors.items():
+            if mode == "train":
+                optimizer = torch.optim.SGD(detector.parameters(), lr=1e-4, momentum=0.9)
+                functions[name] = partial(training_step, detector, optimizer, packed, args.device,
+                                          args.amp)
+            else:
+                let_pass(detector, packed, args.candidates)
+                functions[name] = partial(inference, detector, packed, args.device, args.amp)
+        times = dict(zip(functions, time_in_turn(functions.values(), args.repeats, args.device)))
+        base = median(times["FCOS"])
+        what = "training step" if mode == "train" else "inference"
+        print(f"\n{what}, {args.scale}, batch {batch}")
+        print(f"{'model':<24} {'time':>10} {'spread':>7} {'/ FCOS':>7} {'memory':>10} "
+              f"{'parameters':>11} {'GFLOPs':>7}")
+        for name, taken in times.items():
+            memory = peak_memory(functions[name], args.device) / 2**20
+            count = sum(p.numel() for p in detectors[name].parameters()) / 1e6
+            print(f"{name:<24} {1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
+                  f"{median(taken) / base:>7.2f} {memory:>6.0f} MiB {count:>9.2f} M "
+                  f"{gflops(detectors[name], scale['shape'], args.device):>7.1f}", flush=True)
+
+
+def gflops(detector, shape, device):
+    """Multiply-adds of the network for one image, by mmengine's counter, in billions."""
+    detector.eval()
+    image = torch.zeros(1, *shape, device=device)
+    found = get_model_complexity_info(detector, inputs=(image,), show_table=False, show_arch=False)
+    return found["flops"] / 1e9
+
+
+if __name__ == "__main__":
+    main()
