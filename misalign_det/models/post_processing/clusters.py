@@ -31,7 +31,7 @@ def nms_clusters(
         the kept box first, ``(n,)``; and the clusters' sizes, ``(k,)``.
     """
     find = _clusters_by_match if boxes.device.type == "cpu" else _clusters_by_overlap
-    return find(boxes.float(), iou_threshold, offset)
+    return find(boxes.detach().float(), iou_threshold, offset)
 
 
 def _clusters_by_match(boxes, iou_threshold, offset):

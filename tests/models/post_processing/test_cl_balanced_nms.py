@@ -159,6 +159,14 @@ def test_broken_input_is_named(value, where):
         batched_nms(boxes, scores, labels, dict(OURS))
 
 
+def test_boxes_that_require_a_gradient():
+    boxes, scores, _ = random_boxes(20)
+    boxes.requires_grad_()
+    dets, _ = cl_balanced_nms(boxes, scores, 0.5)
+    dets[:, :4].sum().backward()
+    assert boxes.grad.sum() == 4 * len(dets)
+
+
 def test_rotated_boxes_are_refused():
     with pytest.raises(ValueError, match="nms_rotated"):
         batched_nms(torch.rand(4, 5), torch.rand(4), torch.zeros(4), dict(OURS))
