@@ -135,6 +135,8 @@ class EdgeAssigner(BaseAssigner):
         scores = pred_instances.scores.float()
         logits = scores if self.score_format == "logits" else torch.logit(scores, eps=1e-6)
         gts = BatchGroundTruth.from_instances([gt_instances])
+        if len(points) == 0:
+            return _to_assign_result(points.new_zeros(0, dtype=torch.long), bboxes, gts, None)
         edges = self.assign_batch(points, strides, logits[None], bboxes[None], gts)
         gt_inds = one_gt_per_location(edges, gts, [len(gts.bboxes)], len(points))
         return _to_assign_result(gt_inds, bboxes, gts, edges)
@@ -146,7 +148,7 @@ class EdgeAssigner(BaseAssigner):
 
 
 def _to_assign_result(
-    gt_inds: Tensor, bboxes: Tensor, gts: BatchGroundTruth, edges: PositiveEdges
+    gt_inds: Tensor, bboxes: Tensor, gts: BatchGroundTruth, edges: PositiveEdges | None
 ) -> AssignResult:
     num_gts = len(gts.bboxes)
     positive = gt_inds > 0
