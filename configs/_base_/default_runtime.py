@@ -1,6 +1,8 @@
-# mmdet's runtime with checkpoints that a full disk or a kill cannot leave half-written.
+# mmdet's runtime with checkpoints that a full disk or a kill cannot leave half-written, and a stop
+# before a loss that is not finite spoils the weights.
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 default_hooks = dict(
     logger=dict(interval=10),  # small sets have few steps an epoch
-    checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3))
+    checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
+    finite_loss=dict(type='FiniteLossHook'))

@@ -1,5 +1,19 @@
 """Running: what is done around a model while it is trained, tested, saved and loaded."""
 
-from . import assignment_inspector, channels_last, loading, mixed_precision, safe_checkpoint
+from . import (
+    assignment_inspector,
+    channels_last,
+    finite_loss,
+    loading,
+    mixed_precision,
+    safe_checkpoint,
+)
 
-__all__ = ["assignment_inspector", "channels_last", "loading", "mixed_precision", "safe_checkpoint"]
+__all__ = [
+    "assignment_inspector",
+    "channels_last",
+    "finite_loss",
+    "loading",
+    "mixed_precision",
+    "safe_checkpoint",
+]

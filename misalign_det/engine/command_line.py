@@ -14,9 +14,16 @@ from .checkpoint_io import CheckpointError
 from .config_lookup import ConfigNotFoundError, resolve_config
 from .data_root import merge_options
 from .distributed import prepare_processes
+from .finite_loss import NonFiniteLossError
 from .safe_checkpoint import CheckpointSaveError, is_full_disk
 
-_USER_ERRORS = (CheckpointError, CheckpointSaveError, ConfigNotFoundError, InputError)
+_USER_ERRORS = (
+    CheckpointError,
+    CheckpointSaveError,
+    ConfigNotFoundError,
+    InputError,
+    NonFiniteLossError,
+)
 
 
 def add_common_arguments(parser):

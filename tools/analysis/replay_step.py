@@ -1,0 +1,52 @@
+"""Run again a training step whose loss was not finite.
+
+    python tools/analysis/replay_step.py CONFIG work_dirs/NAME/non_finite_step_1234.pth
+
+prints each loss beside the one that was recorded.
+"""
+
+import argparse
+
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+
+from misalign_det.engine.checkpoint_io import tensors_only
+from misalign_det.engine.command_line import (
+    add_common_arguments,
+    errors_in_one_line,
+    load_config,
+)
+from misalign_det.engine.finite_loss import replay
+
+
+def parse_args(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Run a saved training step again")
+    parser.add_argument("config", help="config file, or name of a config of this package")
+    parser.add_argument("record", help="non_finite_step_N.pth of the run's work dir")
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    add_common_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments=None):
+    """Replay and compare."""
+    args = parse_args(arguments)
+    with errors_in_one_line("replay_step.py"), tensors_only(args.trust_checkpoint):
+        cfg = load_config(args)
+        init_default_scope(cfg.get("default_scope", "mmdet"))
+        record = torch.load(args.record, map_location="cpu")
+        for sample in record["samples"]:
+            print(sample["meta"].get("img_path"))
+        found = replay(MODELS.build(cfg.model), record, args.device)
+    print(f"{'':<24} {'recorded':>12} {'now':>12}")
+    for name, value in found.items():
+        print(f"{name:<24} {record['losses'].get(name, float('nan')):>12.5g} {value:>12.5g}")
+
+
+if __name__ == "__main__":
+    main()
