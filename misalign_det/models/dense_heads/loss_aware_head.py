@@ -85,8 +85,12 @@ class LossAwareFCOSHead(AnchorFreeHead):
         return tuple(map(list, zip(*outs)))
 
     def forward_single(self, x: Tensor, scale: Scale, stride: int) -> tuple[Tensor, Tensor]:
-        cls_score, log_distance, _, _ = super().forward_single(x)
+        cls_score, log_distance, _, _ = self.towers(x)
         return cls_score, exp_distance(scale(log_distance)) * stride
+
+    def towers(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Both branches of one level: class logits, log distances in strides, their features."""
+        return super().forward_single(x)
 
     def loss_by_feat(
         self,

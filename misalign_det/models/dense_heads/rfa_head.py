@@ -90,9 +90,7 @@ class RFAHead(LossAwareFCOSHead):
 
     def forward_single(self, x: Tensor, scale: nn.Module, stride: int) -> tuple[Tensor, ...]:
         """Class logits, distances in pixels, and quality logits or ``None`` of one level."""
-        cls_score, log_distance, cls_feat, reg_feat = super(LossAwareFCOSHead, self).forward_single(
-            x
-        )
+        cls_score, log_distance, cls_feat, reg_feat = self.towers(x)
         quality = None
         if self.with_quality:
             quality = self.conv_quality(reg_feat if self.quality_on == "regression" else cls_feat)
