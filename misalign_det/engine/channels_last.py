@@ -12,7 +12,7 @@ class ChannelsLastHook(Hook):
 
     The numbers are the same up to rounding. In bfloat16 on two CPU cores a training step of the
     small BCCD models takes 0.84 of the time: 0.37 against 0.44 s for FCOS, 0.50 against 0.59 s for
-    TripleHead.
+    TripleHead. In float32 it does not pay there: 0.32 against 0.27 s for the quickstart's model.
 
     Example::
 
