@@ -1,5 +1,5 @@
 # The quickstart: a small triple-head detector from scratch on the generated set, in about three
-# minutes on two cores. Half of ResNet-18's width and small batches, so that there is time for 700
+# minutes on two cores. Half of ResNet-18's width and small batches, so that there is time for 600
 # steps; AdamW, because plain SGD needs several times as many from scratch.
 _base_ = [
     '_base_/models/triplehead_r18_fpn.py',
@@ -9,10 +9,11 @@ _base_ = [
 model = dict(
     backbone=dict(base_channels=32),
     neck=dict(in_channels=[32, 64, 128, 256]),
-    bbox_head=dict(num_classes=6))
+    bbox_head=dict(num_classes=6),
+    train_cfg=dict(assigner=dict(gt_balance=1.0)))
 train_dataloader = dict(batch_size=4)
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=7, val_interval=4)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=3)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -22,8 +23,8 @@ param_scheduler = [
         type='CosineAnnealingLR',
         by_epoch=True,
         begin=1,
-        end=7,
-        T_max=6,
+        end=6,
+        T_max=5,
         eta_min_ratio=0.02,
         convert_to_iter_based=True),
 ]
