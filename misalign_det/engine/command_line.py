@@ -49,6 +49,22 @@ def add_common_arguments(parser):
                         help="set by torch.distributed.launch")
 
 
+def pair_detectors(parser, args):
+    """Set ``args.pairs``, (config, checkpoint) of each of ``args.detectors``, and ``args.names``.
+
+    Args:
+        parser (argparse.ArgumentParser): says what is wrong.
+        args (argparse.Namespace): with `detectors`, alternately, and `names` (default: the
+            configs' names).
+    """
+    if len(args.detectors) % 2:
+        parser.error("give CONFIG CHECKPOINT for each detector: the number of arguments is odd")
+    args.pairs = list(zip(args.detectors[::2], args.detectors[1::2]))
+    args.names = args.names or [Path(config).stem for config, _ in args.pairs]
+    if len(args.names) != len(args.pairs):
+        parser.error(f"--names: {len(args.names)} names for {len(args.pairs)} detectors")
+
+
 def load_config(args):
     """The config that the arguments ask for, ready for `build_runner`.
 

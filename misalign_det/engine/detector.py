@@ -1,5 +1,6 @@
 """A trained detector from a config and a checkpoint, and its input from a dataset."""
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,9 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import Runner, load_checkpoint
 from mmengine.structures import InstanceData
+from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
 from .annotation_checks import InputError
@@ -35,6 +37,42 @@ def load_detector(cfg, checkpoint: str, device: str = "cpu") -> nn.Module:
     load_checkpoint(model, checkpoint, map_location="cpu")
     model.cfg = cfg
     return model.to(device).eval()
+
+
+def batches(model: nn.Module, cfg, split: str, progress: bool = True):
+    """A split's batches, for tools that read a one-stage detector's outputs before suppression.
+
+    Args:
+        model: from :func:`load_detector`.
+        cfg: mmengine's ``Config`` with the split's dataloader.
+        split: ``'val'`` or ``'test'``.
+        progress: whether a bar is shown.
+
+    Returns:
+        The dataset, and an iterator over preprocessed batches.
+
+    Raises:
+        InputError: the detector has no dense head.
+    """
+    if not hasattr(getattr(model, "bbox_head", None), "predict_by_feat") or not hasattr(
+        model, "extract_feat"
+    ):
+        raise InputError(
+            f"{type(model).__name__} has no dense head; this tool reads one-stage detectors. For "
+            "others use MisalignmentMetric, or tools/analysis/misalignment.py on their detections."
+        )
+    loader = Runner.build_dataloader(copy.deepcopy(cfg[f"{split}_dataloader"]))
+
+    def preprocessed():
+        bar = ProgressBar(len(loader.dataset)) if progress else None
+        for batch in loader:
+            yield model.data_preprocessor(batch, False)
+            if bar:
+                bar.update(len(batch["data_samples"]))
+        if bar:
+            print()
+
+    return loader.dataset, preprocessed()
 
 
 def ground_truth(info: dict) -> InstanceData:

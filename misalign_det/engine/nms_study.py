@@ -8,11 +8,9 @@ import logging
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
-from mmengine.utils import ProgressBar
 from torch import nn
 
-from .annotation_checks import InputError
+from .detector import batches
 
 
 def evaluate_under(
@@ -36,34 +34,22 @@ def evaluate_under(
     Raises:
         InputError: the detector is not a one-stage one.
     """
-    head = getattr(model, "bbox_head", None)
-    if not hasattr(head, "predict_by_feat") or not hasattr(model, "extract_feat"):
-        raise InputError(
-            f"{type(model).__name__} has no dense head whose outputs can be suppressed in several "
-            "ways. Take a one-stage detector."
-        )
-    loader = Runner.build_dataloader(copy.deepcopy(cfg[f"{split}_dataloader"]))
+    dataset, loader = batches(model, cfg, split, progress)
     evaluators = []
     with _quiet():
         for _ in suppressions:
             evaluator = Evaluator(copy.deepcopy(cfg[f"{split}_evaluator"]))
-            evaluator.dataset_meta = loader.dataset.metainfo
+            evaluator.dataset_meta = dataset.metainfo
             evaluators.append(evaluator)
-    configs = [_with_nms(head.test_cfg, nms) for nms in suppressions]
-    bar = ProgressBar(len(loader.dataset)) if progress else None
+    configs = [_with_nms(model.bbox_head.test_cfg, nms) for nms in suppressions]
     for batch in loader:
-        samples = _detect(model, batch, configs, evaluators)
-        if bar:
-            bar.update(len(samples))
-    if bar:
-        print()
+        _detect(model, batch, configs, evaluators)
     with _quiet():
-        return [evaluator.evaluate(len(loader.dataset)) for evaluator in evaluators]
+        return [evaluator.evaluate(len(dataset)) for evaluator in evaluators]
 
 
 @torch.no_grad()
 def _detect(model, batch, configs, evaluators):
-    batch = model.data_preprocessor(batch, False)
     samples = batch["data_samples"]
     outputs = model.bbox_head(model.extract_feat(batch["inputs"]))
     for config, evaluator in zip(configs, evaluators):
@@ -74,7 +60,6 @@ def _detect(model, batch, configs, evaluators):
             rescale=True,
         )
         evaluator.process(model.add_pred_to_datasample(samples, found), batch)
-    return samples
 
 
 def _with_nms(test_cfg, nms: dict):

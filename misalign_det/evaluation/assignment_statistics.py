@@ -23,7 +23,7 @@ class ImageAssignment:
         scores, bboxes: class probabilities ``(P, C)`` and predicted boxes ``(P, 4)``, or ``None``
             where the assigner sees none.
         thresholds: largest positive cost of each GT, ``(G,)``; ``None`` without a mixture.
-        costs: of each GT's candidates, ``inf`` where absent, ``(G, K)``; likewise.
+        means: of the two components of each GT's mixture, the low one first, ``(G, 2)``; likewise.
     """
 
     points: Tensor
@@ -35,7 +35,7 @@ class ImageAssignment:
     scores: Tensor | None = None
     bboxes: Tensor | None = None
     thresholds: Tensor | None = None
-    costs: Tensor | None = None
+    means: Tensor | None = None
 
     def pairs(self) -> set[tuple[int, int]]:
         """The positives as (location, GT)."""
@@ -52,7 +52,8 @@ def assignment_scalars(images: list[ImageAssignment]) -> dict[str, float]:
         ``positives_per_gt`` and the same for each size class that occurs; ``level_S``: share of the
         positives on the level of stride S; ``ambiguous``: share of the positive locations that lie
         in more than one GT box; ``without_positive``: share of GTs that have none; with a mixture,
-        means of the thresholds and of the costs on either side of them.
+        ``threshold``, ``low_mean`` and ``high_mean``: its boundary and the means of its components,
+        averaged over the GTs.
     """
     counts, sizes, levels, several = [], [], [], []
     for image in images:
@@ -85,14 +86,12 @@ def _mixture_scalars(images: list[ImageAssignment]) -> dict[str, float]:
     known = [image for image in images if image.thresholds is not None and len(image.thresholds)]
     if not known:
         return {}
-    threshold = torch.cat([image.thresholds for image in known])
-    costs = [(image.costs, image.costs <= image.thresholds[:, None]) for image in known]
-    parts = dict(
-        threshold=threshold[threshold.isfinite()],
-        low_component=torch.cat([cost[low & cost.isfinite()] for cost, low in costs]),
-        high_component=torch.cat([cost[~low & cost.isfinite()] for cost, low in costs]),
-    )
-    return {name: part.mean().item() for name, part in parts.items() if len(part)}
+    thresholds = torch.cat([image.thresholds for image in known])
+    fitted = thresholds.isfinite()  # the others had no candidate
+    if not fitted.any():
+        return {}
+    low, high = torch.cat([image.means for image in known])[fitted].mean(dim=0).tolist()
+    return dict(threshold=thresholds[fitted].mean().item(), low_mean=low, high_mean=high)
 
 
 def agreement(images: list[ImageAssignment], reference: str) -> float | None:

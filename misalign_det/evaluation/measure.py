@@ -1,16 +1,13 @@
 """Everything the misalignment report says of one detector, from one pass over a split."""
 
-import copy
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from mmengine.runner import Runner
-from mmengine.utils import ProgressBar
 from torch import nn
 
 from ..engine.annotation_checks import InputError
-from ..engine.detector import ground_truth
+from ..engine.detector import batches, ground_truth
 from ..visualization.dense_outputs import dense_head, read_outputs
 from .coco_ap import average_precision, category_ids, load_annotations
 from .matching import MatchedDetections
@@ -94,26 +91,15 @@ def measure(
     Raises:
         InputError: the detector has no dense head, or the split no annotation file.
     """
-    head = getattr(model, "bbox_head", None)
-    if not hasattr(head, "predict_by_feat") or not hasattr(model, "extract_feat"):
-        raise InputError(
-            f"{type(model).__name__} has no dense head. The report reads one-stage detectors; for "
-            "others use MisalignmentMetric, or tools/analysis/misalignment.py on their detections."
-        )
-    loader = Runner.build_dataloader(copy.deepcopy(cfg[f"{split}_dataloader"]))
-    own = dict(head.test_cfg.nms)
+    dataset, loader = batches(model, cfg, split, progress)
+    own = dict(model.bbox_head.test_cfg.nms)
     suppressions = suppressions or [
         own, dict(type="CLBalancedNMS", iou_threshold=own["iou_threshold"])
     ]
-    collected = _Collected(model, loader.dataset, suppressions, num_worst)
-    bar = ProgressBar(len(loader.dataset)) if progress else None
+    collected = _Collected(model, dataset, suppressions, num_worst)
     place = 0
     for batch in loader:
         place += collected.add(batch, place)
-        if bar:
-            bar.update(len(batch["data_samples"]))
-    if bar:
-        print()
     return collected.result(annotation_file(cfg, split))
 
 
@@ -151,7 +137,6 @@ class _Collected:
     @torch.no_grad()
     def add(self, batch, place: int) -> int:
         model, head = self.model, self.model.bbox_head
-        batch = model.data_preprocessor(batch, False)
         samples = batch["data_samples"]
         outputs = head(model.extract_feat(batch["inputs"]))
         metas = [sample.metainfo for sample in samples]

@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..engine.annotation_checks import InputError
-from ..models.dense_heads import LossAwareFCOSHead
+from ..evaluation.recorded_assignments import recorded_assignments
 
 
 @dataclass
@@ -24,6 +24,7 @@ class DenseOutputs:
     Attributes:
         logits: ``(P, C)``.
         bboxes: xyxy in pixels of the input, ``(P, 4)``.
+        priors: points ``(P, 2)`` or anchors, xyxy, ``(P, 4)``, in pixels.
         level_sizes: height and width of each level's map.
         strides: of each level, in pixels.
         num_anchors: A.
@@ -31,22 +32,19 @@ class DenseOutputs:
 
     logits: Tensor
     bboxes: Tensor
+    priors: Tensor
     level_sizes: list[tuple[int, int]]
     strides: list[int]
     num_anchors: int
 
     def locations(self) -> tuple[Tensor, Tensor]:
         """Centres ``(P, 2)`` and strides ``(P,)`` in pixels; those of several anchors are equal."""
-        points, strides = [], []
-        for (height, width), stride in zip(self.level_sizes, self.strides):
-            y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-            points.append((torch.stack([x, y], dim=-1).reshape(-1, 2) + 0.5) * stride)
-            strides.append(torch.full((height * width,), float(stride)))
-        points, strides = (
-            torch.cat(part).repeat_interleave(self.num_anchors, dim=0).to(self.logits.device)
-            for part in (points, strides)
-        )
-        return points, strides
+        points = self.priors
+        if points.shape[1] == 4:
+            points = (points[:, :2] + points[:, 2:]) / 2
+        per_level = [h * w * self.num_anchors for h, w in self.level_sizes]
+        strides = points.new_tensor(self.strides)
+        return points, strides.repeat_interleave(torch.tensor(per_level, device=points.device))
 
     def cell(self, prior: int) -> tuple[int, int, int]:
         """Level, row and column of a prior."""
@@ -109,21 +107,21 @@ def read_outputs(
     """
     sizes = [tuple(level.shape[-2:]) for level in cls_scores]
     device = cls_scores[0].device
-    priors = head.prior_generator.grid_priors(sizes, device=device)
+    priors = torch.cat(head.prior_generator.grid_priors(sizes, device=device))
     strides = [s[0] if isinstance(s, tuple) else s for s in head.prior_generator.strides]
     num_anchors = head.num_base_priors
     logits = _flatten(cls_scores, head.cls_out_channels, image)
     channels = len(bbox_preds[0][image]) // num_anchors
-    rows, priors = _flatten(bbox_preds, channels, image).float(), torch.cat(priors)
+    rows, origins = _flatten(bbox_preds, channels, image).float(), priors
     if hasattr(head, "integral") and channels == 4 * (head.reg_max + 1):
         unit = [torch.full((h * w, 1), s, device=device) for (h, w), s in zip(sizes, strides)]
-        rows, priors = head.integral(rows) * torch.cat(unit), head.anchor_center(priors)
+        rows, origins = head.integral(rows) * torch.cat(unit), head.anchor_center(priors)
     elif channels != 4:
         raise InputError(
             f"{type(head).__name__} predicts no plain box at a location; this tool cannot read it."
         )
-    bboxes = head.bbox_coder.decode(priors, rows)
-    return DenseOutputs(logits.float(), bboxes, sizes, strides, num_anchors)
+    bboxes = head.bbox_coder.decode(origins, rows)
+    return DenseOutputs(logits.float(), bboxes, priors, sizes, strides, num_anchors)
 
 
 def _flatten(levels: list[Tensor], channels: int, image: int) -> Tensor:
@@ -142,23 +140,15 @@ def training_positives(
     """
     head = dense_head(model)
     feats = model.extract_feat(inputs)
-    if isinstance(head, LossAwareFCOSHead):
-        outs = head(feats)
-        assign_preds = outs[3] if getattr(head, "assign_boxes", "") == "coarse" else None
-        targets = head.get_targets(outs[0], outs[1], [gt_instances], assign_preds)
-        prior_inds, gt_inds, _ = targets.edges.nonzero()
-        return prior_inds, gt_inds
-    if isinstance(head, FCOSHead):
+    if not hasattr(head, "assigner") and isinstance(head, FCOSHead):
         return _fcos_positives(head, feats, gt_instances)
     if not hasattr(head, "assigner"):
         raise InputError(
             f"{type(head).__name__} has no assigner. Its model needs a train_cfg, as in training."
         )
-    with _recorded(head.assigner) as results, _training(head):
+    with recorded_assignments(head) as images, _training(head):
         head.loss_by_feat(*head(feats), [gt_instances], [meta])
-    assigned = results[0].gt_inds
-    prior_inds = (assigned > 0).nonzero().squeeze(1)
-    return prior_inds, assigned[prior_inds] - 1
+    return images[0].prior_inds, images[0].gt_inds
 
 
 @contextmanager
@@ -170,22 +160,6 @@ def _training(head: nn.Module):
         yield
     finally:
         head.train(was)
-
-
-@contextmanager
-def _recorded(assigner):
-    """Keep what an assigner returns while it works."""
-    results, original = [], assigner.assign
-
-    def assign(*args, **kwargs):
-        results.append(original(*args, **kwargs))
-        return results[-1]
-
-    assigner.assign = assign
-    try:
-        yield results
-    finally:
-        del assigner.assign
 
 
 def _fcos_positives(head: FCOSHead, feats, gt_instances) -> tuple[Tensor, Tensor]:

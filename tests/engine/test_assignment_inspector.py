@@ -13,7 +13,7 @@ from torch import nn
 
 import misalign_det  # noqa: F401
 from misalign_det.engine.annotation_checks import InputError
-from misalign_det.engine.assignment_inspector import recorded_assignments
+from misalign_det.evaluation.recorded_assignments import recorded_assignments
 
 STOCK = Path(mmdet.__file__).parent / ".mim/configs"
 OURS = Path(__file__).parents[2] / "configs"

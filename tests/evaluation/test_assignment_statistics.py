@@ -36,13 +36,15 @@ def test_by_hand():
 
 
 def test_mixture_by_hand():
-    inf = float("inf")
-    costs = torch.tensor([[0.1, 0.3, 0.9], [0.2, 0.8, inf]])
-    mixture = dict(thresholds=torch.tensor([0.3, 0.2]), costs=costs)
-    scalars = assignment_scalars([image([(0, 0)], **mixture)])
+    none = -float("inf")  # a GT without candidates
+    means = torch.tensor([[0.2, 0.9], [0.1, 0.8]])
+    mixture = dict(thresholds=torch.tensor([0.3, 0.2]), means=means)
+    empty = dict(thresholds=torch.tensor([none, none]), means=torch.zeros(2, 2))
+    scalars = assignment_scalars([image([(0, 0)], **mixture), image([], **empty)])
     assert scalars["threshold"] == pytest.approx(0.25)
-    assert scalars["low_component"] == pytest.approx(0.2)
-    assert scalars["high_component"] == pytest.approx(0.85)
+    assert scalars["low_mean"] == pytest.approx(0.15)
+    assert scalars["high_mean"] == pytest.approx(0.85)
+    assert "threshold" not in assignment_scalars([image([], **empty)])
 
 
 def test_nothing():

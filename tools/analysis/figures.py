@@ -31,6 +31,7 @@ from misalign_det.engine.command_line import (
     add_common_arguments,
     errors_in_one_line,
     load_config,
+    pair_detectors,
 )
 from misalign_det.engine.detector import build_dataset, find_image, load_detector, network_input
 from misalign_det.engine.preflight import check_config
@@ -66,15 +67,10 @@ def parse_args(arguments=None):
     if args.figure == "assignments":
         if len(args.detectors) < 2:
             parser.error("assignments: give CONFIG and its checkpoints")
-        args.pairs = [(args.detectors[0], checkpoint) for checkpoint in args.detectors[1:]]
-        args.names = args.names or [Path(checkpoint).stem for _, checkpoint in args.pairs]
-    else:
-        if len(args.detectors) % 2:
-            parser.error("give CONFIG CHECKPOINT for each detector: the number is odd")
-        args.pairs = list(zip(args.detectors[::2], args.detectors[1::2]))
-        args.names = args.names or [Path(config).stem for config, _ in args.pairs]
-    if len(args.names) != len(args.pairs):
-        parser.error(f"--names: {len(args.names)} names for {len(args.pairs)} detectors")
+        config, *checkpoints = args.detectors
+        args.names = args.names or [Path(checkpoint).stem for checkpoint in checkpoints]
+        args.detectors = [part for checkpoint in checkpoints for part in (config, checkpoint)]
+    pair_detectors(parser, args)
     return args
 
 

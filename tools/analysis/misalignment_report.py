@@ -23,6 +23,7 @@ from misalign_det.engine.command_line import (
     add_common_arguments,
     errors_in_one_line,
     load_config,
+    pair_detectors,
 )
 from misalign_det.engine.detector import load_detector
 from misalign_det.engine.preflight import check_config
@@ -42,12 +43,7 @@ def parse_args(arguments=None):
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     add_common_arguments(parser)
     args = parser.parse_args(arguments)
-    if len(args.detectors) % 2:
-        parser.error("give CONFIG CHECKPOINT for each detector: the number of arguments is odd")
-    args.pairs = list(zip(args.detectors[::2], args.detectors[1::2]))
-    args.names = args.names or [Path(config).stem for config, _ in args.pairs]
-    if len(args.names) != len(args.pairs):
-        parser.error(f"--names: {len(args.names)} names for {len(args.pairs)} detectors")
+    pair_detectors(parser, args)
     return args
 
 

@@ -24,6 +24,8 @@ class PositiveEdges:
         ignored: locations that count neither as positive nor as negative, ``(N * P,)`` bool.
         thresholds: largest positive cost of each GT, ``(G,)``.
         contested: locations that more than one GT claimed, ``(N * P,)`` bool.
+        means: of the two mixture components of each GT, low first, in the unit of ``losses``,
+            ``(G, 2)``; ``None`` if the assigner has not said.
     """
 
     prior_inds: Tensor
@@ -33,6 +35,7 @@ class PositiveEdges:
     ignored: Tensor
     thresholds: Tensor
     contested: Tensor
+    means: Tensor | None = None
 
     def nonzero(self) -> tuple:
         """The positives as a list: ``(prior_inds, gt_inds, weights)``, each ``(E,)``."""

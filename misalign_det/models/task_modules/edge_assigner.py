@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..choices import check_choice
 from .ambiguity import PositiveEdges, one_gt_per_location
-from .candidate_edges import BatchGroundTruth, CandidateEdges
+from .candidate_edges import BatchGroundTruth, CandidateEdges, TopCandidates
 from .gt_balance import balance_gts
 from .joint_loss import edge_losses
-from .mixture import BOUNDARIES
+from .mixture import BOUNDARIES, fit_mixture, positive_threshold
 
 
 class EdgeAssigner(BaseAssigner):
@@ -109,6 +109,20 @@ class EdgeAssigner(BaseAssigner):
         return edge_losses(
             edges, logits, bboxes, gts, self.loss_bbox, self.focal_alpha, self.focal_gamma
         )
+
+    def _split_by_mixture(
+        self, candidates: TopCandidates, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """Each GT's largest positive cost and the means of its components, ``(G,)``, ``(G, 2)``.
+
+        Args:
+            candidates: ranked by cost.
+            scale: what the mixture sees is the cost times this.
+        """
+        fit = fit_mixture(
+            candidates.losses * scale, candidates.valid, self.precision_init, self.mixture_backend
+        )
+        return positive_threshold(candidates.losses, fit, self.boundary), fit.means / scale
 
     def assign(
         self,

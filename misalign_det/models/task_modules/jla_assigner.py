@@ -1,5 +1,7 @@
 """JLAAssigner: joint-loss-aware dynamic label assignment (paper B, section 3.2)."""
 
+from dataclasses import replace
+
 from mmdet.registry import TASK_UTILS
 from mmdet.utils import ConfigType
 from torch import Tensor
@@ -9,7 +11,6 @@ from .ambiguity import AMBIGUOUS_MODES, PositiveEdges, resolve_ambiguity
 from .candidate_edges import BatchGroundTruth, build_candidate_edges, select_top_candidates
 from .edge_assigner import EdgeAssigner
 from .joint_loss import joint_loss
-from .mixture import fit_mixture, positive_threshold
 from .training_stage import training_progress
 
 
@@ -89,10 +90,8 @@ class JLAAssigner(EdgeAssigner):
         edges = build_candidate_edges(points, gts, strides, self.center_radius)
         losses = joint_loss(*self._edge_losses(edges, logits, bboxes, gts), self.alpha)
         candidates = select_top_candidates(edges, losses, self.topk)
-        fit = fit_mixture(
-            candidates.losses, candidates.valid, self.precision_init, self.mixture_backend
-        )
-        thresholds = positive_threshold(candidates.losses, fit, self.boundary)
-        return resolve_ambiguity(
+        thresholds, means = self._split_by_mixture(candidates)
+        positives = resolve_ambiguity(
             candidates, thresholds, len(logits), self.theta, self.ambiguous_mode()
         )
+        return replace(positives, means=means)

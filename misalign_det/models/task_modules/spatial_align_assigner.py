@@ -1,6 +1,7 @@
 """SpatialAlignAssigner: positives where both tasks fit and agree (paper A)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from mmdet.registry import TASK_UTILS
@@ -17,7 +18,6 @@ from .candidate_edges import (
 )
 from .edge_assigner import EdgeAssigner
 from .joint_loss import joint_loss
-from .mixture import fit_mixture, positive_threshold
 from .spatial_alignment import (
     FITNESS_MODES,
     MAX_LEVELS,
@@ -114,15 +114,10 @@ class SpatialAlignAssigner(EdgeAssigner):
         cls_loss, reg_loss = self._edge_losses(edges, logits, bboxes, gts)
         candidates = self._candidates(edges, cls_loss, reg_loss, points, strides, gts)
         candidates = self._rank_by_cost(candidates, cls_loss, reg_loss)
-        fit = fit_mixture(
-            candidates.losses * self.cost_scale,
-            candidates.valid,
-            self.precision_init,
-            self.mixture_backend,
-        )
-        thresholds = positive_threshold(candidates.losses, fit, self.boundary)
+        thresholds, means = self._split_by_mixture(candidates, self.cost_scale)
         # The least cost decides: no theta is read.
-        return resolve_ambiguity(candidates, thresholds, len(logits), 0.0, "argmin")
+        positives = resolve_ambiguity(candidates, thresholds, len(logits), 0.0, "argmin")
+        return replace(positives, means=means)
 
     def _candidates(
         self,
