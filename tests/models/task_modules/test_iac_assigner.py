@@ -136,20 +136,23 @@ def test_missing_probabilities_and_bad_arguments_are_named():
             make(**options)
 
 
-def levels_of(num_priors):
-    return [num_priors // 2, num_priors - num_priors // 2]
+def on_atss(num_priors, num_gts, num_ignored, seed, own, **options):
+    """ATSSAssigner's decision and IACATSSAssigner's on one random image, and its instances."""
+    levels = [num_priors // 2, num_priors - num_priors // 2]
+    gt, ignored = instances(boxes(num_gts, seed + 1)), instances(boxes(num_ignored, seed + 2))
+    pred = predictions(boxes(num_priors, seed), torch.rand(num_priors, 1))
+    plain = ATSSAssigner(**options).assign(predictions(pred.priors), levels, gt, ignored)
+    ours = TASK_UTILS.build(dict(type="IACATSSAssigner", **own, **options))
+    return plain, ours.assign(pred, levels, gt, ignored), pred, gt
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 60), st.integers(0, 8), st.integers(0, 3), st.integers(0, 1000))
 def test_infinite_threshold_is_atss(num_priors, num_gts, num_ignored, seed):
-    gt, ignored = instances(boxes(num_gts, seed + 1)), instances(boxes(num_ignored, seed + 2))
-    pred = predictions(boxes(num_priors, seed), torch.rand(num_priors, 1))
-    options = dict(topk=3, ignore_iof_thr=0.3)
-    plain = predictions(pred.priors)
-    expected = ATSSAssigner(**options).assign(plain, levels_of(num_priors), gt, ignored)
-    ours = TASK_UTILS.build(dict(type="IACATSSAssigner", score_threshold=math.inf, **options))
-    mine = ours.assign(pred, levels_of(num_priors), gt, ignored)
+    expected, mine, _, _ = on_atss(
+        num_priors, num_gts, num_ignored, seed, dict(score_threshold=math.inf), topk=3,
+        ignore_iof_thr=0.3,
+    )  # fmt: skip
     assert torch.equal(mine.gt_inds, expected.gt_inds)
     assert torch.equal(mine.labels, expected.labels)
     assert torch.equal(mine.max_overlaps, expected.max_overlaps)
@@ -159,15 +162,10 @@ def test_infinite_threshold_is_atss(num_priors, num_gts, num_ignored, seed):
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 3), st.integers(0, 1000))
 def test_what_atss_gains(num_priors, num_gts, num_ignored, seed):
     """ATSS's positives stay; the new ones pass every guard and lie outside ignored regions."""
-    gt, ignored = instances(boxes(num_gts, seed + 1)), instances(boxes(num_ignored, seed + 2))
-    pred = predictions(boxes(num_priors, seed), torch.rand(num_priors, 1))
-    options = dict(topk=1, ignore_iof_thr=0.5)
-    plain = predictions(pred.priors)
-    before = ATSSAssigner(**options).assign(plain, levels_of(num_priors), gt, ignored)
-    ours = TASK_UTILS.build(
-        dict(type="IACATSSAssigner", score_threshold=0.5, min_iou=0.2, score_topk=2, **options)
-    )
-    after = ours.assign(pred, levels_of(num_priors), gt, ignored)
+    before, after, pred, gt = on_atss(
+        num_priors, num_gts, num_ignored, seed,
+        dict(score_threshold=0.5, min_iou=0.2, score_topk=2), topk=1, ignore_iof_thr=0.5,
+    )  # fmt: skip
     held = before.gt_inds != 0
     assert torch.equal(after.gt_inds[held], before.gt_inds[held])
     gained = (~held & (after.gt_inds > 0)).nonzero().squeeze(1)
