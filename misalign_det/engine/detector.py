@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import DATASETS, MODELS
 from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
@@ -39,28 +40,29 @@ def load_detector(cfg, checkpoint: str, device: str = "cpu") -> nn.Module:
     return model.to(device).eval()
 
 
+def dense_predictor(model: nn.Module) -> nn.Module:
+    """The head of a one-stage detector, whose outputs can be suppressed in one way or another.
+
+    Raises:
+        InputError: a two-stage or query-based detector, or one without NMS.
+    """
+    if not isinstance(model, SingleStageDetector):
+        raise InputError(f"{type(model).__name__} is no one-stage detector with a dense head.")
+    head = model.bbox_head
+    if not hasattr(head, "predict_by_feat") or "nms" not in (head.test_cfg or {}):
+        raise InputError(f"{type(head).__name__} has no test_cfg.nms: nothing is suppressed.")
+    return head
+
+
 def batches(model: nn.Module, cfg, split: str, progress: bool = True):
-    """A split's batches, for tools that read a one-stage detector's outputs before suppression.
+    """A split's dataset, and an iterator over its batches as the model's layers take them.
 
     Args:
         model: from :func:`load_detector`.
         cfg: mmengine's ``Config`` with the split's dataloader.
         split: ``'val'`` or ``'test'``.
         progress: whether a bar is shown.
-
-    Returns:
-        The dataset, and an iterator over preprocessed batches.
-
-    Raises:
-        InputError: the detector has no dense head.
     """
-    if not hasattr(getattr(model, "bbox_head", None), "predict_by_feat") or not hasattr(
-        model, "extract_feat"
-    ):
-        raise InputError(
-            f"{type(model).__name__} has no dense head; this tool reads one-stage detectors. For "
-            "others use MisalignmentMetric, or tools/analysis/misalignment.py on their detections."
-        )
     loader = Runner.build_dataloader(copy.deepcopy(cfg[f"{split}_dataloader"]))
 
     def preprocessed():

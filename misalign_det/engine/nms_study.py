@@ -10,7 +10,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 from torch import nn
 
-from .detector import batches
+from .detector import batches, dense_predictor
 
 
 def evaluate_under(
@@ -34,6 +34,7 @@ def evaluate_under(
     Raises:
         InputError: the detector is not a one-stage one.
     """
+    head = dense_predictor(model)
     dataset, loader = batches(model, cfg, split, progress)
     evaluators = []
     with _quiet():
@@ -41,7 +42,7 @@ def evaluate_under(
             evaluator = Evaluator(copy.deepcopy(cfg[f"{split}_evaluator"]))
             evaluator.dataset_meta = dataset.metainfo
             evaluators.append(evaluator)
-    configs = [_with_nms(model.bbox_head.test_cfg, nms) for nms in suppressions]
+    configs = [_with_nms(head.test_cfg, nms) for nms in suppressions]
     for batch in loader:
         _detect(model, batch, configs, evaluators)
     with _quiet():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ..engine.annotation_checks import InputError
-from ..engine.detector import batches, ground_truth
+from ..engine.detector import batches, dense_predictor, ground_truth
 from ..visualization.dense_outputs import dense_head, read_outputs
 from .coco_ap import average_precision, category_ids, load_annotations
 from .matching import MatchedDetections
@@ -32,7 +32,8 @@ class Measurement:
         classes: class names.
         detections: matched at IoU 0.5, of all images.
         regret: a row a suppression: ``nms``, ``AP``, ``AP_oracle``, and those of
-            :func:`~.nms_regret.summarise_regret`.
+            :func:`~.nms_regret.summarise_regret`; empty for detectors without a dense head, and
+            then ``regret_missing`` says so.
         gaps: rows of :func:`~.spatial_gap.summarise_gaps`; empty where the head's boxes cannot be
             read location by location, and then ``gaps_missing`` says why.
         worst: images in which suppression lost most among boxes of a score of at least 0.3.
@@ -42,7 +43,8 @@ class Measurement:
     metrics: dict[str, float]
     classes: tuple[str, ...]
     detections: MatchedDetections
-    regret: list[dict]
+    regret: list[dict] = field(default_factory=list)
+    regret_missing: str = ""
     gaps: list[dict] = field(default_factory=list)
     gaps_missing: str = ""
     worst: list["WorstImage"] = field(default_factory=list)
@@ -80,7 +82,8 @@ def measure(
     Memory grows by the kept boxes alone, some kilobytes an image.
 
     Args:
-        model: a one-stage detector of mmdet's with sigmoid classification.
+        model: a detector of mmdet's. What suppression costs and where the tasks peak is measured
+            for one-stage detectors, the latter with sigmoid classification.
         cfg: mmengine's ``Config`` with the split's dataloader and evaluator.
         split: ``'val'`` or ``'test'``.
         suppressions: values of ``test_cfg.nms`` to compare; by default the model's own and
@@ -89,18 +92,15 @@ def measure(
         progress: whether a bar is shown.
 
     Raises:
-        InputError: the detector has no dense head, or the split no annotation file.
+        InputError: the split has no annotation file.
     """
+    ann_file = annotation_file(cfg, split)
     dataset, loader = batches(model, cfg, split, progress)
-    own = dict(model.bbox_head.test_cfg.nms)
-    suppressions = suppressions or [
-        own, dict(type="CLBalancedNMS", iou_threshold=own["iou_threshold"])
-    ]
     collected = _Collected(model, dataset, suppressions, num_worst)
     place = 0
     for batch in loader:
         place += collected.add(batch, place)
-    return collected.result(annotation_file(cfg, split))
+    return collected.result(ann_file)
 
 
 def annotation_file(cfg, split: str) -> str:
@@ -124,24 +124,33 @@ class _Collected:
 
     def __init__(self, model, dataset, suppressions, num_worst) -> None:
         self.model, self.dataset = model, dataset
-        self.suppressions, self.num_worst = suppressions, num_worst
+        self.num_worst = num_worst
         self.samples, self.gaps, self.worst = [], [], []
-        self.image_ids = [[] for _ in suppressions]
-        self.outcomes = [[] for _ in suppressions]
-        self.gaps_missing = ""
+        self.head, self.regret_missing, self.gaps_missing = None, "", ""
+        self.suppressions = []
         try:
+            self.head = dense_predictor(model)
+            own = dict(self.head.test_cfg.nms)
+            balanced = dict(type="CLBalancedNMS", iou_threshold=own["iou_threshold"])
+            self.suppressions = suppressions or [own, balanced]
             dense_head(model)
         except InputError as error:
             self.gaps_missing = str(error)
+            self.regret_missing = "" if self.suppressions else str(error)
+        self.image_ids = [[] for _ in self.suppressions]
+        self.outcomes = [[] for _ in self.suppressions]
 
     @torch.no_grad()
     def add(self, batch, place: int) -> int:
-        model, head = self.model, self.model.bbox_head
         samples = batch["data_samples"]
-        outputs = head(model.extract_feat(batch["inputs"]))
+        if self.head is None:
+            for sample in self.model.predict(batch["inputs"], samples, rescale=True):
+                self._add_detections(sample, sample.pred_instances)
+            return len(samples)
+        outputs = self.head(self.model.extract_feat(batch["inputs"]))
         metas = [sample.metainfo for sample in samples]
-        found = head.predict_by_feat(*outputs, batch_img_metas=metas, rescale=True)
-        candidates = boxes_before_nms(head, outputs, metas)
+        found = self.head.predict_by_feat(*outputs, batch_img_metas=metas, rescale=True)
+        candidates = boxes_before_nms(self.head, outputs, metas)
         for i, sample in enumerate(samples):
             truth = ground_truth(self.dataset.get_data_info(place + i))
             self._add_detections(sample, found[i])
@@ -155,7 +164,7 @@ class _Collected:
 
     def _add_outcomes(self, sample, candidates, truth) -> None:
         gt = truth.bboxes.numpy().astype(np.float64), truth.labels.numpy()
-        cfg = self.model.bbox_head.test_cfg
+        cfg = self.head.test_cfg
         for place, nms in enumerate(self.suppressions):
             outcome = suppression_outcome(
                 candidates.bboxes, candidates.scores, candidates.labels, *gt, nms, cfg.max_per_img
@@ -179,7 +188,7 @@ class _Collected:
         if self.gaps_missing:
             return
         try:
-            dense = read_outputs(self.model.bbox_head, *outputs[:2], image=i)
+            dense = read_outputs(self.head, *outputs[:2], image=i)
         except InputError as error:
             self.gaps_missing = str(error)
             return
@@ -205,6 +214,7 @@ class _Collected:
             classes=classes,
             detections=metric.match(metric.results, coco, categories, metric.min_iou),
             regret=[self._regret(i, coco, categories) for i in range(len(self.suppressions))],
+            regret_missing=self.regret_missing,
             gaps=summarise_gaps(self.gaps) if not self.gaps_missing else [],
             gaps_missing=self.gaps_missing,
             worst=self.worst,

@@ -5,11 +5,15 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
-from tiny_detectors import make_detector, tool
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from tiny_detectors import ROOT, make_detector, tool
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HEADS = ("TripleHead", "FCOSHead", "GFLHead")
@@ -56,6 +60,87 @@ def test_whole_and_self_contained(tmp_path, data, capsys):
         assert f"</span>{head}</td>" in html
     assert "not measured" not in html  # GFL's distributions are read, too
     assert html.count("<h2>") == html.count("<p>") - html.count('<p><span class="dot"')
+
+
+TWO_STAGES = """
+_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+          '{root}/configs/_base_/datasets/shapes_detection.py',
+          '{root}/configs/_base_/default_runtime.py']
+model = dict(
+    backbone=dict(depth=18, base_channels=8, init_cfg=None),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=8),
+    rpn_head=dict(in_channels=8, feat_channels=8),
+    roi_head=dict(bbox_roi_extractor=dict(out_channels=8),
+                  bbox_head=dict(in_channels=8, fc_out_channels=16, num_classes=6)),
+    test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=20), rcnn=dict(score_thr=0.0, max_per_img=20)))
+"""
+
+
+@pytest.mark.slow
+def test_two_stages_beside_one(tmp_path, data, capsys):
+    """What is about boxes and scores is measured; the rest says why not."""
+    config, checkpoint = tmp_path / "FasterRCNN.py", tmp_path / "FasterRCNN.pth"
+    config.write_text(TWO_STAGES.format(root=ROOT))
+    one = make_detector(tmp_path, "FCOSHead", most=50, spread=0.3)
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model)
+    torch.save({"state_dict": model.state_dict()}, checkpoint)
+    out = tmp_path / "report.html"
+    options = ["--device", "cpu", "--out", str(out), "--cfg-options", f"data_root={data}"]
+    pairs = [str(config), str(checkpoint), *one]
+    tool("analysis", "misalignment_report").main([*pairs, *options])
+    html = out.read_text()
+    assert "FasterRCNN: AP" in capsys.readouterr().out
+    assert html.count("not measured. FasterRCNN is no one-stage detector") == 2
+    assert "FCOSHead, CLBalancedNMS" in html and "FasterRCNN, nms" not in html
+
+
+MEASURE = """
+import json, resource, sys
+import torch
+from mmengine.config import Config
+from misalign_det.engine.detector import load_detector
+from misalign_det.evaluation import measure
+
+torch.set_num_threads(1)
+cfg = Config.fromfile(sys.argv[1])
+cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
+peaks = []
+add = measure._Collected.add
+def watched(self, batch, place):
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return add(self, batch, place)
+measure._Collected.add = watched
+found = measure.measure(load_detector(cfg, sys.argv[2]), cfg, progress=False)
+print(json.dumps([found.num_images, len(found.detections), peaks]))
+"""
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_500_images(tmp_path, data):
+    """What grows are the kept boxes: some kilobytes an image, not maps or pictures."""
+    content = json.loads((data / "annotations/instances_val.json").read_text())
+    images = [dict(content["images"][i % 5], id=i) for i in range(500)]
+    annotations = [
+        dict(found, id=100 * i + k, image_id=i)
+        for i in range(500)
+        for k, found in enumerate(
+            a for a in content["annotations"] if a["image_id"] == content["images"][i % 5]["id"]
+        )
+    ]  # fmt: skip
+    path = data / "annotations/many.json"
+    path.write_text(json.dumps(dict(content, images=images, annotations=annotations)))
+    config, checkpoint = make_detector(tmp_path, "TripleHead", most=100, spread=0.3)
+    cfg = Config.fromfile(config)
+    cfg.val_dataloader.dataset.update(data_root=str(data), ann_file=str(path))
+    cfg.val_evaluator.ann_file = str(path)
+    cfg.dump(tmp_path / "many.py")
+    command = [sys.executable, "-c", MEASURE, tmp_path / "many.py", checkpoint]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    count, boxes, peaks = json.loads(done.stdout.splitlines()[-1])
+    assert count == 500 and boxes > 20_000
+    # kilobytes; the first tenth warms caches up
+    assert (peaks[-1] - peaks[len(peaks) // 10]) / 450 < 100
 
 
 @pytest.mark.slow

@@ -5,8 +5,9 @@
 
 measures one detector, or several side by side: how well scores and IoU agree, what ranking by IoU
 would gain, which better boxes suppression throws away, how far the two tasks' best locations lie
-apart, and in which images. The file opens from disk without a network. Works for one-stage
-detectors of mmdet's; each is measured on its own config's split, and their classes must agree.
+apart, and in which images. The file opens from disk without a network. Works for any detector of
+mmdet's; suppression and locations are looked at in one-stage ones. Each is measured on its own
+config's split, and their classes must agree.
 """
 
 import argparse
