@@ -3,6 +3,7 @@
 from . import (
     assignment_inspector,
     channels_last,
+    epoch_seed,
     finite_loss,
     loading,
     mixed_precision,
@@ -12,6 +13,7 @@ from . import (
 __all__ = [
     "assignment_inspector",
     "channels_last",
+    "epoch_seed",
     "finite_loss",
     "loading",
     "mixed_precision",
