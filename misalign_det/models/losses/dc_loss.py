@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
-from mmdet.utils import ConfigType
+from mmdet.utils import ConfigType, reduce_mean
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from ..choices import check_choice
@@ -48,19 +49,19 @@ def normalized_coefficient(coefficient: Tensor, losses: Tensor) -> Tensor:
     """lambda', which leaves the positives' total loss as it was (paper C, eq. 2).
 
     Args:
-        coefficient: lambda of each positive, ``(E,)``.
+        coefficient: lambda of each positive of this process's batch, ``(E,)``.
         losses: its classification loss, ``(E,)``.
 
     Returns:
-        ``lambda * sum(L) / sum(lambda * L)``, ``(E,)``; without gradient. Exactly one where all
-        lambda are equal.
+        ``lambda * sum(L) / sum(lambda * L)``, ``(E,)``, with the sums over the positives of all
+        processes; without gradient. Exactly one where all lambda are equal.
     """
-    if len(coefficient) == 0:
-        return coefficient
     with torch.no_grad():
-        relative = coefficient / coefficient.amax()
-        weighted = (relative * losses).sum()
-        scale = torch.where(weighted > 0, losses.sum() / weighted, torch.ones_like(weighted))
+        peak = coefficient.max() if len(coefficient) else coefficient.new_zeros(())
+        all_reduce(peak, "max")
+        relative = coefficient / peak
+        total, weighted = reduce_mean(torch.stack([losses.sum(), (relative * losses).sum()]))
+        scale = torch.where(weighted > 0, total / weighted, torch.ones_like(weighted))
         return relative * scale
 
 

@@ -2,11 +2,16 @@
 
 from dataclasses import replace
 
+import torch
+from mmdet.utils import reduce_mean
+
 from .ambiguity import PositiveEdges
 
 
 def balance_gts(edges: PositiveEdges, power: float) -> PositiveEdges:
     """Even out the weight of GTs with many and with few positives; the batch's total stays.
+
+    The batch is that of all processes together.
 
     With ``W_g`` the summed weight of a GT's positives, its edges are multiplied by
     ``W_g ** -power``, then all edges by one factor that keeps their sum. The papers have nothing of
@@ -19,5 +24,5 @@ def balance_gts(edges: PositiveEdges, power: float) -> PositiveEdges:
     """
     totals = edges.weights.sum(dim=1, keepdim=True)
     balanced = edges.weights * totals.clamp(min=1e-6).pow(-power)
-    scale = edges.weights.sum() / balanced.sum().clamp(min=1e-6)
-    return replace(edges, weights=balanced * scale)
+    before, after = reduce_mean(torch.stack([edges.weights.sum(), balanced.sum()]))
+    return replace(edges, weights=balanced * (before / after.clamp(min=1e-6)))

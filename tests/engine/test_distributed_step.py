@@ -1,0 +1,57 @@
+"""Two processes over gloo take the step that one takes on the joint batch.
+
+mmdet's RetinaHead is left out: it divides by the positives of each process alone.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_step import CASES, COUNTS
+
+SCRIPT = Path(__file__).resolve().parents[1] / "distributed_step.py"
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    return take_steps(1, tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return take_steps(2, tmp_path_factory.mktemp("two"))
+
+
+def take_steps(world, folder):
+    """(head, counts) -> losses, averaged over the processes, and gradients."""
+    processes, logs = [], []
+    for rank in range(world):
+        environ = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world)}
+        command = [sys.executable, SCRIPT, folder / "store", folder / "out.pth"]
+        logs.append(folder / f"{rank}.log")
+        processes.append(
+            subprocess.Popen(list(map(str, command)), env=environ, stdout=logs[-1].open("w"),
+                             stderr=subprocess.STDOUT)
+        )  # fmt: skip
+    for process, log in zip(processes, logs):
+        assert process.wait(timeout=300) == 0, log.read_text()  # a hang ends after a minute
+    return torch.load(folder / "out.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", COUNTS, ids=["crowded", "one rank without GT"])
+@pytest.mark.parametrize("head", CASES)
+def test_losses_and_gradients_of_the_joint_batch(joint, shared, head, counts):
+    (losses, gradients), (expected, wanted) = shared[head, counts], joint[head, counts]
+    assert losses.keys() == expected.keys() and expected["loss"] > 0
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    assert any(gradient.abs().max() > 0 for gradient in wanted.values())
+    for name, value in wanted.items():
+        scale = value.abs().max().item()
+        torch.testing.assert_close(
+            gradients[name], value, rtol=1e-3, atol=1e-4 * scale + 1e-7, msg=name
+        )
