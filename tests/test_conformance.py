@@ -13,16 +13,7 @@ from mmengine.structures import InstanceData
 import misalign_det  # noqa: F401
 
 STRIDES = [8, 16, 32, 64, 128]
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.cuda,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-        ],
-    ),
-]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 COMMON = dict(num_classes=4, in_channels=16, feat_channels=16, stacked_convs=2)
 GN = dict(type="GN", num_groups=4)
 ANCHORS = dict(anchor_generator=dict(

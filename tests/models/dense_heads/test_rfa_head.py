@@ -195,7 +195,6 @@ def test_bad_options_are_named(options, named):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("modulated", [False, True])
 def test_cuda_equals_cpu(modulated):
     head = rfa_head(rfa_modulated=modulated).eval()

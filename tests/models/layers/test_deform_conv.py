@@ -74,7 +74,6 @@ def test_zero_offsets_are_a_plain_convolution():
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("batch", [2, 33])
 def test_cuda_op_equals_the_sampled_form(batch):
     layer = AutoDeformConv2d(8, 16).cuda()

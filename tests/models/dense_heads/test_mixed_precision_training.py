@@ -1,0 +1,68 @@
+"""Heads trained in half precision on crowded images: finite losses, and float32's positives."""
+
+import pytest
+import torch
+from dense_head_cases import METAS, features, instances, make_head
+
+HEADS = {
+    "TripleHead": dict(type="JLAAssigner"),
+    "RFAHead": dict(type="SpatialAlignAssigner"),
+    "LossAwareFCOSHead": dict(type="JLAAssigner", gt_balance=1.0),
+}
+PRECISIONS = [
+    ("cpu", torch.bfloat16),
+    pytest.param("cuda", torch.float16, marks=pytest.mark.cuda),
+    pytest.param("cuda", torch.bfloat16, marks=pytest.mark.cuda),
+]
+
+
+def scene(num, seed, device):
+    """Two images of 256 x 256 pixels with objects of 8 to 88."""
+    generator = torch.Generator().manual_seed(seed)
+    images = []
+    for _ in range(2):
+        corner = torch.rand(num, 2, generator=generator) * 200
+        size = 8 + torch.rand(num, 2, generator=generator) ** 2 * 80
+        boxes = torch.cat([corner, corner + size], dim=1).tolist()
+        images.append(instances(*boxes, labels=[i % 3 for i in range(num)]).to(device))
+    return images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("device", "dtype"), PRECISIONS)
+@pytest.mark.parametrize("kind", HEADS)
+def test_200_steps_on_crowded_images(kind, device, dtype):
+    head = make_head(kind, assigner=HEADS[kind]).to(device)
+    feats = [level.to(device) for level in features(2, 256)]
+    crowd = scene(40, 0, device)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
+    scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+    totals = []
+    for _ in range(200):
+        with torch.autocast(device, dtype):
+            losses = head.loss_by_feat(*head(feats), crowd, METAS)
+        total = sum(losses.values())
+        assert all(value.isfinite() for value in losses.values()), losses
+        optimizer.zero_grad()
+        scaler.scale(total).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 10)
+        scaler.step(optimizer)
+        scaler.update()
+        totals.append(total.item())
+    assert totals[-1] < totals[0] / 2
+    few = scene(7, 1, device)
+    half, full = (positives(head, feats, few, device, dtype, on) for on in (True, False))
+    assert full.any() and (half == full).all(dim=1).float().mean() >= 0.999
+
+
+@torch.no_grad()
+def positives(head, feats, gts, device, dtype, enabled):
+    """Which location is a positive of which GT, ``(N * P, G)``."""
+    with torch.autocast(device, dtype, enabled=enabled):
+        outs = head(feats)
+        edges = head.get_targets(outs[0], outs[1], gts).edges
+    found = torch.zeros(len(edges.ignored), sum(map(len, gts)), dtype=torch.bool)
+    prior_inds, gt_inds, _ = edges.nonzero()
+    found[prior_inds.cpu(), gt_inds.cpu()] = True
+    return found
