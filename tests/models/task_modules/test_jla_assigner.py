@@ -4,9 +4,7 @@ import math
 
 import pytest
 import torch
-from mmdet.registry import MODELS, TASK_UTILS
-from mmdet.testing import demo_mm_inputs
-from mmengine.config import Config
+from mmdet.registry import TASK_UTILS
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
@@ -164,37 +162,3 @@ def test_autocast_changes_no_label():
 def test_bad_arguments_are_named(kwargs, named):
     with pytest.raises(ValueError, match=named):
         make(**kwargs)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "base, score_format",
-    [
-        ("mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "logits"),
-        ("mmdet::yolox/yolox_tiny_8xb8-300e_coco.py", "probs"),
-    ],
-)
-@pytest.mark.parametrize("empty", [False, True])
-def test_stock_heads_train_with_it_from_a_config(tmp_path, base, score_format, empty):
-    path = tmp_path / "config.py"
-    path.write_text(
-        f"_base_ = '{base}'\n"
-        "custom_imports = dict(imports=['misalign_det'])\n"
-        "model = dict(train_cfg=dict(assigner=dict(\n"
-        f"    _delete_=True, type='JLAAssigner', score_format='{score_format}')))\n"
-    )
-    cfg = Config.fromfile(path).model
-    cfg.backbone.init_cfg = None
-    cfg.data_preprocessor.batch_augments = None
-    model = MODELS.build(cfg)
-    packed = demo_mm_inputs(
-        2,
-        image_shapes=[(3, 128, 128), (3, 128, 128)],
-        num_items=[0, 0] if empty else [3, 0],
-        num_classes=80,
-    )
-    losses = model(**model.data_preprocessor(packed, training=True), mode="loss")
-    total = sum(sum(v) if isinstance(v, list) else v for k, v in losses.items() if "loss" in k)
-    assert total.isfinite()
-    total.backward()
-    assert any(p.grad is not None and p.grad.any() for p in model.bbox_head.parameters())
