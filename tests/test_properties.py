@@ -1,7 +1,7 @@
 """What must hold of assigners, mixture, loss and NMS whatever the input.
 
-`MISALIGN_DET_CASES=100000 pytest tests/test_properties.py -s` takes that many cases of each
-property and prints the count.
+`MISALIGN_DET_CASES=100000 pytest tests/test_properties.py -s` takes that many cases in all and
+prints the count.
 """
 
 import os
@@ -18,7 +18,9 @@ from misalign_det.models.post_processing import cl_balanced_nms
 from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth
 from misalign_det.models.task_modules.mixture import fit_mixture, positive_threshold
 
-CASES = int(os.environ.get("MISALIGN_DET_CASES", 40))
+TESTS = 28  # with their parameters
+LONG = "MISALIGN_DET_CASES" in os.environ
+CASES = -(-int(os.environ["MISALIGN_DET_CASES"]) // TESTS) if LONG else 40  # of each test
 COUNTS = {}
 ASSIGNERS = [
     dict(type="JLAAssigner"),
@@ -39,12 +41,11 @@ def cases(function):
     return settings(**limits, print_blob=False)(function)
 
 
-@pytest.fixture(autouse=True)
-def say_how_many(request):
+@pytest.fixture(scope="module", autouse=True)
+def say_how_many():
     yield
-    count = COUNTS.pop(request.node.name, None)
-    if count and CASES > 1000:
-        print(f"\n{request.node.name}: {count} cases")
+    if LONG:
+        print(f"\n{sum(COUNTS.values())} cases in {len(COUNTS)} tests")
 
 
 def counted(request):

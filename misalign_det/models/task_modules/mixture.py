@@ -144,10 +144,14 @@ def _fit_batched(values, valid, means, variances, weights):
         weights = torch.where(keep, new_weights, weights)
         active = active & ((bound - previous).abs() >= TOL)
         previous = bound
-        # Reading the flag is free on the CPU; on a GPU it would make the host wait.
-        if not values.is_cuda and not active.any():
+        if _may_look(values) and not active.any():
             break
     return means, variances, weights
+
+
+def _may_look(values: Tensor) -> bool:
+    """Reading a flag is free on the CPU; on a GPU it would make the host wait."""
+    return not values.is_cuda
 
 
 def _fit_sklearn(values, valid, means, variances, weights):

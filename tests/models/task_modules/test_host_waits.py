@@ -1,0 +1,78 @@
+"""Assignment does not make the host wait for a GPU, but once: to learn how many edges there are.
+
+On the CPU nothing waits; what would is counted as it is dispatched: `.item()`, `bool(tensor)` and
+`.cpu()`, and every operation whose result has a size that its data decide.
+"""
+
+from collections import Counter
+
+import pytest
+import torch
+from mmdet.registry import TASK_UTILS
+from mmengine.structures import InstanceData
+from test_properties import Scene
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from misalign_det.models.task_modules import mixture
+from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth
+
+WAITS = {
+    "_local_scalar_dense", "equal", "is_nonzero", "masked_select", "nonzero", "unique_consecutive",
+    "unique_dim", "_unique2",
+}  # fmt: skip
+
+
+class CountWaits(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        by_mask = name.startswith("index") and any(
+            isinstance(i, torch.Tensor) and i.dtype == torch.bool
+            for i in (args[1] if isinstance(args[1], (list, tuple)) else ())
+        )
+        unsized = name == "repeat_interleave" and kwargs.get("output_size") is None
+        if name in WAITS or by_mask or unsized:
+            self.counts[name] += 1
+        return func(*args, **kwargs)
+
+
+def waits_of(config, num_gts):
+    scene = Scene(0, num_gts, 3)
+    assigner = TASK_UTILS.build(config)
+    gts = BatchGroundTruth.from_instances([InstanceData(bboxes=scene.gts, labels=scene.labels)])
+    with CountWaits() as counter:
+        assigner.assign_batch(
+            scene.points, scene.strides, scene.logits[None], scene.bboxes[None], gts
+        )
+    return counter.counts
+
+
+@pytest.mark.parametrize("num_gts", [0, 1, 50])
+@pytest.mark.parametrize(
+    "config",
+    [
+        dict(type="JLAAssigner"),
+        dict(type="JLAAssigner", weighted_until=0, gt_balance=1.0, center_radius=1.5),
+        dict(type="JLAAssigner", ambiguous="ignore", boundary="density_peak"),
+        dict(type="JLAAssigner", boundary="crossing", precision_init="sample"),
+        dict(type="SpatialAlignAssigner"),
+        dict(type="SpatialAlignAssigner", level_mode="regress_range", fitness="softmax"),
+    ],
+    ids=str,
+)
+def test_one_wait_to_size_the_edges(config, num_gts, monkeypatch):
+    monkeypatch.setattr(mixture, "_may_look", lambda values: False)  # as on a GPU
+    assert waits_of(config, num_gts) == {"nonzero": 1}
+
+
+def test_a_wait_would_be_seen():
+    flags = torch.tensor([True, False])
+    for look in (lambda: flags.any().item(), lambda: bool(flags.any()), lambda: flags[flags],
+                 lambda: flags.nonzero(), lambda: torch.ones(2).repeat_interleave(flags.long())):
+        with CountWaits() as counter:
+            look()
+        assert sum(counter.counts.values()) >= 1
