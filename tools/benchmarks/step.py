@@ -3,13 +3,16 @@
     python tools/benchmarks/step.py                 ResNet-18 at 320x240, batch 8, as on BCCD
     python tools/benchmarks/step.py --scale r50     ResNet-50 at 800x1333, batch 1, as on COCO
     python tools/benchmarks/step.py --device cuda:0 --amp
+    python tools/benchmarks/step.py --modes train --image 2000 2000 --batch 1 --objects 5 500
 
 Untrained models on random images, taken in turn in one run; ratios to FCOS. A training step is the
 losses, the gradients and the optimizer's step. Inference is the network, decoding and NMS; the
-score threshold is set so that as many boxes reach NMS as in a trained detector.
+score threshold is set so that as many boxes reach NMS as in a trained detector. Several numbers of
+objects give a table each; --repeats 0 measures memory alone.
 """
 
 import argparse
+import itertools
 from functools import partial
 from pathlib import Path
 
@@ -65,6 +68,9 @@ def parse_args(arguments=None):
     parser.add_argument("--amp", action="store_true", help="float16 on a GPU, else bfloat16")
     parser.add_argument("--candidates", type=int, default=1000,
                         help="boxes an image that reach NMS")
+    parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), help="size of the images")
+    parser.add_argument("--batch", type=int, help="images a training step")
+    parser.add_argument("--objects", type=int, nargs="+", help="objects an image")
     parser.add_argument("--device", default="cpu")
     return parser.parse_args(arguments)
 
@@ -144,32 +150,38 @@ def main(arguments=None):
               if name == "FCOS" or not args.models or name in args.models}
     detectors = {name: build(model, args.device) for name, model in chosen.items()}
     print(machine(args.device) + (", mixed precision" if args.amp else ""))
-    for mode in args.modes:
-        batch = scale["batch"] if mode == "train" else 1
+    shape = (3, *(args.image or scale["shape"][1:]))
+    for mode, objects in itertools.product(args.modes, args.objects or [scale["objects"]]):
+        batch = args.batch or scale["batch"] if mode == "train" else 1
         packed = demo_mm_inputs(
-            batch, image_shapes=[scale["shape"]] * batch, num_items=[scale["objects"]] * batch,
+            batch, image_shapes=[shape] * batch, num_items=[objects] * batch,
             num_classes=scale["classes"], device=args.device)
-        functions = {}
-        for name, detector in detectors.items():
-            if mode == "train":
-                optimizer = torch.optim.SGD(detector.parameters(), lr=1e-4, momentum=0.9)
-                functions[name] = partial(training_step, detector, optimizer, packed, args.device,
-                                          args.amp)
-            else:
-                let_pass(detector, packed, args.candidates)
-                functions[name] = partial(inference, detector, packed, args.device, args.amp)
+        functions = {name: prepare(mode, detector, packed, args)
+                     for name, detector in detectors.items()}
         times = dict(zip(functions, time_in_turn(functions.values(), args.repeats, args.device)))
-        base = median(times["FCOS"])
         what = "training step" if mode == "train" else "inference"
-        print(f"\n{what}, {args.scale}, batch {batch}")
+        height, width = shape[1:]
+        print(f"\n{what}, {args.scale} at {width}x{height}, batch {batch}, {objects} objects")
         print(f"{'model':<24} {'time':>10} {'spread':>7} {'/ FCOS':>7} {'memory':>10} "
               f"{'parameters':>11} {'GFLOPs':>7}")
         for name, taken in times.items():
             memory = peak_memory(functions[name], args.device) / 2**20
             count = sum(p.numel() for p in detectors[name].parameters()) / 1e6
-            print(f"{name:<24} {1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
-                  f"{median(taken) / base:>7.2f} {memory:>6.0f} MiB {count:>9.2f} M "
-                  f"{gflops(detectors[name], scale['shape'], args.device):>7.1f}", flush=True)
+            clock = f"{'-':>10} {'-':>7} {'-':>7}"
+            if taken:
+                clock = (f"{1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
+                         f"{median(taken) / median(times['FCOS']):>7.2f}")
+            print(f"{name:<24} {clock} {memory:>6.0f} MiB {count:>9.2f} M "
+                  f"{gflops(detectors[name], shape, args.device):>7.1f}", flush=True)
+
+
+def prepare(mode, detector, packed, args):
+    """A function that takes one step of the mode."""
+    if mode == "infer":
+        let_pass(detector, packed, args.candidates)
+        return partial(inference, detector, packed, args.device, args.amp)
+    optimizer = torch.optim.SGD(detector.parameters(), lr=1e-4, momentum=0.9)
+    return partial(training_step, detector, optimizer, packed, args.device, args.amp)
 
 
 def gflops(detector, shape, device):
