@@ -13,7 +13,7 @@ from torch import Tensor
 
 mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
 
-MIN_PART = 256  # boxes worth a call of their own
+MIN_PART = 128  # boxes worth a call of their own
 MAX_PAIRS = 4_000_000  # pairs looked at together; bounds the memory, about 100 MB
 
 
@@ -69,7 +69,7 @@ def _match(dets, part, iou_threshold):
 
 
 def _separate_parts(dets: np.ndarray, iou_threshold: float) -> list[np.ndarray | None]:
-    """Sets of some hundred boxes none of which can suppress one of another; ``None`` is all.
+    """Sets of a hundred boxes or more none of which can suppress one of another; ``None`` is all.
 
     NMS compares all pairs, so parts are cheaper than the whole; classes told apart by a shift are
     such parts. An IoU above t needs centres along x within ``(1 - t) / (1 + t)`` of the mean width:
