@@ -67,4 +67,6 @@ def average_precision(
     # (IoU, recall, class, area, max_dets); -1 where a class has no object.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     precision = np.where(precision > -1, precision, np.nan)
-    return np.array([column.mean() for column in np.moveaxis(precision, 2, 0)])
+    means = [column.mean() for column in np.moveaxis(precision, 2, 0)]
+    by_category = dict(zip(evaluation.params.catIds, means))  # COCOeval has sorted them
+    return np.array([by_category[category] for category in category_order])

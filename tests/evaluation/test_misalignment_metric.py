@@ -1,6 +1,8 @@
 """MisalignmentMetric on a set made by hand, against pycocotools, and on awkward detectors."""
 
+import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,21 @@ def test_ap_is_that_of_mmdet(ann_file):
         theirs_of = theirs[f"coco/{name}_precision"]
         assert mine[f"misalignment/{name}/AP"] == pytest.approx(theirs_of, abs=6e-4)
     assert np.isnan(mine["misalignment/emu/AP"])
+
+
+def test_ids_of_the_file_in_another_order_than_the_classes(ann_file, tmp_path):
+    content = json.loads(Path(ann_file).read_text())
+    ids = {old["id"]: new for old, new in zip(content["categories"], (30, 10, 20))}
+    for category in content["categories"]:
+        category["id"] = ids[category["id"]]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = ids[annotation["category_id"]]
+    mixed = tmp_path / "mixed.json"
+    mixed.write_text(json.dumps(content))
+    mine, expected = (evaluate(detections(), f, classwise=True) for f in (str(mixed), ann_file))
+    assert mine.keys() == expected.keys()
+    for name, value in expected.items():
+        assert mine[name] == pytest.approx(value, nan_ok=True), name
 
 
 def test_headroom_is_ap_with_the_ious_as_scores(ann_file):
