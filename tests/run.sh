@@ -3,6 +3,8 @@
 #
 #   bash tests/run.sh
 #   bash tests/run.sh -m "not slow" -k environment
+#
+#   MISALIGN_DET_TEST_JOBS   test processes at a time (default: one per core, and at most 4)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null
@@ -12,4 +14,6 @@ python -m ruff check .
 echo "==> Running the tests"
 # The tensors are small: with a second thread the tests take twice as long.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec python -m pytest "$@"
+cores=$(nproc 2>/dev/null || echo 1)
+# By file, so that what the tests of a file share is made once.
+exec python -m pytest -n "${MISALIGN_DET_TEST_JOBS:-$((cores < 4 ? cores : 4))}" --dist loadfile "$@"

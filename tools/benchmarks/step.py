@@ -6,9 +6,10 @@
     python tools/benchmarks/step.py --modes train --image 2000 2000 --batch 1 --objects 5 500
 
 Untrained models on random images, taken in turn in one run; ratios to FCOS. A training step is the
-losses, the gradients and the optimizer's step. Inference is the network, decoding and NMS; the
-score threshold is set so that as many boxes reach NMS as in a trained detector. Several numbers of
-objects give a table each; --repeats 0 measures memory alone.
+losses, the gradients and the optimizer's step; "labels" is its share in which the head decides what
+its locations train. Inference is the network, decoding and NMS; the score threshold is set so that
+as many boxes reach NMS as in a trained detector. Several numbers of objects give a table each;
+--repeats 0 measures memory alone.
 """
 
 import argparse
@@ -28,8 +29,16 @@ from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 
-from misalign_det.engine.benchmarking import machine, median, peak_memory, spread, time_in_turn
+from misalign_det.engine.benchmarking import (
+    machine,
+    median,
+    peak_memory,
+    share_of,
+    spread,
+    time_in_turn,
+)
 from misalign_det.evaluation.nms_regret import boxes_before_nms
+from misalign_det.models.task_modules.edge_assigner import EdgeAssigner
 
 OURS = Path(__file__).resolve().parents[2] / "configs"
 STOCK = Path(mmdet.__file__).parent / ".mim/configs"
@@ -162,17 +171,32 @@ def main(arguments=None):
         what = "training step" if mode == "train" else "inference"
         height, width = shape[1:]
         print(f"\n{what}, {args.scale} at {width}x{height}, batch {batch}, {objects} objects")
-        print(f"{'model':<24} {'time':>10} {'spread':>7} {'/ FCOS':>7} {'memory':>10} "
-              f"{'parameters':>11} {'GFLOPs':>7}")
+        print(f"{'model':<24} {'time':>10} {'spread':>7} {'/ FCOS':>7} {'labels':>7} "
+              f"{'memory':>10} {'parameters':>11} {'GFLOPs':>7}")
         for name, taken in times.items():
             memory = peak_memory(functions[name], args.device) / 2**20
             count = sum(p.numel() for p in detectors[name].parameters()) / 1e6
-            clock = f"{'-':>10} {'-':>7} {'-':>7}"
+            clock = f"{'-':>10} {'-':>7} {'-':>7} {'-':>7}"
             if taken:
+                share = f"{'-':>7}"
+                if mode == "train":
+                    parts = labelling(detectors[name].bbox_head)
+                    share = f"{100 * share_of(functions[name], parts, 3):>5.1f} %"
                 clock = (f"{1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
-                         f"{median(taken) / median(times['FCOS']):>7.2f}")
+                         f"{median(taken) / median(times['FCOS']):>7.2f} {share}")
             print(f"{name:<24} {clock} {memory:>6.0f} MiB {count:>9.2f} M "
                   f"{gflops(detectors[name], shape, args.device):>7.1f}", flush=True)
+
+
+def labelling(head):
+    """The methods in which a head decides what each location trains.
+
+    On a GPU their time counts as far as the host waits for it.
+    """
+    if isinstance(getattr(head, "assigner", None), EdgeAssigner):
+        return [(head.assigner, "assign_batch")]
+    names = ("get_targets", "get_pos_loss", "paa_reassign")
+    return [(head, name) for name in names if hasattr(head, name)]
 
 
 def prepare(mode, detector, packed, args):
