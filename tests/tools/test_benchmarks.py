@@ -50,3 +50,14 @@ def test_step(capsys, monkeypatch):
     for table in tables[1:]:
         assert [line[:24].strip() for line in table.splitlines()[2:]] == names
     assert len(tables) == 3
+
+
+@pytest.mark.slow
+def test_variants(capsys):
+    small = ["--image", "64", "96", "--batch", "2", "--repeats", "1"]
+    tool("variants").main([*small, "--variants", "plain", "bfloat16, channels last"])
+    tables = capsys.readouterr().out.split("\n\n")
+    for table in tables[1:3]:
+        rows = [line[:24].strip() for line in table.splitlines()[2:]]
+        assert rows == ["plain", "bfloat16, channels last"]
+    assert tables[-1].count("%") == 5

@@ -1,0 +1,177 @@
+"""Ways to run the same detector faster, each beside the plain one in the same run.
+
+    python tools/benchmarks/variants.py
+    python tools/benchmarks/variants.py jla_triplehead_r50_fpn_1x_coco --image 800 1333 --batch 1
+
+Channels-last weights, bfloat16, the head under torch.compile, and group norm and ReLU as one
+compiled function. Compiling takes a minute, which is not counted. The last lines say what share of
+the head's time each level takes: what a loop over all levels at once could save at most.
+"""
+
+import argparse
+import time
+from functools import partial
+
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from torch import nn
+
+from misalign_det.engine.benchmarking import machine, median, spread, time_in_turn
+from misalign_det.engine.config_lookup import resolve_config
+
+
+def parse_args(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Time variants of one detector")
+    parser.add_argument("config", nargs="?", default="jla_triplehead_r18_fpn_12e_bccd")
+    parser.add_argument("--image", type=int, nargs=2, default=[240, 320], metavar=("H", "W"))
+    parser.add_argument("--batch", type=int, default=8, help="images a training step")
+    parser.add_argument("--objects", type=int, default=13)
+    parser.add_argument("--modes", nargs="+", choices=["train", "infer"],
+                        default=["train", "infer"])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args(arguments)
+
+
+def channels_last(detector):
+    """Weights, and with them features, channels last."""
+    return detector.to(memory_format=torch.channels_last)
+
+
+def compiled_head(detector):
+    """The head's forward pass under torch.compile."""
+    detector.bbox_head.forward = torch.compile(detector.bbox_head.forward, dynamic=False)
+    return detector
+
+
+class GroupNormReLU(nn.Module):
+    """Both in one compiled function."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+        self.fused = torch.compile(
+            lambda x, w, b: F.relu(F.group_norm(x, norm.num_groups, w, b, norm.eps)), dynamic=False)
+
+    def forward(self, x):
+        return self.fused(x, self.norm.weight, self.norm.bias)
+
+
+def fused_norm(detector):
+    """Group norm and ReLU of every ConvModule of the head as one."""
+    for module in detector.bbox_head.modules():
+        if isinstance(module, ConvModule) and module.with_norm and module.with_activation:
+            setattr(module, module.norm_name, GroupNormReLU(module.norm))
+            module.with_activation = False
+    return detector
+
+
+def unchanged(detector):
+    """The detector as it is."""
+    return detector
+
+
+VARIANTS = {
+    "plain": (unchanged, False),
+    "channels last": (channels_last, False),
+    "bfloat16": (unchanged, True),
+    "bfloat16, channels last": (channels_last, True),
+    "head compiled": (compiled_head, False),
+    "GN and ReLU compiled": (fused_norm, False),
+}
+
+
+def build(config, device):
+    """An untrained detector, the same each time."""
+    model = Config.fromfile(resolve_config(config)).model
+    model.backbone.init_cfg = None
+    torch.manual_seed(0)
+    detector = MODELS.build(model)
+    detector.init_weights()
+    return detector.to(device)
+
+
+def train(detector, optimizer, packed, device, half):
+    """Losses, gradients, optimizer."""
+    detector.train()
+    with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=half):
+        losses = detector(**detector.data_preprocessor(packed, True), mode="loss")
+        total, _ = detector.parse_losses(losses)
+    optimizer.zero_grad()
+    total.backward()
+    optimizer.step()
+
+
+@torch.no_grad()
+def infer(detector, packed, device, half):
+    """The network alone: what follows is the same in all variants."""
+    detector.eval()
+    with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=half):
+        return detector(detector.data_preprocessor(packed, False)["inputs"])
+
+
+@torch.no_grad()
+def level_shares(detector, packed, repeats):
+    """Share of the head's forward pass that each level takes, from the finest."""
+    detector.eval()
+    head = detector.bbox_head
+    feats = detector.extract_feat(detector.data_preprocessor(packed, False)["inputs"])
+    extra = [head.scales, *([head.coarse_scales] if hasattr(head, "coarse_scales") else [])]
+    taken = torch.zeros(repeats, len(feats))
+    for repeat in range(repeats):
+        for i, level in enumerate(zip(feats, *extra, head.strides)):
+            start = time.perf_counter()
+            head.forward_single(*level)
+            taken[repeat, i] = time.perf_counter() - start
+    taken = taken.median(dim=0).values
+    return (taken / taken.sum()).tolist()
+
+
+def main(arguments=None):
+    """Print a table a mode."""
+    args = parse_args(arguments)
+    torch.set_num_threads(args.threads)
+    register_all_modules()
+    MMLogger.get_instance("benchmark", log_level="ERROR")
+    torch._dynamo.config.recompile_limit = 64  # one function serves all levels and layers
+    print(machine(args.device))
+    for mode in args.modes:
+        batch = args.batch if mode == "train" else 1
+        packed = demo_mm_inputs(
+            batch, image_shapes=[(3, *args.image)] * batch, num_items=[args.objects] * batch,
+            num_classes=3, device=args.device)
+        functions = {}
+        for name in args.variants:
+            change, half = VARIANTS[name]
+            detector = change(build(args.config, args.device))
+            if mode == "train":
+                optimizer = torch.optim.SGD(detector.parameters(), lr=1e-4, momentum=0.9)
+                functions[name] = partial(train, detector, optimizer, packed, args.device, half)
+            else:
+                functions[name] = partial(infer, detector, packed, args.device, half)
+        times = dict(zip(functions, time_in_turn(functions.values(), args.repeats, args.device)))
+        first = median(next(iter(times.values())))
+        what = "training step" if mode == "train" else "network at inference"
+        print(f"\n{args.config}, {what}, batch {batch}\n{'variant':<24} {'time':>10} {'spread':>7} "
+              f"{'/ ' + next(iter(times)):>8}")
+        for name, taken in times.items():
+            print(f"{name:<24} {1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
+                  f"{median(taken) / first:>8.2f}", flush=True)
+    shares = level_shares(build(args.config, args.device), packed, args.repeats)
+    print("\nthe head's time by level: " + ", ".join(f"{100 * share:.0f} %" for share in shares))
+
+
+if __name__ == "__main__":
+    main()
