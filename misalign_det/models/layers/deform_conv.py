@@ -11,11 +11,13 @@ IM2COL_STEP = 32  # images a step of mmcv's kernel, its default
 def sampled_deform_conv2d(
     x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """3x3 deformable convolution, stride 1, padding 1, by bilinear samples and one matrix product.
+    """3x3 deformable convolution, stride 1, padding 1, by bilinear samples and one 1x1 convolution.
 
     The same values and gradients as ``mmcv.ops.deform_conv2d`` (with a mask,
     ``modulated_deform_conv2d``), many times faster on the CPU, and made of operators that export
     to ONNX.
+
+    Positions and samples are in the offsets' precision, the product in that of ``x``.
 
     Args:
         x: ``(N, C_in, H, W)``.
@@ -24,7 +26,7 @@ def sampled_deform_conv2d(
         mask: factor on each tap, ``(N, 9, H, W)`` (deformable v2).
 
     Returns:
-        ``(N, C_out, H, W)``.
+        ``(N, C_out, H, W)`` in the dtype of ``x``.
     """
     num, channels, height, width = x.shape
     taps = torch.arange(9, device=x.device)
@@ -34,11 +36,14 @@ def sampled_deform_conv2d(
     y = (2 * (offset[:, :, 0] + cell_y) + 1) / height - 1
     x_ = (2 * (offset[:, :, 1] + cell_x) + 1) / width - 1
     grid = torch.stack([x_, y], dim=-1).view(num, 9 * height, width, 2)
-    samples = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    samples = F.grid_sample(
+        x.to(grid.dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
     if mask is not None:
         samples = samples * mask.reshape(num, 1, 9 * height, width)
-    samples = samples.view(num, channels * 9, height * width)
-    return (weight.flatten(1) @ samples).view(num, -1, height, width)
+    # A convolution of size 1: the same product as a matrix's, without a copy of the samples.
+    samples = samples.view(num, channels * 9, height, width).to(x.dtype)
+    return F.conv2d(samples, weight.view(len(weight), channels * 9, 1, 1).to(x.dtype))
 
 
 def auto_deform_conv2d(
@@ -46,24 +51,24 @@ def auto_deform_conv2d(
 ) -> Tensor:
     """mmcv's op on CUDA, the sampled form elsewhere and for export; arguments as above.
 
-    Computes in float32 (float64 for float64 input) whatever autocast says: sample positions in
+    Samples are taken in float32 (float64 for float64 input) whatever autocast says: positions in
     half precision are off by whole cells on large maps. The output has the dtype of ``x``.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     with torch.autocast(x.device.type, enabled=False):
-        inputs = x.to(dtype), offset.to(dtype), weight.to(dtype)
+        offset = offset.to(dtype)
         mask = None if mask is None else mask.to(dtype)
         # mmcv refuses maps smaller than its kernel, as the top level of a small image is.
         if not x.is_cuda or min(x.shape[-2:]) < 3 or _exporting():
-            out = sampled_deform_conv2d(*inputs, mask)
-        elif mask is not None:
-            x_, offset, weight = inputs
-            out = modulated_deform_conv2d(x_, offset, mask, weight, None, 1, 1, 1, 1, 1)
+            return sampled_deform_conv2d(x, offset, weight, mask)
+        wide, weight = x.to(dtype), weight.to(dtype)
+        if mask is not None:
+            out = modulated_deform_conv2d(wide, offset, mask, weight, None, 1, 1, 1, 1, 1)
         else:
             # mmcv's kernel splits the batch into equal steps; a batch it cannot split runs image
             # by image.
             step = IM2COL_STEP if len(x) % min(len(x), IM2COL_STEP) == 0 else 1
-            out = deform_conv2d(*inputs, 1, 1, 1, 1, 1, False, step)
+            out = deform_conv2d(wide, offset, weight, 1, 1, 1, 1, 1, False, step)
     return out.to(x.dtype)
 
 

@@ -36,12 +36,15 @@ def edge_classification_loss(
         gt_labels: ``(G,)``.
 
     Returns:
-        ``(E,)``.
+        ``(E,)`` in float32.
     """
-    all_negative = (1 - alpha) * logits.sigmoid().pow(gamma) * F.softplus(logits)
-    own_logit = logits[edges.prior_inds, gt_labels[edges.gt_inds]]
+    own_logit = logits[edges.prior_inds, gt_labels[edges.gt_inds]].float()
     positive, negative = focal_terms(own_logit, alpha, gamma)
-    return all_negative.sum(dim=1)[edges.prior_inds] - negative + positive
+    # All locations, or those of the edges one by one, whichever are fewer.
+    few = len(edges) < len(logits)
+    rows = (logits[edges.prior_inds] if few else logits).float()
+    background = ((1 - alpha) * rows.sigmoid().pow(gamma) * F.softplus(rows)).sum(dim=1)
+    return (background if few else background[edges.prior_inds]) - negative + positive
 
 
 def edge_losses(
@@ -67,7 +70,7 @@ def edge_losses(
     Returns:
         Two ``(E,)`` in float32.
     """
-    cls_loss = edge_classification_loss(edges, logits.float(), gts.labels, focal_alpha, focal_gamma)
+    cls_loss = edge_classification_loss(edges, logits, gts.labels, focal_alpha, focal_gamma)
     reg_loss = loss_bbox(
         bboxes[edges.prior_inds].float(), gts.bboxes[edges.gt_inds], reduction_override="none"
     )
