@@ -42,8 +42,8 @@ def sampled_deform_conv2d(
     if mask is not None:
         samples = samples * mask.reshape(num, 1, 9 * height, width)
     # A convolution of size 1: the same product as a matrix's, without a copy of the samples.
-    samples = samples.view(num, channels * 9, height, width).to(x.dtype)
-    return F.conv2d(samples, weight.view(len(weight), channels * 9, 1, 1).to(x.dtype))
+    samples = samples.reshape(num, channels * 9, height, width).to(x.dtype)
+    return F.conv2d(samples, weight.reshape(len(weight), channels * 9, 1, 1).to(x.dtype))
 
 
 def auto_deform_conv2d(
