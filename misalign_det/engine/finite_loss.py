@@ -64,9 +64,9 @@ class FiniteLossHook(Hook):
         vars(_unwrapped(runner.model)).pop("parse_losses", None)
 
     def _stop(self, runner: Runner, log_vars: dict) -> None:
-        bad = {name: float(value) for name, value in log_vars.items()
+        bad = {name: float(value.detach()) for name, value in log_vars.items()
                if name != "loss" and not torch.isfinite(value).all()}  # fmt: skip
-        bad = bad or {"loss": float(log_vars["loss"])}  # finite ones whose sum is not
+        bad = bad or {"loss": float(log_vars["loss"].detach())}  # finite ones whose sum is not
         rank = f"_rank{get_rank()}" if get_rank() else ""
         path = Path(runner.work_dir) / f"non_finite_step_{runner.iter + 1}{rank}.pth"
         images = [str(sample.metainfo.get("img_path", "an image without a path"))
@@ -74,7 +74,7 @@ class FiniteLossHook(Hook):
         torch.save(
             dict(
                 iter=runner.iter,
-                losses={name: float(value) for name, value in log_vars.items()},
+                losses={name: float(value.detach()) for name, value in log_vars.items()},
                 inputs=[image.cpu() for image in self._batch["inputs"]],
                 samples=[_plain(sample) for sample in self._batch["data_samples"]],
                 state_dict=_unwrapped(runner.model).state_dict(),
@@ -108,7 +108,7 @@ def replay(model: nn.Module, record: dict, device: str = "cpu") -> dict[str, flo
     batch = dict(inputs=record["inputs"], data_samples=[_sample(s) for s in record["samples"]])
     losses = model(**model.data_preprocessor(batch, True), mode="loss")
     _, log_vars = model.parse_losses(losses)
-    return {name: float(value) for name, value in log_vars.items()}
+    return {name: float(value.detach()) for name, value in log_vars.items()}
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

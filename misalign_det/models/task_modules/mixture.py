@@ -17,6 +17,7 @@ MAX_ITER, TOL, REG_COVAR = 100, 1e-3, 1e-6  # scikit-learn's defaults
 BOUNDARIES = ("component", "density_peak", "crossing")
 TIE = 1e-9  # log odds within which neither component is the likelier one
 _SMALLEST_COUNT = 10 * torch.finfo(torch.float64).eps
+_LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass
@@ -119,34 +120,45 @@ def _initial_variances(values: Tensor, valid: Tensor, precision_init) -> Tensor:
 def _component_log_prob(values, means, variances, weights) -> Tensor:
     """Weighted log probability of each value under each component, ``(G, K, 2)``."""
     squared = (values[..., None] - means[:, None]) ** 2 / variances[:, None]
-    constant = weights.log() - 0.5 * (variances.log() + math.log(2 * math.pi))
+    constant = weights.log() - 0.5 * (variances.log() + _LOG_2PI)
     return constant[:, None] - 0.5 * squared
 
 
 def _fit_batched(values, valid, means, variances, weights):
-    mask = valid.double()[..., None]
+    """scikit-learn's EM for all rows at once; a row that has converged keeps its parameters.
+
+    A step on a few dozen rows costs the start of its operations, not their arithmetic: hence few
+    of them, the sums over K as the last and contiguous axis, ``(G, 2, K)``.
+    """
     count = valid.sum(dim=1).clamp(min=1).double()
+    mask = valid.double()[:, None]
+    share = mask[:, 0] / count[:, None]
+    powers = torch.stack([torch.ones_like(values), values], dim=-1)  # (G, K, 2)
+    row = values[:, None]
+    params = torch.stack([means, variances, weights], dim=-1)  # (G, 2, 3)
     previous = torch.full_like(count, -math.inf)
     active = valid.sum(dim=1) > 1
     for _ in range(MAX_ITER):
-        log_prob = _component_log_prob(values, means, variances, weights)
-        log_norm = log_prob.logsumexp(dim=-1, keepdim=True)
-        resp = (log_prob - log_norm).exp() * mask
-        bound = (log_norm * mask).sum(dim=(1, 2)) / count
-        total = resp.sum(dim=1) + _SMALLEST_COUNT
-        new_means = (resp * values[..., None]).sum(dim=1) / total
-        squared = (values[..., None] - new_means[:, None]) ** 2
-        new_variances = (resp * squared).sum(dim=1) / total + REG_COVAR
+        means, variances, weights = (part[..., None] for part in params.unbind(-1))
+        constant = weights.log() - 0.5 * (variances.log() + _LOG_2PI)
+        scaled = (row - means).mul_(variances.rsqrt())
+        log_prob = torch.addcmul(constant, scaled, scaled, value=-0.5)
+        log_norm = torch.logaddexp(log_prob[:, 0], log_prob[:, 1])
+        resp = (log_prob - log_norm[:, None]).exp_().mul_(mask)
+        bound = (log_norm * share).sum(dim=1)
+        total, first = (resp @ powers).unbind(-1)  # sums of r and of r * value, (G, 2)
+        total = total + _SMALLEST_COUNT
+        new_means = first / total
+        squared = (row - new_means[..., None]).square_().mul_(resp)
+        new_variances = squared.sum(dim=2) / total + REG_COVAR
         new_weights = total / total.sum(dim=1, keepdim=True)
-        keep = active[:, None]
-        means = torch.where(keep, new_means, means)
-        variances = torch.where(keep, new_variances, variances)
-        weights = torch.where(keep, new_weights, weights)
+        new = torch.stack([new_means, new_variances, new_weights], dim=-1)
+        params = torch.where(active[:, None, None], new, params)
         active = active & ((bound - previous).abs() >= TOL)
         previous = bound
         if _may_look(values) and not active.any():
             break
-    return means, variances, weights
+    return params.unbind(-1)
 
 
 def _may_look(values: Tensor) -> bool:
