@@ -1,4 +1,4 @@
-"""One deformable convolution with two equal forms: mmcv's CUDA op and bilinear samples."""
+"""One deformable convolution with equal forms: mmcv's CUDA op, bilinear samples, gathered rows."""
 
 import torch
 import torch.nn.functional as F
@@ -46,10 +46,51 @@ def sampled_deform_conv2d(
     return F.conv2d(samples, weight.reshape(len(weight), channels * 9, 1, 1).to(x.dtype))
 
 
+def gathered_deform_conv2d(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """:func:`sampled_deform_conv2d` for inference on the CPU: the products first, then the samples.
+
+    Bilinear samples are linear in the map, so each tap's weight can be applied to the whole map
+    before it is sampled; what is left is a weighted sum of 9 x 4 rows at each location. Two to
+    three times faster forward, but slower backward where channels are few.
+
+    Args: as there.
+    """
+    num, channels, height, width = x.shape
+    taps = torch.arange(9, dtype=torch.int32)
+    at = offset.view(num, 9, 2, height, width).permute(0, 3, 4, 1, 2)
+    corners = []  # along y, then x: the two cells around each sample and their shares
+    for axis, (size, cell) in enumerate(
+        ((height, torch.arange(height)[:, None, None] + taps // 3 - 1),
+         (width, torch.arange(width)[:, None] + taps % 3 - 1))
+    ):  # fmt: skip
+        place = (at[..., axis] + cell).clamp(-2, size + 1)  # farther out weighs nothing either
+        low = place.floor()
+        part, low = place - low, low.int()
+        cells = torch.stack([low, low + 1], dim=-1)
+        shares = torch.stack([1 - part, part], dim=-1) * ((cells >= 0) & (cells < size))
+        corners.append((cells.clamp_(0, size - 1), shares))
+    (rows, row_share), (columns, column_share) = corners
+    image = torch.arange(num, dtype=torch.int32).view(-1, 1, 1, 1, 1, 1) * height
+    index = (image + rows[..., None]) * width + columns[..., None, :]  # (N, H, W, 9, 2, 2)
+    index = index * 9 + taps[:, None, None]
+    share = row_share[..., None] * column_share[..., None, :]
+    if mask is not None:
+        share = share * mask.permute(0, 2, 3, 1)[..., None, None]
+    products = weight.permute(1, 2, 3, 0).reshape(channels, -1).to(x.dtype)
+    table = x.permute(0, 2, 3, 1).reshape(-1, channels) @ products
+    out = F.embedding_bag(
+        index.view(-1, 36), table.view(-1, len(weight)).to(share.dtype), mode="sum",
+        per_sample_weights=share.view(-1, 36),
+    )  # fmt: skip
+    return out.view(num, height, width, -1).permute(0, 3, 1, 2).to(x.dtype)
+
+
 def auto_deform_conv2d(
     x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """mmcv's op on CUDA, the sampled form elsewhere and for export; arguments as above.
+    """mmcv's op on CUDA, on the CPU the gathered form without gradients, else the sampled one.
 
     Samples are taken in float32 (float64 for float64 input) whatever autocast says: positions in
     half precision are off by whole cells on large maps. The output has the dtype of ``x``.
@@ -60,7 +101,9 @@ def auto_deform_conv2d(
         mask = None if mask is None else mask.to(dtype)
         # mmcv refuses maps smaller than its kernel, as the top level of a small image is.
         if not x.is_cuda or min(x.shape[-2:]) < 3 or _exporting():
-            return sampled_deform_conv2d(x, offset, weight, mask)
+            gathers = x.device.type == "cpu" and not torch.is_grad_enabled() and not _exporting()
+            form = gathered_deform_conv2d if gathers else sampled_deform_conv2d
+            return form(x, offset, weight, mask)
         wide, weight = x.to(dtype), weight.to(dtype)
         if mask is not None:
             out = modulated_deform_conv2d(wide, offset, mask, weight, None, 1, 1, 1, 1, 1)

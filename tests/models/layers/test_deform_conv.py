@@ -9,9 +9,11 @@ from mmcv.ops import deform_conv2d
 from misalign_det.models.layers import (
     AutoDeformConv2d,
     box_guided_offsets,
+    deform_conv,
     sampled_deform_conv2d,
     scale_gradient,
 )
+from misalign_det.models.layers.deform_conv import gathered_deform_conv2d
 
 
 def loop_deform_conv(x, offset, weight):
@@ -71,6 +73,38 @@ def test_zero_offsets_are_a_plain_convolution():
     torch.testing.assert_close(
         sampled_deform_conv2d(x, offset * 0, weight), expected, rtol=1e-4, atol=1e-5
     )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reach", [0.0, 0.7, 40.0, 1e9])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 4)])
+@pytest.mark.parametrize("modulated", [False, True])
+def test_gathered_form_equals_the_sampled_one(dtype, reach, size, modulated):
+    """Samples inside, across the border and far outside; maps of one location."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(3, 4, *size, dtype=dtype), torch.randn(5, 4, 3, 3)
+    wide = torch.promote_types(dtype, torch.float32)
+    offset = torch.randn(3, 18, *size, dtype=wide) * reach
+    mask = torch.rand(3, 9, *size, dtype=wide) if modulated else None
+    weight = weight.to(wide)
+    mine, other = (form(x, offset, weight, mask)
+                   for form in (gathered_deform_conv2d, sampled_deform_conv2d))  # fmt: skip
+    assert mine.dtype == dtype and mine.shape == (3, 5, *size)
+    tolerance = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.1}[dtype]
+    torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_form_is_chosen_by_the_need_of_gradients(layout, monkeypatch):
+    layer = AutoDeformConv2d(3, 4)
+    x, offset, _ = inputs(6, 7, torch.float32)
+    x = x.to(memory_format=layout)
+    expected = layer(x, offset)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, offset), expected, rtol=1e-4, atol=1e-5)
+        monkeypatch.setattr(deform_conv, "sampled_deform_conv2d", None)
+        layer(x, offset)
 
 
 @pytest.mark.cuda
