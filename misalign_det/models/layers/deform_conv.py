@@ -6,6 +6,7 @@ from mmcv.ops import DeformConv2d, deform_conv2d, modulated_deform_conv2d
 from torch import Tensor
 
 IM2COL_STEP = 32  # images a step of mmcv's kernel, its default
+GATHERED_FROM = 1000  # locations; below, the gathered form's many small operations take longer
 
 
 def sampled_deform_conv2d(
@@ -52,8 +53,8 @@ def gathered_deform_conv2d(
     """:func:`sampled_deform_conv2d` for inference on the CPU: the products first, then the samples.
 
     Bilinear samples are linear in the map, so each tap's weight can be applied to the whole map
-    before it is sampled; what is left is a weighted sum of 9 x 4 rows at each location. Two to
-    three times faster forward, but slower backward where channels are few.
+    before it is sampled; what is left is a weighted sum of 9 x 4 rows at each location. On large
+    maps two to three times faster forward, but slower backward where channels are few.
 
     Args: as there.
     """
@@ -101,8 +102,7 @@ def auto_deform_conv2d(
         mask = None if mask is None else mask.to(dtype)
         # mmcv refuses maps smaller than its kernel, as the top level of a small image is.
         if not x.is_cuda or min(x.shape[-2:]) < 3 or _exporting():
-            gathers = x.device.type == "cpu" and not torch.is_grad_enabled() and not _exporting()
-            form = gathered_deform_conv2d if gathers else sampled_deform_conv2d
+            form = gathered_deform_conv2d if _gathers(x) else sampled_deform_conv2d
             return form(x, offset, weight, mask)
         wide, weight = x.to(dtype), weight.to(dtype)
         if mask is not None:
@@ -130,6 +130,11 @@ class AutoDeformConv2d(DeformConv2d):
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
         return auto_deform_conv2d(x, offset, self.weight)
+
+
+def _gathers(x: Tensor) -> bool:
+    large = len(x) * x.shape[2] * x.shape[3] >= GATHERED_FROM
+    return large and not (x.is_cuda or torch.is_grad_enabled() or _exporting())
 
 
 def _exporting() -> bool:

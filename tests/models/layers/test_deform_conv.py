@@ -96,15 +96,17 @@ def test_gathered_form_equals_the_sampled_one(dtype, reach, size, modulated):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_form_is_chosen_by_the_need_of_gradients(layout, monkeypatch):
+def test_form_is_chosen_by_size_and_the_need_of_gradients(layout, monkeypatch):
     layer = AutoDeformConv2d(3, 4)
-    x, offset, _ = inputs(6, 7, torch.float32)
+    x, offset, _ = inputs(32, 40, torch.float32)
     x = x.to(memory_format=layout)
     expected = layer(x, offset)
     with torch.no_grad():
-        torch.testing.assert_close(layer(x, offset), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(layer(x, offset), expected, rtol=1e-4, atol=1e-4)
         monkeypatch.setattr(deform_conv, "sampled_deform_conv2d", None)
         layer(x, offset)
+        with pytest.raises(TypeError, match="NoneType"):
+            layer(x[..., :5, :5], offset[..., :5, :5])
 
 
 @pytest.mark.cuda
