@@ -10,9 +10,8 @@ from mmengine.runner import Runner
 class ChannelsLastHook(Hook):
     """Keep the model's weights, and with them its features, channels last in memory.
 
-    The numbers are the same up to rounding. In bfloat16 on two CPU cores a training step of the
-    small BCCD models takes 0.84 of the time: 0.37 against 0.44 s for FCOS, 0.50 against 0.59 s for
-    TripleHead. In float32 it does not pay there: 0.32 against 0.27 s for the quickstart's model.
+    The numbers are the same up to rounding. On two CPU cores a training step of the BCCD TripleHead
+    takes 0.89 of the time, in float32 and in bfloat16 (``tools/benchmarks/variants.py``).
 
     Example::
 
