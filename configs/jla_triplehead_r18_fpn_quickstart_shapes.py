@@ -37,3 +37,6 @@ optim_wrapper = dict(
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
 randomness = dict(seed=0)
+
+# A tenth less time a step without a GPU.
+custom_hooks = [dict(type='ChannelsLastHook')]

@@ -73,6 +73,9 @@ make_environment() {
         "apt install python3 python3-venv python3-dev"
 }
 
+# What is imported is compiled when it is first imported; most of what torch brings never is.
+export PIP_NO_COMPILE=1
+
 # Errors alone: pip's warnings about its indexes would drown the steps.
 quiet_pip() { python -m pip --disable-pip-version-check install --quiet --quiet "$@"; }
 
