@@ -73,11 +73,11 @@ make_environment() {
         "apt install python3 python3-venv python3-dev"
 }
 
-# What is imported is compiled when it is first imported; most of what torch brings never is.
-export PIP_NO_COMPILE=1
-
-# Errors alone: pip's warnings about its indexes would drown the steps.
-quiet_pip() { python -m pip --disable-pip-version-check install --quiet --quiet "$@"; }
+# Errors alone: pip's warnings about its indexes would drown the steps. Python compiles a file when
+# it is first imported; most never are.
+quiet_pip() {
+    python -m pip --disable-pip-version-check install --no-compile --quiet --quiet "$@"
+}
 
 # What the environment depends on; it is installed anew when this changes.
 fingerprint() {
@@ -89,7 +89,7 @@ fingerprint() {
 
 # Not quiet: a build with CUDA is a long download.
 install_torch() {
-    python -m pip --disable-pip-version-check install "torch==$TORCH" numpy \
+    python -m pip --disable-pip-version-check install --no-compile "torch==$TORCH" numpy \
         -c "$REPOSITORY/tools/environment/constraints.txt"
 }
 
