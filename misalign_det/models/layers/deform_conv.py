@@ -79,10 +79,11 @@ def gathered_deform_conv2d(
     share = row_share[..., None] * column_share[..., None, :]
     if mask is not None:
         share = share * mask.permute(0, 2, 3, 1)[..., None, None]
-    products = weight.permute(1, 2, 3, 0).reshape(channels, -1).to(x.dtype)
-    table = x.permute(0, 2, 3, 1).reshape(-1, channels) @ products
+    # In the offsets' precision: rounded products would be summed nine times.
+    products = weight.permute(1, 2, 3, 0).reshape(channels, -1).to(share.dtype)
+    table = x.permute(0, 2, 3, 1).reshape(-1, channels).to(share.dtype) @ products
     out = F.embedding_bag(
-        index.view(-1, 36), table.view(-1, len(weight)).to(share.dtype), mode="sum",
+        index.view(-1, 36), table.view(-1, len(weight)), mode="sum",
         per_sample_weights=share.view(-1, 36),
     )  # fmt: skip
     return out.view(num, height, width, -1).permute(0, 3, 1, 2).to(x.dtype)
