@@ -1,11 +1,15 @@
 """What every test starts from: mmdet's modules registered, its scope the default one."""
 
+import itertools
+
 import pytest
 import torch
 from mmdet.utils import register_all_modules
+from mmengine.logging import MessageHub
 
 register_all_modules()
 torch.set_num_threads(min(2, torch.get_num_threads()))
+numbers = itertools.count()
 
 
 def pytest_collection_modifyitems(items):
@@ -20,3 +24,9 @@ def pytest_collection_modifyitems(items):
 def mmdet_scope():
     """A test that ran a whole runner may have left another default scope behind."""
     register_all_modules(init_default_scope=True)
+
+
+@pytest.fixture(autouse=True)
+def no_training_under_way():
+    """A test that ran a whole runner may have left its step counters behind: JLA reads them."""
+    MessageHub.get_instance(f"test_{next(numbers)}")

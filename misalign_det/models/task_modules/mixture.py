@@ -127,6 +127,9 @@ def _component_log_prob(values, means, variances, weights) -> Tensor:
 def _fit_batched(values, valid, means, variances, weights):
     """scikit-learn's EM for all rows at once; a row that has converged keeps its parameters.
 
+    E step: ``r_c(k) = w_c N(k; m_c, v_c) / sum over c of the same``. M step, with the sums over k:
+    ``w_c = sum r_c / K``, ``m_c = sum r_c k / sum r_c``, ``v_c = sum r_c (k - m_c)^2 / sum r_c``.
+
     A step on a few dozen rows costs the start of its operations, not their arithmetic: hence few
     of them, the sums over K as the last and contiguous axis, ``(G, 2, K)``.
     """
