@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
+import torch
 from mmcv.ops import batched_nms
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -95,11 +96,11 @@ def suppression_outcome(
 
 def _clusters(bboxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> np.ndarray:
     """Cluster of each candidate under plain NMS, class by class, ``(n,)``."""
-    order = scores.sort(descending=True)[1]
     shift = labels.to(bboxes) * (bboxes.max() - bboxes.min() + 1)
-    ranks, sizes = nms_clusters((bboxes + shift[:, None])[order], iou_threshold)
+    dets = torch.cat([bboxes + shift[:, None], scores[:, None]], dim=1).float()
+    members, sizes = nms_clusters(dets, iou_threshold)
     cluster = np.empty(len(bboxes), np.int64)
-    cluster[order.cpu().numpy()[ranks]] = np.arange(len(sizes)).repeat(sizes)
+    cluster[members] = np.arange(len(sizes)).repeat(sizes)
     return cluster
 
 

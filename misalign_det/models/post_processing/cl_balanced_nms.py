@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..choices import check_choice
-from .clusters import nms_clusters
+from .clusters import nms_clusters, score_ranks
 
 mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
 
@@ -61,36 +61,36 @@ def cl_balanced_nms(
             model = dict(test_cfg=dict(nms=dict(type='CLBalancedNMS', iou_threshold=0.6)))
     """
     _check_options(boxes, iou_threshold, gamma, sigma, closeness, output_score)
-    box_array, score_array = _to_numpy(boxes), _to_numpy(scores)
-    _check_finite(box_array, score_array)
+    dets = torch.cat([boxes, scores[:, None]], dim=1).detach().float()
+    array = dets.cpu().numpy()
+    _check_finite(array)
     if gamma == 0 and output_score != "selection":  # the cluster's best is then the kept box
         return mmcv_nms.nms(boxes, scores, iou_threshold, offset, score_threshold, max_num)
-    order = _order(scores, score_threshold)
-    ranks, sizes = nms_clusters(boxes[order], iou_threshold, offset)
-    members, starts = order.cpu().numpy()[ranks], sizes.cumsum() - sizes
-    own = score_array[members]
-    distance = _relative_distance(box_array[members], own, starts, sizes)
+    if score_threshold > 0:
+        chosen = (dets[:, 4] > score_threshold).nonzero().squeeze(1)
+        dets, array = dets[chosen], array[chosen.cpu().numpy()]
+    members, sizes = nms_clusters(dets, iou_threshold, offset)
+    starts = sizes.cumsum() - sizes
+    clustered = array[members]
+    own = clustered[:, 4]
+    distance = _relative_distance(clustered[:, :4], own, starts, sizes)
     selection = own + gamma * _closeness(distance, sigma, closeness).astype(own.dtype)
     best = _first_largest(selection, starts, sizes)
-    out = dict(own=own[best], best=own[starts], selection=selection[best])[output_score]
-    by_score = np.lexsort((ranks[best], -out))
+    if output_score == "selection":
+        out = selection[best]
+    else:
+        out = own[best if output_score == "own" else starts]
+    keep = members[best]
+    by_score = (-out).argsort()
+    if len(set(out.tolist())) < len(out):  # between equal scores mmcv's order decides
+        by_score = np.lexsort((score_ranks(dets[:, 4])[keep], -out))
     if max_num > 0:
         by_score = by_score[:max_num]
-    keep = torch.from_numpy(members[best[by_score]]).to(boxes.device)
+    keep = torch.from_numpy(keep[by_score]).to(boxes.device)
+    if score_threshold > 0:
+        keep = chosen[keep]
     out = torch.from_numpy(out[by_score]).to(scores)
     return torch.cat([boxes[keep], out[:, None]], dim=1), keep
-
-
-def _order(scores: Tensor, score_threshold: float) -> Tensor:
-    """Descending scores, the very sort of mmcv's nms: between equal scores it decides."""
-    if score_threshold <= 0:
-        return scores.sort(0, descending=True)[1]
-    above = (scores > score_threshold).nonzero().squeeze(1)
-    return above[scores[above].sort(0, descending=True)[1]]
-
-
-def _to_numpy(part: Tensor) -> np.ndarray:
-    return part.detach().cpu().float().numpy()
 
 
 def _relative_distance(boxes, scores, starts, sizes) -> np.ndarray:
@@ -103,15 +103,14 @@ def _relative_distance(boxes, scores, starts, sizes) -> np.ndarray:
         boxes, scores: cluster by cluster, the kept box first, ``(n, 4)`` and ``(n,)``.
         starts, sizes: of the clusters, ``(k,)``.
     """
-    kept = boxes[starts]
-    corners = (boxes - kept.repeat(sizes, 0)) / 2
-    shift = corners[:, :2] + corners[:, 2:]
-    weights = np.exp(scores - scores[starts].repeat(sizes))[:, None]
-    total = np.add.reduceat(weights, starts)
-    middle = np.add.reduceat(shift * weights, starts) / total
-    away = shift - middle.repeat(sizes, 0)
-    diagonal = np.maximum(np.hypot(kept[:, 2] - kept[:, 0], kept[:, 3] - kept[:, 1]), 1e-6)
-    return np.hypot(away[:, 0], away[:, 1]) / diagonal.repeat(sizes)
+    corners = boxes.view(np.complex64)  # x + iy: sums and lengths of both coordinates at once
+    kept = corners[starts]
+    corners = corners - kept.repeat(sizes, 0)
+    shift = (corners[:, 0] + corners[:, 1]) / 2
+    weights = np.exp(scores - scores[starts].repeat(sizes))
+    middle = np.add.reduceat(shift * weights, starts) / np.add.reduceat(weights, starts)
+    diagonal = np.maximum(np.abs(kept[:, 1] - kept[:, 0]), 1e-6)
+    return np.abs(shift - middle.repeat(sizes)) / diagonal.repeat(sizes)
 
 
 def _first_largest(values, starts, sizes) -> np.ndarray:
@@ -144,8 +143,8 @@ def _check_options(boxes, iou_threshold, gamma, sigma, closeness, output_score) 
         )
 
 
-def _check_finite(boxes: np.ndarray, scores: np.ndarray) -> None:
-    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+def _check_finite(dets: np.ndarray) -> None:
+    if not np.isfinite(dets).all():
         raise ValueError(
             "CLBalancedNMS got NaN or infinite boxes or scores. The model's outputs are broken: "
             "check its checkpoint, or the loss of its training."

@@ -13,70 +13,89 @@ from torch import Tensor
 
 mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
 
-MIN_PART = 128  # boxes worth a call of their own
+MIN_PART = 256  # boxes worth a call of their own
 MAX_PAIRS = 4_000_000  # pairs looked at together; bounds the memory, about 100 MB
 
 
 def nms_clusters(
-    boxes: Tensor, iou_threshold: float, offset: int = 0
+    dets: Tensor, iou_threshold: float, offset: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Greedy NMS, and the boxes that each kept box suppressed.
 
     Args:
-        boxes: xyxy in pixels, in descending order of score, ``(n, 4)`` on any device.
+        dets: boxes, xyxy in pixels, and their scores, ``(n, 5)`` in float32 on any device.
         iou_threshold, offset: as in ``mmcv.ops.nms``.
 
     Returns:
-        Indices of the boxes, cluster by cluster in any order, inside a cluster ascending and so
-        the kept box first, ``(n,)``; and the clusters' sizes, ``(k,)``.
+        Indices of the boxes, cluster by cluster in any order, inside a cluster in descending order
+        of score and so the kept box first, ``(n,)``; and the clusters' sizes, ``(k,)``.
     """
-    find = _clusters_by_match if boxes.device.type == "cpu" else _clusters_by_overlap
-    return find(boxes.detach().float(), iou_threshold, offset)
+    find = _clusters_by_match if dets.device.type == "cpu" else _clusters_by_overlap
+    return find(dets, iou_threshold, offset)
 
 
-def _clusters_by_match(boxes, iou_threshold, offset):
+def _clusters_by_match(dets, iou_threshold, offset):
     """mmcv's ``nms_match``, NMS that remembers whom it suppressed, part by part."""
-    dets = np.empty((len(boxes), 5), np.float32)
-    dets[:, :4], dets[:, 4] = boxes.numpy(), np.arange(len(boxes), 0, -1)
-    if offset:  # nms_match has none
-        dets[:, 2:4] += offset
+    array = dets.numpy()
     # nms_match suppresses at the threshold too, nms above it only.
     above = float(np.nextafter(np.float32(iou_threshold), np.float32(2)))
-    results = [_match(dets, part, above) for part in _separate_parts(dets, iou_threshold)]
-    return results[0] if len(results) == 1 else map(np.concatenate, zip(*results))
+    parts = _separate_parts(array, iou_threshold)
+    if offset:  # nms_match has none
+        array = array + np.float32([0, 0, offset, offset, 0])
+    if len(parts) < 2:
+        return _match(array, above)
+    ascending = np.sort(array[:, 4])
+    if (ascending[1:] == ascending[:-1]).any():  # equal scores fall as they do in the whole
+        array = array.copy()
+        array[:, 4] = -score_ranks(dets[:, 4])
+    results = [_match(array[part], above) for part in parts]
+    members = [part[own] for part, (own, _) in zip(parts, results)]
+    return np.concatenate(members), np.concatenate([sizes for _, sizes in results])
 
 
-def _clusters_by_overlap(boxes, iou_threshold, offset):
+def score_ranks(scores: Tensor) -> np.ndarray:
+    """Place of each score in descending order, ``(n,)``.
+
+    By the very sort of mmcv's nms, which decides between equal scores.
+    """
+    ranks = np.empty(len(scores), np.int64)
+    ranks[scores.sort(descending=True)[1].cpu().numpy()] = np.arange(len(scores))
+    return ranks
+
+
+def _clusters_by_overlap(dets, iou_threshold, offset):
     """NMS on the boxes' device, then a search for each one's suppressor on the host."""
-    rank = torch.arange(len(boxes), 0, -1, dtype=boxes.dtype, device=boxes.device)
+    order = dets[:, 4].sort(descending=True)[1]  # as mmcv's nms: it decides between equal scores
+    dets, order = dets[order], order.cpu().numpy()
+    rank = torch.arange(len(dets), 0, -1, dtype=dets.dtype, device=dets.device)
+    boxes = dets[:, :4].contiguous()
     kept = mmcv_nms.nms(boxes, rank, iou_threshold, offset)[1].cpu().numpy()
     others = np.setdiff1d(np.arange(len(boxes)), kept, assume_unique=True)
     ranks = suppressor_ranks(boxes.cpu().numpy(), kept, others, iou_threshold, offset)
     found = ranks < len(kept)
     members = np.concatenate([kept, others[found]])
     ranks = np.concatenate([np.arange(len(kept)), ranks[found]])
-    return members[ranks.argsort(kind="stable")], np.bincount(ranks, minlength=len(kept))
+    by_cluster = members[ranks.argsort(kind="stable")]
+    return order[by_cluster], np.bincount(ranks, minlength=len(kept))
 
 
-def _match(dets, part, iou_threshold):
+def _match(dets, iou_threshold):
     if len(dets) == 0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    mine = torch.from_numpy(dets if part is None else dets[part])
-    groups = mmcv_nms.ext_module.nms_match(mine, iou_threshold=iou_threshold)
+    groups = mmcv_nms.ext_module.nms_match(torch.from_numpy(dets), iou_threshold=iou_threshold)
     sizes = np.fromiter(map(len, groups), np.int64, len(groups))
-    members = np.fromiter(chain.from_iterable(groups), np.int64, len(mine))
-    return (members if part is None else part[members]), sizes
+    return np.fromiter(chain.from_iterable(groups), np.int64, len(dets)), sizes
 
 
-def _separate_parts(dets: np.ndarray, iou_threshold: float) -> list[np.ndarray | None]:
-    """Sets of a hundred boxes or more none of which can suppress one of another; ``None`` is all.
+def _separate_parts(dets: np.ndarray, iou_threshold: float) -> list[np.ndarray]:
+    """Sets of a few hundred boxes or more none of which can suppress one of another.
 
     NMS compares all pairs, so parts are cheaper than the whole; classes told apart by a shift are
     such parts. An IoU above t needs centres along x within ``(1 - t) / (1 + t)`` of the mean width:
     intervals of that share of each box's width, around its centre, touch.
     """
     if len(dets) < 2 * MIN_PART:
-        return [None]
+        return []
     left, right = dets[:, 0], dets[:, 2]
     # Rounding far from the origin (classes are told apart by a shift) stays inside the slack.
     slack = 1e-6 * float(max(right.max(), -left.min())) + 1e-3
@@ -86,9 +105,9 @@ def _separate_parts(dets: np.ndarray, iou_threshold: float) -> list[np.ndarray |
     order = start.argsort()
     gaps = start[order[1:]] > np.maximum.accumulate((center + reach)[order[:-1]])
     cuts = np.append(np.flatnonzero(gaps) + 1, len(dets))
-    chosen = np.unique(cuts[cuts.searchsorted(np.arange(MIN_PART, len(dets), MIN_PART))])
-    parts = np.split(order, chosen[chosen < len(dets)])
-    return [np.sort(part) for part in parts] if len(parts) > 1 else [None]
+    chosen = cuts[cuts.searchsorted(np.arange(MIN_PART, len(dets), MIN_PART))]
+    bounds = [0, *sorted({*chosen.tolist(), len(dets)})]
+    return [order[a:b] for a, b in zip(bounds[:-1], bounds[1:])]
 
 
 def suppressor_ranks(

@@ -213,40 +213,36 @@ def by_kept_box(ranks, sizes):
     return {part[0]: part.tolist() for part in parts}
 
 
-def in_order_of_score(num, seed, **kwargs):
-    boxes, scores, labels = random_boxes(num, seed, **kwargs)
-    order = scores.sort(descending=True)[1]
-    return boxes[order], labels[order]
-
-
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 150), st.integers(0, 1000), st.floats(0.05, 1.0), st.sampled_from([0, 1]))
 def test_both_ways_to_clusters_agree(num, seed, threshold, offset):
     """mmcv's nms_match on the CPU, and NMS with a search for the suppressor on other devices."""
-    boxes, _ = in_order_of_score(num, seed)
+    boxes, scores, _ = random_boxes(num, seed)
     boxes = (boxes * 4).round()  # exact in float32, with an offset too
-    by_match = clusters._clusters_by_match(boxes, threshold, offset)
+    dets = torch.cat([boxes, scores[:, None]], dim=1)
+    by_match = clusters._clusters_by_match(dets, threshold, offset)
     assert by_kept_box(*by_match) == by_kept_box(
-        *clusters._clusters_by_overlap(boxes, threshold, offset)
+        *clusters._clusters_by_overlap(dets, threshold, offset)
     )
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 200), st.integers(0, 1000), st.floats(0.05, 1.0), st.integers(1, 5))
 def test_parts_are_separate_and_change_nothing(num, seed, threshold, classes):
-    boxes, labels = in_order_of_score(num, seed, classes=classes, size=400.0)
-    boxes = boxes + (labels * 1000)[:, None]
-    whole = by_kept_box(*clusters._clusters_by_match(boxes, threshold, 0))
+    boxes, scores, labels = random_boxes(num, seed, classes=classes, size=400.0)
+    dets = torch.cat([boxes + (labels * 1000)[:, None], scores[:, None]], dim=1)
+    whole = by_kept_box(*clusters._clusters_by_match(dets, threshold, 0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clusters, "MIN_PART", 5)
-        parts = clusters._separate_parts(boxes.numpy(), threshold)
-        assert by_kept_box(*clusters._clusters_by_match(boxes, threshold, 0)) == whole
+        parts = clusters._separate_parts(dets.numpy(), threshold)
+        assert by_kept_box(*clusters._clusters_by_match(dets, threshold, 0)) == whole
     if num >= 100 and classes > 1:
         assert len(parts) > 1
 
 
 def test_parts_of_many_pairs_change_nothing(monkeypatch):
-    boxes, _ = in_order_of_score(400, 0)
-    expected = by_kept_box(*clusters._clusters_by_overlap(boxes, 0.5, 0))
+    boxes, scores, _ = random_boxes(400, 0)
+    dets = torch.cat([boxes, scores[:, None]], dim=1)
+    expected = by_kept_box(*clusters._clusters_by_overlap(dets, 0.5, 0))
     monkeypatch.setattr(clusters, "MAX_PAIRS", 50)
-    assert by_kept_box(*clusters._clusters_by_overlap(boxes, 0.5, 0)) == expected
+    assert by_kept_box(*clusters._clusters_by_overlap(dets, 0.5, 0)) == expected
