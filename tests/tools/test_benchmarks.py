@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from tiny_detectors import make_detector
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,3 +62,17 @@ def test_variants(capsys):
         rows = [line[:24].strip() for line in table.splitlines()[2:]]
         assert rows == ["plain", "bfloat16, channels last"]
     assert tables[-1].count("%") == 5
+
+
+@pytest.mark.slow
+def test_refinement(shapes, tmp_path, capsys):
+    ours = make_detector(tmp_path, "TripleHead", threshold=0.01, spread=0.3)
+    peer = make_detector(tmp_path, "FCOSHead")
+    data = ["--cfg-options", f"data_root={shapes}"]
+    tool("refinement").main([*ours, "--peer", *peer, "--images", "2", *data])
+    lines = capsys.readouterr().out.splitlines()[-5:]
+    assert [line[:12].strip() for line in lines[:3]] == ["all refined", "sparse", "peer"]
+    assert lines[2].split()[-1] == "1.000"
+    assert float(lines[4].split()[2]) < 1e-3
+    with pytest.raises(SystemExit, match="FCOSHead has no sparse_refinement"):
+        tool("refinement").main([*peer, *data])

@@ -1,5 +1,6 @@
 """TripleHead: a pre-regression branch that guides classification and regression (paper B)."""
 
+import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, Scale
 from mmdet.registry import MODELS
@@ -43,6 +44,9 @@ class TripleHead(LossAwareFCOSHead):
         loss_bbox_coarse, loss_confidence: losses of the pre-regression branch; IoU loss and binary
             cross entropy, both of weight 1, by default.
         prior_distance: distance in strides that the untrained coarse box reaches on every side.
+        sparse_refinement: at inference, refine boxes only where ``test_cfg`` lets a detection
+            through (``score_thr``, ``nms_pre``); elsewhere the coarse box stands. The detections
+            are the same up to rounding.
         others: those of mmdet's ``AnchorFreeHead``.
 
     Example::
@@ -68,6 +72,7 @@ class TripleHead(LossAwareFCOSHead):
         with_confidence: bool = True,
         rfa_position: str | None = None,
         rfa_modulated: bool = False,
+        sparse_refinement: bool = False,
         loss_bbox_coarse: OptConfigType = None,
         loss_confidence: OptConfigType = None,
         **kwargs,
@@ -96,6 +101,7 @@ class TripleHead(LossAwareFCOSHead):
         self.confidence_target = confidence_target
         self.score_mode = score_mode
         self.assign_boxes = assign_boxes
+        self.sparse_refinement = sparse_refinement
         super().__init__(num_classes, in_channels, **kwargs)
         self.loss_bbox_coarse = MODELS.build(loss_bbox_coarse)
         self.loss_confidence = MODELS.build(loss_confidence)
@@ -161,10 +167,27 @@ class TripleHead(LossAwareFCOSHead):
         coarse = exp_distance(coarse_scale(self.conv_coarse(pre_feat)))
         confidence = self.conv_confidence(pre_feat) if self.with_confidence else None
         offset = box_guided_offsets(coarse, self.offset_mode, self.offset_gradient)
-        cls_feat = F.relu(self.cls_guided(self.cls_convs(x), offset))
-        reg_feat = F.relu(self.reg_guided(self.reg_convs(x), offset))
-        refined = self._refine(scale(self.conv_reg(reg_feat)), coarse)
-        return self.conv_cls(cls_feat), refined * stride, confidence, coarse * stride
+        logits = self.conv_cls(F.relu(self.cls_guided(self.cls_convs(x), offset)))
+        reg_feat = self.reg_convs(x)
+        if self.sparse_refinement and not self.training and not torch.is_grad_enabled():
+            where = detectable(logits.sigmoid(), self.test_cfg)
+            guided = self._guided_around(where, reg_feat, offset)
+        else:
+            where, guided = None, self.reg_guided(reg_feat, offset)
+        refined = self._refine(scale(self.conv_reg(F.relu(guided))), coarse)
+        if where is not None:
+            refined = torch.where(where, refined, coarse)
+        return logits, refined * stride, confidence, coarse * stride
+
+    def _guided_around(self, where: Tensor, x: Tensor, offset: Tensor) -> Tensor:
+        """The guided layer of regression as far as its output convolution sees it from there."""
+        seen = seen_by_output(where)
+        (locations,) = seen.flatten().nonzero(as_tuple=True)
+        if len(locations) > seen.numel() / 2:  # all of them are cheaper then
+            return self.reg_guided(x, offset)
+        guided = x.new_zeros(seen.numel(), self.feat_channels)
+        guided[locations] = self.reg_guided.at(x, offset, locations)
+        return guided.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
     def _refine(self, output: Tensor, coarse: Tensor) -> Tensor:
         """Final distances in strides from the regression output (eq. 8)."""
@@ -213,3 +236,29 @@ class TripleHead(LossAwareFCOSHead):
     ) -> InstanceList:
         """Detections from the refined boxes; the score is that of ``score_mode``."""
         return self.predict_with_quality(cls_scores, bbox_preds, confidences, **kwargs)
+
+
+def detectable(probabilities: Tensor, test_cfg: dict) -> Tensor:
+    """Locations of one level that mmdet can make a detection of.
+
+    Those it keeps before NMS, the ``nms_pre`` best pairs of location and class above ``score_thr``,
+    are among them.
+
+    Args:
+        probabilities: ``(N, C, H, W)``.
+        test_cfg: ``score_thr`` and ``nms_pre``; absent, they exclude nothing.
+
+    Returns:
+        ``(N, 1, H, W)`` bool.
+    """
+    best = probabilities.amax(dim=1, keepdim=True)
+    where = best > test_cfg.get("score_thr", 0)
+    rows, limit = best.flatten(1), test_cfg.get("nms_pre", -1)
+    if 0 < limit < rows.shape[1]:
+        where &= best >= rows.topk(limit, dim=1).values[:, -1, None, None, None]
+    return where
+
+
+def seen_by_output(where: Tensor) -> Tensor:
+    """Locations that a 3x3 convolution sees from others, ``(N, 1, H, W)`` bool both."""
+    return F.max_pool2d(where.float(), 3, stride=1, padding=1) > 0

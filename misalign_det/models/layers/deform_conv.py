@@ -1,4 +1,7 @@
-"""One deformable convolution with equal forms: mmcv's CUDA op, bilinear samples, gathered rows."""
+"""One deformable convolution with equal forms: mmcv's CUDA op, bilinear samples, gathered rows.
+
+The last form also at some locations alone.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -67,34 +70,78 @@ def gathered_deform_conv2d(
         ``(N, C_out, H, W)`` in the dtype of ``x``.
     """
     num, channels, height, width = x.shape
-    taps = torch.arange(9, dtype=torch.int32)
-    at = offset.view(num, 9, 2, height, width).permute(0, 3, 4, 1, 2)
-    corners = []  # along y, then x: the two cells around each sample and their shares
-    for axis, (size, cell) in enumerate(
-        ((height, torch.arange(height)[:, None, None] + taps // 3 - 1),
-         (width, torch.arange(width)[:, None] + taps % 3 - 1))
-    ):  # fmt: skip
-        place = (at[..., axis] + cell).clamp(-2, size + 1)  # farther out weighs nothing either
-        low = place.floor()
-        part, low = place - low, low.int()
-        cells = torch.stack([low, low + 1], dim=-1)
-        shares = torch.stack([1 - part, part], dim=-1) * ((cells >= 0) & (cells < size))
-        corners.append((cells.clamp_(0, size - 1), shares))
-    (rows, row_share), (columns, column_share) = corners
-    image = torch.arange(num, dtype=torch.int32).view(-1, 1, 1, 1, 1, 1) * height
-    index = (image + rows[..., None]) * width + columns[..., None, :]  # (N, H, W, 9, 2, 2)
-    index = index * 9 + taps[:, None, None]
-    share = row_share[..., None] * column_share[..., None, :]
+    index, share = _corners(offset.permute(0, 2, 3, 1).reshape(-1, 9, 2), offset)
     if mask is not None:
-        share = share * mask.permute(0, 2, 3, 1)[..., None, None]
+        share = share * mask.permute(0, 2, 3, 1).reshape(-1, 9, 1)
     # In the offsets' precision: rounded products would be summed nine times.
     products = weight.permute(1, 2, 3, 0).reshape(channels, -1).to(share.dtype)
     table = x.permute(0, 2, 3, 1).reshape(-1, channels).to(share.dtype) @ products
+    index = index * 9 + torch.arange(9, dtype=torch.int32, device=x.device)[:, None]
     out = F.embedding_bag(
         index.view(-1, 36), table.view(-1, len(weight)), mode="sum",
         per_sample_weights=share.view(-1, 36),
     )  # fmt: skip
     return out.view(num, height, width, -1).permute(0, 3, 1, 2).to(x.dtype)
+
+
+def deform_conv2d_at(x: Tensor, offset: Tensor, weight: Tensor, locations: Tensor) -> Tensor:
+    """:func:`sampled_deform_conv2d` at some locations alone, for inference.
+
+    Args:
+        x, offset, weight: as there.
+        locations: places in the flattened ``N * H * W``, ``(n,)``.
+
+    Returns:
+        ``(n, C_out)`` in the dtype of ``x``.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    with torch.autocast(x.device.type, enabled=False):
+        chosen = offset.permute(0, 2, 3, 1).reshape(-1, 9, 2)[locations].to(dtype)
+        index, share = _corners(chosen, offset, locations)
+        rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).to(dtype)
+        samples = F.embedding_bag(
+            index.view(-1, 4), rows, mode="sum", per_sample_weights=share.view(-1, 4)
+        )
+        kernel = weight.permute(2, 3, 1, 0).reshape(-1, len(weight)).to(dtype)
+        return (samples.view(len(locations), len(kernel)) @ kernel).to(x.dtype)
+
+
+def _corners(
+    offset: Tensor, maps: Tensor, locations: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The four cells around each sample and their bilinear shares.
+
+    Args:
+        offset: of the locations' taps in cells, y before x, ``(n, 9, 2)``.
+        maps: any tensor ``(N, _, H, W)``, for its size.
+        locations: places in the flattened ``N * H * W``, ``(n,)``; all by default.
+
+    Returns:
+        Places in the flattened ``N * H * W`` and shares, ``(n, 9, 4)`` each; a sample outside has
+        the share 0.
+    """
+    num, _, height, width = maps.shape
+    taps = torch.arange(9, dtype=torch.int32, device=offset.device)
+    if locations is None:
+        locations = torch.arange(num * height * width, dtype=torch.int32, device=offset.device)
+    row = locations.div(width, rounding_mode="floor").int()
+    image = row.div(height, rounding_mode="floor")
+    cells = []
+    for axis, (size, cell) in enumerate(
+        ((height, (row % height)[:, None] + taps // 3 - 1),
+         (width, (locations % width).int()[:, None] + taps % 3 - 1))
+    ):  # fmt: skip
+        place = (offset[..., axis] + cell).clamp(-2, size + 1)  # farther out weighs nothing either
+        low = place.floor()
+        part, low = place - low, low.int()
+        pair = torch.stack([low, low + 1], dim=-1)
+        shares = torch.stack([1 - part, part], dim=-1) * ((pair >= 0) & (pair < size))
+        cells.append((pair.clamp_(0, size - 1), shares))
+    (rows, row_share), (columns, column_share) = cells
+    first = (image * height)[:, None, None, None]
+    index = (first + rows[..., None]) * width + columns[..., None, :]  # (n, 9, 2, 2)
+    share = row_share[..., None] * column_share[..., None, :]
+    return index.flatten(2), share.flatten(2)
 
 
 def auto_deform_conv2d(
@@ -139,6 +186,10 @@ class AutoDeformConv2d(DeformConv2d):
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
         return auto_deform_conv2d(x, offset, self.weight)
+
+    def at(self, x: Tensor, offset: Tensor, locations: Tensor) -> Tensor:
+        """The output at some locations alone; see :func:`deform_conv2d_at`."""
+        return deform_conv2d_at(x, offset, self.weight, locations)
 
 
 def _gathers(x: Tensor) -> bool:

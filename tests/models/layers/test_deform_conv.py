@@ -166,3 +166,17 @@ def test_gradient_into_the_box_is_scaled():
 def test_bad_mode_is_named():
     with pytest.raises(ValueError, match="grid_plus_box"):
         box_guided_offsets(torch.ones(1, 4, 1, 1), mode="star")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("chosen", [[], [0], [3, 17, 29, 55]])
+def test_some_locations_alone(dtype, chosen):
+    layer = AutoDeformConv2d(3, 4).to(torch.promote_types(dtype, torch.float32))
+    x, offset, _ = inputs(4, 7, dtype)  # two maps of 28 locations
+    locations = torch.tensor(chosen, dtype=torch.long)
+    everywhere = layer(x, offset).permute(0, 2, 3, 1).reshape(-1, 4)
+    mine = layer.at(x, offset, locations)
+    assert mine.dtype == dtype
+    tolerance = 1e-10 if dtype == torch.float64 else 0.05
+    torch.testing.assert_close(mine, everywhere[locations], rtol=tolerance, atol=tolerance)
