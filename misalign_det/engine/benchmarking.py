@@ -67,6 +67,24 @@ def share_of(function: Callable, parts: Sequence[tuple[object, str]], repeats: i
     return median(sorted(shares[1:]))
 
 
+def operator_shares(function: Callable, device: str = "cpu") -> list[tuple[str, float]]:
+    """Torch's operators and their shares of one call's time, the largest first.
+
+    Args:
+        function: without arguments; one call warms up.
+        device: on a GPU the kernels' time counts.
+    """
+    function()
+    cuda = device.startswith("cuda")
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] * cuda)]
+    with profile(activities=activities) as profiler:
+        function()
+    where = "self_device_time_total" if cuda else "self_cpu_time_total"
+    times = {event.key: getattr(event, where) for event in profiler.key_averages()}
+    whole = sum(times.values())
+    return sorted(((key, time / whole) for key, time in times.items()), key=lambda row: -row[1])
+
+
 def median(times: Sequence[float]) -> float:
     """Of an ascending list."""
     return times[len(times) // 2]

@@ -45,11 +45,14 @@ def test_step(capsys, monkeypatch):
     module = tool("step")
     small = dict(module.SCALES["r18"], shape=(3, 64, 96), batch=2)
     monkeypatch.setitem(module.SCALES, "r18", small)
-    module.main(["--repeats", "1", "--candidates", "50"])
+    module.main(["--repeats", "1", "--candidates", "50", "--operators", "2"])
     tables = capsys.readouterr().out.split("\n\n")
     names = ["FCOS", *module.SCALES["r18"]["others"], *module.PEERS]
     for table in tables[1:]:
-        assert [line[:24].strip() for line in table.splitlines()[2:]] == names
+        lines = table.splitlines()[2:]
+        assert [line[:24].strip() for line in lines[: len(names)]] == names
+        assert [line.split(": ")[0] for line in lines[len(names) :]] == names
+        assert all(line.count("%") == 2 for line in lines[len(names) :])
     assert len(tables) == 3
 
 

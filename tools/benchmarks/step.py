@@ -9,7 +9,7 @@ Untrained models on random images, taken in turn in one run; ratios to FCOS. A t
 losses, the gradients and the optimizer's step; "labels" is its share in which the head decides what
 its locations train. Inference is the network, decoding and NMS; the score threshold is set so that
 as many boxes reach NMS as in a trained detector. Several numbers of objects give a table each;
---repeats 0 measures memory alone.
+--repeats 0 measures memory alone. --operators 8 says where the time of each model goes.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from mmengine.logging import MessageHub, MMLogger
 from misalign_det.engine.benchmarking import (
     machine,
     median,
+    operator_shares,
     peak_memory,
     share_of,
     spread,
@@ -80,6 +81,8 @@ def parse_args(arguments=None):
     parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), help="size of the images")
     parser.add_argument("--batch", type=int, help="images a training step")
     parser.add_argument("--objects", type=int, nargs="+", help="objects an image")
+    parser.add_argument("--operators", type=int, default=0, metavar="N",
+                        help="name the N operators that take most of a model's time")
     parser.add_argument("--device", default="cpu")
     return parser.parse_args(arguments)
 
@@ -186,6 +189,10 @@ def main(arguments=None):
                          f"{median(taken) / median(times['FCOS']):>7.2f} {share}")
             print(f"{name:<24} {clock} {memory:>6.0f} MiB {count:>9.2f} M "
                   f"{gflops(detectors[name], shape, args.device):>7.1f}", flush=True)
+        if args.operators:
+            for name, function in functions.items():
+                shares = operator_shares(function, args.device)[:args.operators]
+                print(f"{name}: " + ", ".join(f"{key} {part:.0%}" for key, part in shares))
 
 
 def labelling(head):

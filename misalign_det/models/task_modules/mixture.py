@@ -42,8 +42,8 @@ def fit_mixture(
 ) -> MixtureFit:
     """Fit one mixture a row.
 
-    Never raises on equal values, one value or none: equal values and single ones all belong to the
-    low component, absent ones to neither.
+    Never raises on equal values, one value or none: values that the fit cannot tell apart and
+    single ones all belong to the low component, absent ones to neither.
 
     Args:
         values: ``(G, K)``; finite where valid.
@@ -73,6 +73,9 @@ def fit_mixture(
     # A value that both components claim alike would be labelled by rounding alone; it counts as
     # low. So do a GT's equal losses and its only candidate, where both components are one.
     is_low = valid & (log_prob[..., 1] - log_prob[..., 0] <= TIE)
+    # Losses that differ by a thousandth of the start's deviation are one component twice, of which
+    # rounding makes one the likelier for all. A GT keeps its candidates either way.
+    is_low |= valid & ~is_low.any(dim=1, keepdim=True)
     return MixtureFit(means, variances, weights, is_low, log_prob.logsumexp(dim=-1))
 
 

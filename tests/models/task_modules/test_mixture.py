@@ -73,6 +73,17 @@ def test_losses_equal_but_for_rounding_are_all_positive():
     assert fit_mixture(values, values.isfinite()).is_low.all()
 
 
+@pytest.mark.parametrize("precision_init", [1.0, "sample"])
+@pytest.mark.parametrize("backend", ["batched", "sklearn"])
+def test_nearly_equal_losses_leave_no_gt_without_a_positive(precision_init, backend):
+    """Half of such rows have a high component that claims every loss."""
+    torch.manual_seed(0)
+    values = (1 + 1e-3 * torch.rand(40, 45)).sort(dim=1).values
+    fit = fit_mixture(values, values.isfinite(), precision_init, backend)
+    assert fit.is_low[:, 0].all()
+    assert (positive_threshold(values, fit) >= values[:, 0]).all()
+
+
 def test_one_row_against_scikit_learn_itself():
     """Not through our own backend: the call that a reader would write."""
     row = random_losses(3, 35, seed=3)[2]
