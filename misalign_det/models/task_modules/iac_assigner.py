@@ -47,7 +47,7 @@ class ScorePositives:
         self,
         *args,
         score_alpha: float = 0.5,
-        score_threshold: float = 0.8,
+        score_threshold: float = 0.5,
         min_iou: float = 0.3,
         score_topk: int = 9,
         **kwargs,
@@ -126,8 +126,10 @@ class IACAssigner(ScorePositives, MaxIoUAssigner):
         score_alpha, score_threshold, min_iou, score_topk: see :class:`ScorePositives`.
         others: those of mmdet's ``MaxIoUAssigner``.
 
-    The paper's alpha and threshold are lost. These defaults are cautious ones: no figure stands
-    behind them yet.
+    The paper's alpha and threshold are lost. These defaults were best in a cross-validation of
+    RetinaNet on BCCD's training split, two folds of four: 36.9 AP, 36.7 without any such positive,
+    35.8 to 36.5 with a threshold of 0.6 or 0.7, 35.4 with ``min_iou=0.1``, 36.6 with
+    ``score_topk=3``. Only the guard against low IoU is clear of the noise.
 
     Example::
 
@@ -135,7 +137,7 @@ class IACAssigner(ScorePositives, MaxIoUAssigner):
         custom_imports = dict(imports=['misalign_det'])
         model = dict(
             bbox_head=dict(type='DCRetinaHead'),
-            train_cfg=dict(assigner=dict(type='IACAssigner', score_threshold=0.8)))
+            train_cfg=dict(assigner=dict(type='IACAssigner', score_threshold=0.5)))
     """
 
     _instances: tuple | None = None
