@@ -60,14 +60,7 @@ def gathered_deform_conv2d(
     anything is sampled, and what is left is a weighted sum of 9 x 4 rows at each location. On large
     maps two to three times faster forward, but slower backward where channels are few.
 
-    Args:
-        x: ``(N, C_in, H, W)``.
-        offset: ``(N, 18, H, W)`` in feature cells, ``[y0, x0, y1, x1, ...]``, taps in row order.
-        weight: ``(C_out, C_in, 3, 3)``.
-        mask: factor on each tap, ``(N, 9, H, W)`` (deformable v2).
-
-    Returns:
-        ``(N, C_out, H, W)`` in the dtype of ``x``.
+    Args and shapes: as there.
     """
     num, channels, height, width = x.shape
     index, share = _corners(offset.permute(0, 2, 3, 1).reshape(-1, 9, 2), offset)
