@@ -24,5 +24,5 @@ optim_wrapper = dict(
 
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 
-# A sixth less time a step with --amp and without a GPU.
+# A tenth less time a step without a GPU.
 custom_hooks = [dict(type='ChannelsLastHook')]

@@ -46,7 +46,7 @@ class TripleHead(LossAwareFCOSHead):
         prior_distance: distance in strides that the untrained coarse box reaches on every side.
         sparse_refinement: at inference, refine boxes only where ``test_cfg`` lets a detection
             through (``score_thr``, ``nms_pre``); elsewhere the coarse box stands. The detections
-            are the same up to rounding.
+            are the same up to rounding. Read from the head's own ``test_cfg``; not for export.
         others: those of mmdet's ``AnchorFreeHead``.
 
     Example::
