@@ -130,10 +130,10 @@ def _component_log_prob(values, means, variances, weights) -> Tensor:
 def _fit_batched(values, valid, means, variances, weights):
     """scikit-learn's EM for all rows at once; a row that has converged keeps its parameters.
 
-    For a row's values ``x_k`` and components c, the E step is ``r_ck = w_c N(x_k; m_c, v_c)``, scaled
-    to sum to 1 over c; the M step, summing over k, ``w_c = sum r_ck / K``, ``m_c = sum r_ck x_k /
-    sum r_ck``, ``v_c = sum r_ck (x_k - m_c)^2 / sum r_ck``. Values ``(G, K)``, without unit like the
-    losses; means, variances and weights ``(G, 2)``.
+    For a row's values ``x_k`` and components c, the E step is ``r_ck = w_c N(x_k; m_c, v_c)``,
+    scaled to sum to 1 over c; the M step, with sums over k, ``w_c = sum r_ck / K``,
+    ``m_c = sum r_ck x_k / sum r_ck``, ``v_c = sum r_ck (x_k - m_c)^2 / sum r_ck``. Values
+    ``(G, K)``, without unit like the losses; means, variances and weights ``(G, 2)``.
 
     A step on a few dozen rows costs the start of its operations, not their arithmetic: hence few
     of them, the sums over K as the last and contiguous axis, ``(G, 2, K)``.
