@@ -164,8 +164,8 @@ class TripleHead(LossAwareFCOSHead):
         self, x: Tensor, scale: Scale, coarse_scale: Scale, stride: int
     ) -> tuple[Tensor, ...]:
         pre_feat = self.pre_convs(x)
-        coarse = exp_distance(coarse_scale(self.conv_coarse(pre_feat)))
-        confidence = self.conv_confidence(pre_feat) if self.with_confidence else None
+        log_coarse, confidence = self._pre_outputs(pre_feat)
+        coarse = exp_distance(coarse_scale(log_coarse))
         offset = box_guided_offsets(coarse, self.offset_mode, self.offset_gradient)
         logits = self.conv_cls(F.relu(self.cls_guided(self.cls_convs(x), offset)))
         reg_feat = self.reg_convs(x)
@@ -178,6 +178,15 @@ class TripleHead(LossAwareFCOSHead):
         if where is not None:
             refined = torch.where(where, refined, coarse)
         return logits, refined * stride, confidence, coarse * stride
+
+    def _pre_outputs(self, feat: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Log of the coarse distances in strides, and the confidence logits if there are any."""
+        if not self.with_confidence:
+            return self.conv_coarse(feat), None
+        # As one convolution: five output channels take no longer than one.
+        weight = torch.cat([self.conv_coarse.weight, self.conv_confidence.weight])
+        bias = torch.cat([self.conv_coarse.bias, self.conv_confidence.bias])
+        return F.conv2d(feat, weight, bias, padding=1).split([4, 1], dim=1)
 
     def _guided_around(self, where: Tensor, x: Tensor, offset: Tensor) -> Tensor:
         """The guided layer of regression as far as its output convolution sees it from there."""

@@ -36,16 +36,18 @@ def loop_deform_conv(x, offset, weight):
     return out
 
 
-def inputs(height, width, dtype, spread=2.0):
+def inputs(height, width, dtype, spread=2.0, channels=3):
     torch.manual_seed(0)
-    x = torch.randn(2, 3, height, width, dtype=dtype)
+    x = torch.randn(2, channels, height, width, dtype=dtype)
     offset = torch.randn(2, 18, height, width, dtype=dtype) * spread
-    return x, offset, torch.randn(4, 3, 3, 3, dtype=dtype)
+    return x, offset, torch.randn(4, channels, 3, 3, dtype=dtype)
 
 
+# Above 16 channels and a multiple of it, the samples are taken in groups of channels.
+@pytest.mark.parametrize("channels", [3, 48])
 @pytest.mark.parametrize("height, width", [(4, 5), (1, 6), (5, 1), (1, 1)])
-def test_values_equal_a_plain_float64_loop(height, width):
-    args = inputs(height, width, torch.float64)
+def test_values_equal_a_plain_float64_loop(height, width, channels):
+    args = inputs(height, width, torch.float64, channels=channels)
     torch.testing.assert_close(sampled_deform_conv2d(*args), loop_deform_conv(*args))
 
 
@@ -54,8 +56,10 @@ def test_gradients_against_finite_differences_in_float64():
     assert torch.autograd.gradcheck(sampled_deform_conv2d, args)
 
 
-def test_values_and_gradients_equal_mmcvs_op():
-    ours = [arg.requires_grad_() for arg in inputs(6, 7, torch.float32)]
+@pytest.mark.parametrize("channels", [3, 48])
+def test_values_and_gradients_equal_mmcvs_op(channels):
+    args = inputs(6, 7, torch.float32, channels=channels)
+    ours = [arg.requires_grad_() for arg in args]
     theirs = [arg.detach().clone().requires_grad_() for arg in ours]
     out = sampled_deform_conv2d(*ours)
     expected = deform_conv2d(*theirs, 1, 1, 1, 1, 1, False, 1)
