@@ -4,6 +4,7 @@ import contextlib
 import copy
 import io
 import logging
+from collections.abc import Sequence
 
 import torch
 from mmengine.evaluator import Evaluator
@@ -14,7 +15,12 @@ from .detector import batches, dense_predictor
 
 
 def evaluate_under(
-    model: nn.Module, cfg, split: str, suppressions: list[dict], progress: bool = True
+    model: nn.Module,
+    cfg,
+    split: str,
+    suppressions: list[dict],
+    progress: bool = True,
+    dump_to: Sequence[str] | None = None,
 ) -> list[dict[str, float]]:
     """The metrics of a detector under each of several ``test_cfg.nms``.
 
@@ -27,6 +33,7 @@ def evaluate_under(
         split: ``'val'`` or ``'test'``.
         suppressions: values of ``test_cfg.nms``.
         progress: whether a bar is shown.
+        dump_to: a file, ``.pkl``, under each suppression for its detections.
 
     Returns:
         What the split's evaluator says under each suppression.
@@ -38,8 +45,12 @@ def evaluate_under(
     dataset, loader = batches(model, cfg, split, progress)
     evaluators = []
     with _quiet():
-        for _ in suppressions:
-            evaluator = Evaluator(copy.deepcopy(cfg[f"{split}_evaluator"]))
+        for index in range(len(suppressions)):
+            metrics = copy.deepcopy(cfg[f"{split}_evaluator"])
+            metrics = metrics if isinstance(metrics, list) else [metrics]
+            if dump_to:
+                metrics.append(dict(type="DumpDetResults", out_file_path=str(dump_to[index])))
+            evaluator = Evaluator(metrics)
             evaluator.dataset_meta = dataset.metainfo
             evaluators.append(evaluator)
     configs = [_with_nms(head.test_cfg, nms) for nms in suppressions]

@@ -37,18 +37,37 @@ def average_precision(
     """COCO's AP of each class, averaged over IoU 0.5 to 0.95.
 
     Args:
-        coco: annotations.
-        image_ids, scores, categories: of the boxes, ``(D,)``; categories by id.
-        bboxes: xyxy in pixels, ``(D, 4)``.
+        coco, image_ids, bboxes, scores, categories, max_dets: as in :func:`matched_boxes`.
         category_order: category ids, in the order of the result.
-        max_dets: boxes an image that count, those of largest score.
 
     Returns:
         ``(len(category_order),)``; NaN for a class without objects.
     """
-    if len(scores) == 0:
-        has_objects = [len(coco.getAnnIds(catIds=[i], iscrowd=False)) > 0 for i in category_order]
-        return np.where(has_objects, 0.0, np.nan)
+    evaluation = matched_boxes(
+        coco, image_ids, bboxes, scores, categories, category_order, max_dets
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+    # (IoU, recall, class, area, max_dets); -1 where a class has no object.
+    precision = evaluation.eval["precision"][:, :, :, 0, 0]
+    precision = np.where(precision > -1, precision, np.nan)
+    means = [column.mean() for column in np.moveaxis(precision, 2, 0)]
+    by_category = dict(zip(evaluation.params.catIds, means))  # COCOeval has sorted them
+    return np.array([by_category[category] for category in category_order])
+
+
+def matched_boxes(
+    coco: COCO, image_ids, bboxes, scores, categories, category_ids, max_dets: int = 100
+) -> COCOeval:
+    """pycocotools' evaluation of boxes of any size, matched image by image, not yet accumulated.
+
+    Args:
+        coco: annotations.
+        image_ids, scores, categories: of the boxes, ``(D,)``; categories by id.
+        bboxes: xyxy in pixels, ``(D, 4)``.
+        category_ids: those that count.
+        max_dets: boxes an image that count, those of largest score.
+    """
     rows = [
         dict(
             image_id=int(image),
@@ -59,14 +78,9 @@ def average_precision(
         for image, (x0, y0, x1, y1), score, category in zip(image_ids, bboxes, scores, categories)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(coco, coco.loadRes(rows), "bbox")
-        evaluation.params.catIds = list(category_order)
-        evaluation.params.maxDets = [1, 10, max_dets]
+        evaluation = COCOeval(coco, coco.loadRes(rows) if rows else COCO(), "bbox")
+        evaluation.params.catIds = list(category_ids)
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.params.maxDets = [max_dets]
         evaluation.evaluate()
-        evaluation.accumulate()
-    # (IoU, recall, class, area, max_dets); -1 where a class has no object.
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    precision = np.where(precision > -1, precision, np.nan)
-    means = [column.mean() for column in np.moveaxis(precision, 2, 0)]
-    by_category = dict(zip(evaluation.params.catIds, means))  # COCOeval has sorted them
-    return np.array([by_category[category] for category in category_order])
+    return evaluation

@@ -11,6 +11,7 @@ from ..engine.checkpoint_io import CheckpointError
 
 _CORES = ("numpy.core", "numpy._core")  # NumPy 2 renamed it
 _ALLOWED = {
+    ("_codecs", "encode"),  # bytes of NumPy's numbers, in the pickles that mmengine writes
     ("collections", "OrderedDict"),
     ("torch", "Size"),
     ("torch._utils", "_rebuild_tensor_v2"),

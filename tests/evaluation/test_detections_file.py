@@ -17,16 +17,17 @@ from misalign_det.evaluation.detections_file import load_detections
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def write(path, content):
-    path.write_bytes(pickle.dumps(content))
+def write(path, content, protocol=None):
+    path.write_bytes(pickle.dumps(content, protocol))
     return path
 
 
-def test_tensors_and_arrays(tmp_path):
+@pytest.mark.parametrize("protocol", [None, 2])  # 2 is mmengine's
+def test_tensors_and_arrays(tmp_path, protocol):
     found = detections()
     found[1]["pred_instances"] = {k: v.numpy() for k, v in found[1]["pred_instances"].items()}
     found[2].update(scale_factor=np.float64(0.5), labels=torch.zeros(0, dtype=torch.long))
-    back = load_detections(write(tmp_path / "a.pkl", found))
+    back = load_detections(write(tmp_path / "a.pkl", found, protocol))
     for mine, theirs in zip(back, found):
         assert mine["img_id"] == theirs["img_id"]
         for key, value in theirs["pred_instances"].items():

@@ -72,7 +72,7 @@ def cl_balanced_nms(
         dets, array = dets[chosen], array[chosen.cpu().numpy()]
     members, sizes = nms_clusters(dets, iou_threshold, offset)
     starts = sizes.cumsum() - sizes
-    clustered = array[members]
+    clustered = array.take(members, 0)
     own = clustered[:, 4]
     distance = _relative_distance(clustered[:, :4], own, starts, sizes)
     selection = own + gamma * _closeness(distance, sigma, closeness).astype(own.dtype)
@@ -83,7 +83,8 @@ def cl_balanced_nms(
         out = own[best if output_score == "own" else starts]
     keep = members[best]
     by_score = (-out).argsort()
-    if len(set(out.tolist())) < len(out):  # between equal scores mmcv's order decides
+    ranked = out[by_score]
+    if (ranked[1:] == ranked[:-1]).any():  # between equal scores mmcv's order decides
         by_score = np.lexsort((score_ranks(dets[:, 4])[keep], -out))
     if max_num > 0:
         by_score = by_score[:max_num]
@@ -106,7 +107,7 @@ def _relative_distance(boxes, scores, starts, sizes) -> np.ndarray:
     """
     corners = boxes.view(np.complex64)  # x + iy: sums and lengths of both coordinates at once
     kept = corners[starts]
-    corners = corners - kept.repeat(sizes, 0)
+    corners = corners - corners.take(starts.repeat(sizes), 0)
     shift = (corners[:, 0] + corners[:, 1]) / 2
     weights = np.exp(scores - scores[starts].repeat(sizes))
     middle = np.add.reduceat(shift * weights, starts) / np.add.reduceat(weights, starts)

@@ -1,0 +1,129 @@
+"""Whether the AP of two detectors differs by more than the choice of the images explains."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mmdet.datasets.api_wrappers import COCO, COCOeval
+from mmengine.utils import ProgressBar
+
+from ..engine.annotation_checks import InputError
+from .coco_ap import category_ids, matched_boxes
+
+
+@dataclass
+class APDifference:
+    """AP of two detectors on the same images, and what chance has to do with it.
+
+    Attributes:
+        first, second: COCO's AP, 0 to 1.
+        low, high: ends of the confidence interval of ``second - first``.
+        images: of the split.
+    """
+
+    first: float
+    second: float
+    low: float
+    high: float
+    images: int
+
+    @property
+    def gain(self) -> float:
+        """``second - first``."""
+        return self.second - self.first
+
+    def __str__(self) -> str:
+        gain, low, high = (f"{100 * value:+.1f}" for value in (self.gain, self.low, self.high))
+        return f"{gain} AP ({low} to {high} on resamples of the {self.images} images)"
+
+
+def ap_difference(
+    coco: COCO,
+    first: Sequence[list[dict]],
+    second: Sequence[list[dict]],
+    classes: Sequence[str],
+    resamples: int = 300,
+    confidence: float = 0.95,
+    seed: int = 0,
+    progress: bool = False,
+) -> APDifference:
+    """COCO's AP of two detectors, and the percentile interval of a paired bootstrap.
+
+    Images are drawn with repetition, the same for both, and AP is computed anew. The interval says
+    how far the gain depends on the images of the split, not on the seeds of training; several
+    trainings of each detector are averaged.
+
+    Args:
+        coco: annotations.
+        first, second: of each detector one or more trainings' detections, as
+            :func:`~.detections_file.load_detections` gives them.
+        classes: the detectors' classes, in their order.
+        resamples: drawn sets of images.
+        confidence: share of them inside the interval.
+        seed: of the draws.
+        progress: whether a bar is shown.
+
+    Raises:
+        InputError: detections of images, or of classes, that the annotations lack; no images.
+    """
+    ids = np.array(category_ids(coco, classes))
+    images = len(coco.getImgIds())
+    if not images:
+        raise InputError("the annotation file has no images")
+    sides = [[_evaluate(coco, found, ids) for found in side] for side in (first, second)]
+    whole = [_average(side, np.arange(images)) for side in sides]
+    generator = np.random.default_rng(seed)
+    gains = []
+    bar = ProgressBar(resamples) if progress else None
+    for _ in range(resamples):
+        drawn = generator.integers(images, size=images)
+        before, after = (_average(side, drawn) for side in sides)
+        gains.append(after - before)
+        if bar:
+            bar.update()
+    if bar:
+        print()
+    tail = (1 - confidence) / 2
+    # A draw without any object has no AP.
+    low, high = np.nanquantile(gains, [tail, 1 - tail])
+    return APDifference(*whole, float(low), float(high), images)
+
+
+def _evaluate(coco: COCO, found: list[dict], ids: np.ndarray) -> COCOeval:
+    strange = {sample["img_id"] for sample in found} - set(coco.getImgIds())
+    if strange:
+        raise InputError(
+            f"the annotation file has no image {sorted(strange)[0]!r}, one of the detections' "
+            f"(and {len(strange) - 1} others). Give the annotations that they were made with."
+        )
+    instances = [sample["pred_instances"] for sample in found]
+    counts = [len(part["scores"]) for part in instances]
+    images = np.repeat([sample["img_id"] for sample in found], counts)
+    bboxes, scores, labels = (
+        np.concatenate([np.asarray(part[key]) for part in instances] or [np.empty(0)])
+        for key in ("bboxes", "scores", "labels")
+    )
+    if len(labels) and labels.max() >= len(ids):
+        raise InputError(
+            f"the detections have a label {labels.max()}, but only {len(ids)} classes are given"
+        )
+    return matched_boxes(coco, images, bboxes, scores, ids[labels.astype(int)], ids.tolist())
+
+
+def _average(evaluations: list[COCOeval], images: np.ndarray) -> float:
+    """Mean AP of several trainings over some images, by their place, repetitions counted."""
+    return float(np.mean([_ap(evaluation, images) for evaluation in evaluations]))
+
+
+def _ap(evaluation: COCOeval, images: np.ndarray) -> float:
+    whole = evaluation.evalImgs  # class by class, image by image
+    classes = range(0, len(whole), len(images))
+    evaluation.evalImgs = [whole[start + image] for start in classes for image in images]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+    evaluation.evalImgs = whole
+    precision = evaluation.eval["precision"]  # -1 where a class has no object
+    counted = precision[precision > -1]
+    return counted.mean() if len(counted) else np.nan

@@ -1,0 +1,76 @@
+"""Is the gain in AP of one detector over another more than chance? From their detections on file.
+
+    python tools/test.py CONFIG CHECKPOINT --out detections.pkl
+    python tools/analysis/compare_ap.py fcos.pkl ours.pkl --ann-file test.json
+    python tools/analysis/compare_ap.py fcos_*.pkl --with ours_*.pkl --ann-file test.json
+
+prints both AP and the 95 % interval of the gain over resamples of the images, the same for both.
+An interval that contains 0 says that other images might turn the gain into a loss. With several
+seeds of each, the mean over the seeds is compared. Detectors of mmdet's without a pickle: any of
+them writes one under mmdet's own test.py.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
+from misalign_det.engine.command_line import errors_in_one_line
+from misalign_det.evaluation.ap_difference import ap_difference
+from misalign_det.evaluation.coco_ap import load_annotations
+from misalign_det.evaluation.detections_file import load_detections
+
+
+def parse_args(arguments=None):
+    """The command line."""
+    parser = argparse.ArgumentParser(description="The gain in AP and its confidence interval")
+    parser.add_argument("first", nargs="+", metavar="FILE.pkl",
+                        help="from tools/test.py --out: the baseline, then the other detector; or "
+                        "the baseline's seeds alone, before --with")
+    parser.add_argument("--with", dest="second", nargs="+", metavar="FILE.pkl",
+                        help="the other detector's seeds")
+    parser.add_argument("--ann-file", required=True, help="annotations in COCO's format")
+    parser.add_argument("--classes", nargs="+", help="the detectors' classes in their order "
+                        "(default: the categories of the annotation file, in the file's order)")
+    parser.add_argument("--resamples", type=int, default=300, help="(default: %(default)s)")
+    parser.add_argument("--confidence", type=float, default=0.95, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
+    parser.add_argument("--out", metavar="FILE.json", help="write the figures to a file")
+    parser.add_argument("--trust-checkpoint", action="store_true",
+                        help="load pickles that hold more than arrays and tensors; loading one "
+                        "runs any code it holds")
+    args = parser.parse_args(arguments)
+    if args.second is None:
+        if len(args.first) != 2:
+            parser.error("give two files, or several before and after --with")
+        args.first, args.second = args.first[:1], args.first[1:]
+    if args.resamples < 1 or not 0 < args.confidence < 1:
+        parser.error("--resamples must be at least 1 and --confidence between 0 and 1")
+    return args
+
+
+def main(arguments=None):
+    """Print both AP, the gain and its interval."""
+    args = parse_args(arguments)
+    with errors_in_one_line("compare_ap.py"):
+        coco = load_annotations(args.ann_file)
+        classes = args.classes or [category["name"] for category in coco.dataset["categories"]]
+        first, second = (
+            [load_detections(path, args.trust_checkpoint) for path in paths]
+            for paths in (args.first, args.second)
+        )
+        found = ap_difference(
+            coco, first, second, classes, args.resamples, args.confidence, args.seed, progress=True
+        )
+    print(f"AP {100 * found.first:.1f} -> {100 * found.second:.1f}: {found}")
+    if found.low <= 0 <= found.high:
+        print("The interval contains 0: on other images the sign may change.")
+    if args.out:
+        Path(args.out).write_text(json.dumps(asdict(found), indent=2))
+
+
+if __name__ == "__main__":
+    main()
