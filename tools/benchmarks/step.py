@@ -60,6 +60,7 @@ SCALES = {
     ),
 }  # fmt: skip
 PEERS = {
+    "RetinaNet": "retinanet/retinanet_r50_fpn_1x_coco.py",
     "ATSS": "atss/atss_r50_fpn_1x_coco.py",
     "PAA": "paa/paa_r50_fpn_1x_coco.py",
     "TOOD": "tood/tood_r50_fpn_1x_coco.py",
