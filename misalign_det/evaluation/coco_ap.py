@@ -57,7 +57,7 @@ def average_precision(
 
 
 def matched_boxes(
-    coco: COCO, image_ids, bboxes, scores, categories, category_ids, max_dets: int = 100
+    coco: COCO, image_ids, bboxes, scores, categories, counted, max_dets: int = 100
 ) -> COCOeval:
     """pycocotools' evaluation of boxes of any size, matched image by image, not yet accumulated.
 
@@ -65,7 +65,7 @@ def matched_boxes(
         coco: annotations.
         image_ids, scores, categories: of the boxes, ``(D,)``; categories by id.
         bboxes: xyxy in pixels, ``(D, 4)``.
-        category_ids: those that count.
+        counted: category ids that count.
         max_dets: boxes an image that count, those of largest score.
     """
     rows = [
@@ -79,7 +79,7 @@ def matched_boxes(
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(coco, coco.loadRes(rows) if rows else COCO(), "bbox")
-        evaluation.params.catIds = list(category_ids)
+        evaluation.params.catIds = list(counted)
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [max_dets]
         evaluation.evaluate()
