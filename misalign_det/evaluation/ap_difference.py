@@ -99,7 +99,7 @@ def _evaluate(coco: COCO, found: list[dict], ids: np.ndarray) -> COCOeval:
             f"(and {len(strange) - 1} others). Give the annotations that they were made with."
         )
     instances = [sample["pred_instances"] for sample in found]
-    counts = [len(part["scores"]) for part in instances]
+    counts = np.array([len(part["scores"]) for part in instances], dtype=int)
     images = np.repeat([sample["img_id"] for sample in found], counts)
     bboxes, scores, labels = (
         np.concatenate([np.asarray(part[key]) for part in instances] or [np.empty(0)])

@@ -139,6 +139,12 @@ def test_seeds_are_averaged():
     assert both.first == pytest.approx(np.mean(single))
 
 
+def test_no_detections_at_all_are_an_ap_of_zero():
+    objects = annotations()
+    found = ap_difference(coco_of(objects, 6), [[]], [detections(objects, 6)], CLASSES, 5)
+    assert found.first == 0 and found.second == pytest.approx(1)
+
+
 def test_wrong_files_are_named():
     objects = annotations()
     found = detections(objects, 6)
