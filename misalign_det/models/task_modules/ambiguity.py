@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .candidate_edges import BatchGroundTruth, TopCandidates
+from .host_waits import may_look
 
 AMBIGUOUS_MODES = ("soft", "ignore", "argmin")
 _EPS = 1e-6
@@ -23,7 +24,7 @@ class PositiveEdges:
         rescued: the edge was given to a GT that had lost all of its own, ``(G, K)`` bool.
         ignored: locations that count neither as positive nor as negative, ``(N * P,)`` bool.
         thresholds: largest positive cost of each GT, ``(G,)``.
-        contested: locations that more than one GT claimed, ``(N * P,)`` bool.
+        contested: the GT claimed the location and was not the only one, ``(G, K)`` bool.
         means: of the two mixture components of each GT, low first, in the unit of ``losses``,
             ``(G, 2)``; ``None`` if the assigner has not said.
     """
@@ -68,32 +69,34 @@ def resolve_ambiguity(
     """
     losses, prior_inds, valid = candidates.losses, candidates.prior_inds, candidates.valid
     claimed = valid & (losses <= thresholds[:, None])
-    claims = _scatter_sum(claimed, prior_inds, num_locations)
-    contested_location = claims > 1
-    contested = contested_location[prior_inds] & claimed
+    claims = _scatter_sum(claimed, prior_inds, num_locations)[prior_inds]
+    contested = claimed & (claims > 1)
+    ignored = torch.zeros(num_locations, dtype=torch.bool, device=losses.device)
+    # Candidates ascend in loss: a GT that claims its first one is not left with nothing.
+    if may_look(losses) and not contested.any() and (claimed[:, :1] == valid[:, :1]).all():
+        weights, rescued = claimed.to(losses), torch.zeros_like(claimed)
+        return PositiveEdges(prior_inds, losses, weights, rescued, ignored, thresholds, contested)
     least = _least_loss(losses, prior_inds, claimed, num_locations)
-    ignored = torch.zeros_like(contested_location)
     if mode == "argmin":
         weights = least.to(losses)
     else:
         inverse = (1 / losses.clamp(min=_EPS)).masked_fill(~claimed, 0)
-        total = _scatter_sum(inverse, prior_inds, num_locations)
-        share = inverse / total[prior_inds].clamp(min=_EPS)  # eq. 5
-        passes = contested & (share > theta + 1 / claims[prior_inds].clamp(min=1) - 0.5)  # eq. 6
-        passing_location = _scatter_sum(passes, prior_inds, num_locations) > 0
-        undecided = contested & ~passing_location[prior_inds]
+        total = _scatter_sum(inverse, prior_inds, num_locations)[prior_inds]
+        share = inverse / total.clamp(min=_EPS)  # eq. 5
+        passes = contested & (share > theta + 1 / claims.clamp(min=1) - 0.5)  # eq. 6
+        passing = _scatter_sum(passes, prior_inds, num_locations)[prior_inds] > 0
+        undecided = contested & ~passing
         if mode == "soft":
             kept = passes | (undecided & least)
         else:
             kept = passes
-            ignored = contested_location & ~passing_location
+            ignored = _scatter_sum(undecided, prior_inds, num_locations) > 0
         weights = torch.where(contested, share * kept, claimed.to(losses))
     rescued = _rescue(losses, prior_inds, valid, weights, num_locations)
     weights = weights.masked_fill(rescued, 1)
-    ignored = ignored & ~(_scatter_sum(rescued, prior_inds, num_locations) > 0)
-    return PositiveEdges(
-        prior_inds, losses, weights, rescued, ignored, thresholds, contested_location
-    )
+    if mode == "ignore":
+        ignored &= _scatter_sum(rescued, prior_inds, num_locations) == 0
+    return PositiveEdges(prior_inds, losses, weights, rescued, ignored, thresholds, contested)
 
 
 def one_gt_per_location(
@@ -123,14 +126,14 @@ def _scatter_sum(values: Tensor, prior_inds: Tensor, num_locations: int) -> Tens
 def _least_loss(losses: Tensor, prior_inds: Tensor, mask: Tensor, num_locations: int) -> Tensor:
     """The masked edge of least loss at each location; a tie goes to the GT of lower index."""
     flat = prior_inds.flatten()
-    masked = losses.masked_fill(~mask, float("inf"))
+    masked = torch.where(mask, losses, float("inf"))
     least = losses.new_full((num_locations,), float("inf"))
-    least = least.scatter_reduce(0, flat, masked.flatten(), "amin")
+    least.scatter_reduce_(0, flat, masked.flatten(), "amin")
     tied = mask & (masked == least[prior_inds])
     num_gts = len(losses)
-    gt_inds = torch.arange(num_gts, device=losses.device)[:, None].expand_as(prior_inds)
+    gt_inds = torch.arange(num_gts, device=losses.device)[:, None]
     first = gt_inds.new_full((num_locations,), num_gts)
-    first = first.scatter_reduce(0, flat, gt_inds.masked_fill(~tied, num_gts).flatten(), "amin")
+    first.scatter_reduce_(0, flat, torch.where(tied, gt_inds, num_gts).flatten(), "amin")
     return tied & (gt_inds == first[prior_inds])
 
 

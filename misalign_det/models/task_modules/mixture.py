@@ -13,7 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..choices import check_choice
+from .host_waits import may_look
+
 MAX_ITER, TOL, REG_COVAR = 100, 1e-3, 1e-6  # scikit-learn's defaults
+BACKENDS = ("batched", "sklearn")
 BOUNDARIES = ("component", "density_peak", "crossing")
 TIE = 1e-9  # log odds within which neither component is the likelier one
 _SMALLEST_COUNT = 10 * torch.finfo(torch.float64).eps
@@ -53,30 +57,38 @@ def fit_mixture(
             labels independent of the loss's unit.
         backend: ``'batched'`` or ``'sklearn'`` (a Python loop over GTs, for reference).
     """
-    count = valid.sum(dim=1)
-    values = values.double().masked_fill(~valid, 0)
-    low_start = values.masked_fill(~valid, math.inf).amin(dim=1)
-    high_start = values.masked_fill(~valid, -math.inf).amax(dim=1)
-    empty = count == 0
-    means = torch.stack([low_start, high_start], dim=1).masked_fill(empty[:, None], 0)
-    weights = torch.full_like(means, 0.5)
-    variances = _initial_variances(values, valid, precision_init)[:, None].expand(-1, 2).clone()
-    if backend == "sklearn":
-        means, variances, weights = _fit_sklearn(values, valid, means, variances, weights)
-    elif backend == "batched":
-        means, variances, weights = _fit_batched(values, valid, means, variances, weights)
-    else:
-        raise ValueError(f"backend must be 'batched' or 'sklearn', not {backend!r}.")
-    order = means.argsort(dim=1, stable=True)  # which one is low is known only after EM
-    means, variances, weights = (part.gather(1, order) for part in (means, variances, weights))
-    log_prob = _component_log_prob(values, means, variances, weights)
+    check_choice("backend", backend, BACKENDS)
+    x, mask, lib, fit = values.double(), valid, torch, _fit_on_device
+    if backend == "sklearn" or may_look(values):
+        # A few dozen rows cost the start of the operations, a third of torch's in NumPy.
+        x, mask, lib = x.cpu().numpy(), mask.cpu().numpy(), np
+        fit = _fit_sklearn if backend == "sklearn" else _fit_on_host
+    low = lib.amin(lib.where(mask, x, math.inf), 1)[:, None]
+    high = lib.amax(lib.where(mask, x, -math.inf), 1)[:, None]
+    x = lib.where(mask, x, 0.0)
+    means = lib.concatenate([low, high], 1)
+    means = lib.where(lib.isfinite(means), means, 0.0)  # of a row without values
+    weights = lib.full_like(means, 0.5)
+    variances = lib.ones_like(means) * _initial_variance(lib, x, mask, precision_init)
+    params = fit(x, mask, means, variances, weights)
+    # Which component is the low one is known only now.
+    swapped = params[0][:, 1:] < params[0][:, :1]
+    means, variances, weights = (
+        lib.where(swapped, lib.concatenate([part[:, 1:], part[:, :1]], 1), part) for part in params
+    )
+    squared = (x[:, None] - means[..., None]) ** 2
+    log_prob = _component_log_prob(lib, squared, variances, weights)
     # A value that both components claim alike would be labelled by rounding alone; it counts as
     # low. So do a GT's equal losses and its only candidate, where both components are one.
-    is_low = valid & (log_prob[..., 1] - log_prob[..., 0] <= TIE)
+    is_low = mask & (log_prob[:, 1] - log_prob[:, 0] <= TIE)
     # Losses that differ by a thousandth of the start's deviation are one component twice, of which
     # rounding makes one the likelier for all. A GT keeps its candidates either way.
-    is_low |= valid & ~is_low.any(dim=1, keepdim=True)
-    return MixtureFit(means, variances, weights, is_low, log_prob.logsumexp(dim=-1))
+    is_low = is_low | (mask & ~is_low.any(1)[:, None])
+    log_density = lib.logaddexp(log_prob[:, 0], log_prob[:, 1])
+    found = means, variances, weights, is_low, log_density
+    if lib is np:
+        found = (torch.from_numpy(part).to(values.device) for part in found)
+    return MixtureFit(*found)
 
 
 def positive_threshold(values: Tensor, fit: MixtureFit, boundary: str = "component") -> Tensor:
@@ -107,95 +119,121 @@ def positive_threshold(values: Tensor, fit: MixtureFit, boundary: str = "compone
     raise ValueError(f"boundary must be one of {BOUNDARIES}, not {boundary!r}.")
 
 
-def _initial_variances(values: Tensor, valid: Tensor, precision_init) -> Tensor:
+def _initial_variance(lib, x, mask, precision_init):
+    """Of every row, ``(G, 1)``, or of all alike."""
     if precision_init == "sample":
-        count = valid.sum(dim=1).clamp(min=1)
-        mean = values.sum(dim=1) / count
-        squared = ((values - mean[:, None]) ** 2).masked_fill(~valid, 0)
-        return squared.sum(dim=1) / count + REG_COVAR
+        count = mask.sum(1)[:, None].clip(1)
+        centred = lib.where(mask, x - x.sum(1)[:, None] / count, 0.0)
+        return (centred**2).sum(1)[:, None] / count + REG_COVAR
     if isinstance(precision_init, (int, float)) and precision_init > 0:
-        return values.new_full((len(values),), 1.0 / precision_init)
+        return 1 / precision_init
     raise ValueError(
         f"precision_init must be a positive number or 'sample', not {precision_init!r}."
     )
 
 
-def _component_log_prob(values, means, variances, weights) -> Tensor:
-    """Weighted log probability of each value under each component, ``(G, K, 2)``."""
-    squared = (values[..., None] - means[:, None]) ** 2 / variances[:, None]
-    constant = weights.log() - 0.5 * (variances.log() + _LOG_2PI)
-    return constant[:, None] - 0.5 * squared
+def _component_log_prob(lib, squared, variances, weights):
+    """Weighted log probability under each component, ``(G, 2, K)``, by ``(x - mean)^2`` of it."""
+    constant = lib.log(weights / lib.sqrt(variances)) - 0.5 * _LOG_2PI
+    return squared * (-0.5 / variances)[..., None] + constant[..., None]
 
 
-def _fit_batched(values, valid, means, variances, weights):
-    """scikit-learn's EM for all rows at once; a row that has converged keeps its parameters.
+# The three fits below take values (G, K), which of them are there, and where the means, variances
+# and weights (G, 2) start; they return these. The batched two take scikit-learn's steps.
+
+
+def _fit_on_host(x, mask, *start) -> np.ndarray:
+    """A row that has converged leaves: most do within five steps, the last of hundreds after 20."""
+    fitted = np.array(start)  # (3, G, 2)
+    rows = np.flatnonzero(mask.sum(1) > 1)
+    params = fitted[:, rows]
+    data, squared = _em_data(np, x[rows], mask[rows].astype(x.dtype), params[0])
+    previous = np.full(len(rows), -np.inf)
+    for _ in range(MAX_ITER):
+        if len(rows) == 0:
+            break
+        params, squared, bound = _em_step(np, *data, squared, *params[1:])
+        going = np.abs(bound - previous) >= TOL
+        if not going.all():
+            fitted[:, rows] = params
+            rows, squared, bound = rows[going], squared[going], bound[going]
+            params, data = ([part[going] for part in parts] for parts in (params, data))
+        previous = bound
+    fitted[:, rows] = params
+    return fitted
+
+
+def _fit_on_device(x, mask, *start) -> Tensor:
+    """All rows take all steps; what becomes of a row after it has converged is not kept."""
+    fitted = params = torch.stack(start)
+    data, squared = _em_data(torch, x, mask.to(x.dtype), params[0])
+    previous = torch.full_like(x[:, 0], -math.inf)
+    active = mask.sum(1) > 1
+    for _ in range(MAX_ITER):
+        params, squared, bound = _em_step(torch, *data, squared, *params[1:])
+        fitted = torch.where(active[:, None], torch.stack(params), fitted)
+        active = active & ((bound - previous).abs() >= TOL)
+        previous = bound
+    return fitted
+
+
+def _em_data(lib, x, mask, means):
+    """What :func:`_em_step` reads of the values, and their squares for its first call."""
+    row, column = x[:, None], mask[..., None]
+    moments = lib.concatenate([column, column * x[..., None]], -1)  # (G, K, 2)
+    return (row, moments, column.sum(1).clip(1)), (row - means[..., None]) ** 2
+
+
+def _em_step(lib, row, moments, count, squared, variances, weights):
+    """One E and one M step, of NumPy arrays or torch tensors (``lib``).
 
     For a row's values ``x_k`` and components c, the E step is ``r_ck = w_c N(x_k; m_c, v_c)``,
     scaled to sum to 1 over c; the M step, with sums over k, ``w_c = sum r_ck / K``,
-    ``m_c = sum r_ck x_k / sum r_ck``, ``v_c = sum r_ck (x_k - m_c)^2 / sum r_ck``. Values
-    ``(G, K)``, without unit like the losses; means, variances and weights ``(G, 2)``.
+    ``m_c = sum r_ck x_k / sum r_ck``, ``v_c = sum r_ck (x_k - m_c)^2 / sum r_ck``.
 
-    A step on a few dozen rows costs the start of its operations, not their arithmetic: hence few
-    of them, the sums over K as the last and contiguous axis, ``(G, 2, K)``.
+    Args:
+        row, moments, count: of :func:`_em_data`; a product with ``moments`` sums over the values
+            that are there, as they are and times ``x_k``.
+        squared: ``(x_k - m_c)^2``, ``(G, 2, K)``.
+        variances, weights: ``(G, 2)``.
+
+    Returns:
+        New ``(means, variances, weights)``, their ``squared``, and scikit-learn's lower bound, the
+        mean log density of each row under the old ones, ``(G,)``.
     """
-    count = valid.sum(dim=1).clamp(min=1).double()
-    mask = valid.double()[:, None]
-    share = mask[:, 0] / count[:, None]
-    powers = torch.stack([torch.ones_like(values), values], dim=-1)  # (G, K, 2)
-    row = values[:, None]
-    params = torch.stack([means, variances, weights], dim=-1)  # (G, 2, 3)
-    previous = torch.full_like(count, -math.inf)
-    active = valid.sum(dim=1) > 1
-    for _ in range(MAX_ITER):
-        means, variances, weights = (part[..., None] for part in params.unbind(-1))
-        constant = weights.log() - 0.5 * (variances.log() + _LOG_2PI)
-        scaled = (row - means).mul_(variances.rsqrt())
-        log_prob = torch.addcmul(constant, scaled, scaled, value=-0.5)
-        log_norm = torch.logaddexp(log_prob[:, 0], log_prob[:, 1])
-        resp = (log_prob - log_norm[:, None]).exp_().mul_(mask)
-        bound = (log_norm * share).sum(dim=1)
-        total, first = (resp @ powers).unbind(-1)  # sums of r and of r * value, (G, 2)
-        total = total + _SMALLEST_COUNT
-        new_means = first / total
-        squared = (row - new_means[..., None]).square_().mul_(resp)
-        new_variances = squared.sum(dim=2) / total + REG_COVAR
-        new_weights = total / total.sum(dim=1, keepdim=True)
-        new = torch.stack([new_means, new_variances, new_weights], dim=-1)
-        params = torch.where(active[:, None, None], new, params)
-        active = active & ((bound - previous).abs() >= TOL)
-        previous = bound
-        if _may_look(values) and not active.any():
-            break
-    return params.unbind(-1)
+    log_prob = _component_log_prob(lib, squared, variances, weights)
+    log_norm = lib.logaddexp(log_prob[:, :1], log_prob[:, 1:])
+    resp = lib.exp(log_prob - log_norm)
+    bound = (log_norm @ moments)[:, 0, 0] / count[:, 0]
+    sums = resp @ moments  # (G, 2, 2)
+    total = sums[..., 0] + _SMALLEST_COUNT
+    means = sums[..., 1] / total
+    squared = (row - means[..., None]) ** 2
+    variances = ((resp * squared) @ moments)[..., 0] / total + REG_COVAR
+    return (means, variances, total / count), squared, bound
 
 
-def _may_look(values: Tensor) -> bool:
-    """Reading a flag is free on the CPU; on a GPU it would make the host wait."""
-    return not values.is_cuda
-
-
-def _fit_sklearn(values, valid, means, variances, weights):
+def _fit_sklearn(x, mask, *start) -> np.ndarray:
     import warnings
 
     from sklearn.mixture import GaussianMixture
 
-    out = [part.clone() for part in (means, variances, weights)]
-    for i, row in enumerate(valid):
-        samples = values[i][row].cpu().numpy()[:, None]
+    fitted = np.stack(start)
+    for i, row in enumerate(mask):
+        samples = x[i][row][:, None]
         if len(samples) < 2:
             continue
+        means, variances, weights = fitted[:, i]
         mixture = GaussianMixture(
             2,
             covariance_type="full",
-            weights_init=np.array([0.5, 0.5]),
-            means_init=means[i].cpu().numpy()[:, None],
-            precisions_init=1 / variances[i].cpu().numpy()[:, None, None],
+            weights_init=weights,
+            means_init=means[:, None],
+            precisions_init=1 / variances[:, None, None],
             init_params="random_from_data",
         )  # everything is given: spares a k-means
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # not converged in MAX_ITER steps: used all the same
             mixture.fit(samples)
-        fitted = (mixture.means_[:, 0], mixture.covariances_[:, 0, 0], mixture.weights_)
-        for target, value in zip(out, fitted):
-            target[i] = torch.as_tensor(value).to(target)
-    return tuple(out)
+        fitted[:, i] = mixture.means_[:, 0], mixture.covariances_[:, 0, 0], mixture.weights_
+    return fitted

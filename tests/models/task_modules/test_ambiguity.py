@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from misalign_det.models.task_modules import ambiguity
 from misalign_det.models.task_modules.ambiguity import one_gt_per_location, resolve_ambiguity
 from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth, TopCandidates
 
@@ -26,7 +27,7 @@ def test_two_gts_one_passes():
     # Location 0: losses 1 and 3, shares 3/4 and 1/4 (eq. 5); theta* = 0.6 (eq. 6).
     edges = resolve([[1.0, 2.0], [3.0, 4.0]], [[0, 1], [0, 2]], [2.0, 4.0])
     torch.testing.assert_close(edges.weights, torch.tensor([[0.75, 1.0], [0.0, 1.0]]))
-    assert edges.contested.tolist() == [True] + [False] * 5
+    assert edges.contested.tolist() == [[True, False], [True, False]]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,26 @@ def test_gt_indices_count_within_their_image():
     edges = resolve([[1.0], [1.0], [1.0]], [[0], [2], [4]], [1.0] * 3)
     gts = BatchGroundTruth(torch.zeros(3, 4), torch.zeros(3), torch.tensor([0, 0, 1]), 2)
     assert one_gt_per_location(edges, gts, [2, 1], 3).tolist() == [1, 0, 2, 0, 1, 0]
+
+
+@pytest.mark.parametrize("mode", ["soft", "ignore", "argmin"])
+@pytest.mark.parametrize("claimed", [0, 1, 2, 5])
+def test_without_a_look_the_result_is_the_same(mode, claimed, monkeypatch):
+    """On a GPU nobody asks whether any location is contested at all."""
+    torch.manual_seed(claimed)
+    losses = torch.rand(12, 6).sort(dim=1).values
+    losses[3, 2:] = losses[5] = INF
+    results = []
+    for spread in (72, 12):  # locations: one for each candidate, then too few
+        priors = torch.arange(72).view(12, 6) % spread
+        thresholds = losses[:, claimed] if claimed else torch.full((12,), -1.0)
+        for look in (True, False):
+            monkeypatch.setattr(ambiguity, "may_look", lambda values, look=look: look)
+            found = resolve_ambiguity(candidates(losses, priors), thresholds, 72, 0.6, mode)
+            results.append(vars(found))
+    for looked, blind in (results[:2], results[2:]):
+        for name, value in looked.items():
+            assert value is blind[name] is None or torch.equal(value, blind[name]), name
 
 
 @pytest.mark.parametrize("mode", ["soft", "ignore", "argmin"])

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
+from misalign_det.models.task_modules import mixture
 from misalign_det.models.task_modules.mixture import fit_mixture, positive_threshold
 
 INF = float("inf")
@@ -65,6 +66,21 @@ def test_labels_equal_scikit_learn(precision_init, num):
             different.append(i)
     assert different == []
     assert undecided < 0.005 * num
+
+
+@pytest.mark.parametrize("precision_init", [1.0, "sample"])
+def test_the_fit_on_a_gpu_is_that_on_the_cpu(precision_init, monkeypatch):
+    """There every row takes every step, in torch; run here on the CPU."""
+    values = random_losses(700, 35, seed=9)
+    values[7] = INF
+    valid = values.isfinite()
+    on_host = fit_mixture(values, valid, precision_init)
+    monkeypatch.setattr(mixture, "may_look", lambda values: False)
+    on_device = fit_mixture(values, valid, precision_init)
+    assert torch.equal(on_host.is_low, on_device.is_low)
+    for name in ("means", "variances", "weights"):
+        host, device = getattr(on_host, name), getattr(on_device, name)
+        torch.testing.assert_close(host, device, rtol=1e-6, atol=1e-9)
 
 
 def test_losses_equal_but_for_rounding_are_all_positive():
