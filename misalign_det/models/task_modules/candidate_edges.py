@@ -5,6 +5,7 @@ G ground truths of the whole batch, C classes, K candidates kept a GT, E edges. 
 pixels of the network input. A location's flat index over the batch is ``image * P + prior``.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -63,7 +64,7 @@ class CandidateEdges:
 
 @dataclass
 class TopCandidates:
-    """The K least-loss edges of each GT, ascending in loss; absent places hold ``inf`` and ``-1``.
+    """The K least-loss edges of each GT, ascending in loss; absent places come last.
 
     Attributes:
         losses: ``(G, K)``, ``inf`` where a GT has fewer than K candidates.
@@ -104,44 +105,49 @@ def build_candidate_edges(
         center_x, center_y = (left + right) / 2, (top + bottom) / 2
         left, right = torch.max(left, center_x - reach), torch.min(right, center_x + reach)
         top, bottom = torch.max(top, center_y - reach), torch.min(bottom, center_y + reach)
-    inside = (x > left) & (x < right) & (y > top) & (y < bottom)  # (G, P)
+    inside = x > left  # (G, P)
+    inside &= x < right
+    inside &= y > top
+    inside &= y < bottom
     gt_inds, prior_inds = inside.nonzero(as_tuple=True)
+    ends = torch.searchsorted(gt_inds, torch.arange(len(inside), device=x.device), right=True)
     return CandidateEdges(
         prior_inds=gts.image_inds[gt_inds] * len(points) + prior_inds,
         gt_inds=gt_inds,
-        counts=inside.sum(dim=1),
+        counts=ends.diff(prepend=ends.new_zeros(1)),
     )
 
 
 def select_top_candidates(edges: CandidateEdges, losses: Tensor, topk: int) -> TopCandidates:
     """Keep the ``topk`` finite least-loss edges of each GT; ties go to the lower location index.
 
-    Memory is proportional to E: two stable sorts, no ``(G, P)`` cost matrix.
+    Memory is proportional to E: one sort, no ``(G, P)`` cost matrix.
 
     Args:
         edges: E edges over G ground truths.
         losses: joint loss of each edge, ``(E,)``; NaN and inf are dropped.
         topk: K.
     """
-    num_gts = len(edges.counts)
-    losses = torch.where(losses.isfinite(), losses, losses.new_tensor(float("inf")))
-    order = losses.argsort(stable=True)
-    order = order[edges.gt_inds[order].argsort(stable=True)]
-    gt_inds = edges.gt_inds[order]
-    starts = edges.counts.cumsum(0) - edges.counts
-    rank = torch.arange(len(order), device=order.device) - starts[gt_inds]
-    # Edges past the K-th go to an extra column that is cut off, so that no mask has to be read.
-    column = rank.clamp(max=topk)
-    top_losses = losses.new_full((num_gts, topk + 1), float("inf"))
-    top_edges = order.new_zeros((num_gts, topk + 1))
-    top_priors = order.new_zeros((num_gts, topk + 1))
-    top_losses[gt_inds, column] = losses[order]
-    top_edges[gt_inds, column] = order
-    top_priors[gt_inds, column] = edges.prior_inds[order]
-    top_losses, top_edges, top_priors = (
-        part[:, :topk] for part in (top_losses, top_edges, top_priors)
-    )
-    return TopCandidates(top_losses, top_priors, top_losses.isfinite(), top_edges)
+    column = torch.arange(topk, device=losses.device)
+    if len(edges) == 0:
+        absent = column.new_zeros((len(edges.counts), topk))
+        return TopCandidates(losses.new_full(absent.shape, math.inf), absent, absent.bool(), absent)
+    losses = torch.where(losses.isfinite(), losses, math.inf)
+    order = _ascending_within(edges.gt_inds, losses)
+    first = edges.counts.cumsum(0) - edges.counts  # of each GT, in that order
+    top_edges = order[(first[:, None] + column).clamp(max=len(edges) - 1)]
+    top_losses = torch.where(column < edges.counts[:, None], losses[top_edges], math.inf)
+    return TopCandidates(top_losses, edges.prior_inds[top_edges], top_losses.isfinite(), top_edges)
+
+
+def _ascending_within(groups: Tensor, values: Tensor) -> Tensor:
+    """Stable order by group, and within a group by value; ``groups`` (n,) below 2^31.
+
+    One sort of integers: a float's bits ascend with it once those of negative ones are flipped.
+    """
+    bits = values.float().view(torch.int32)
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return ((groups << 32) + bits).argsort(stable=True)
 
 
 def _as_tensor(boxes) -> Tensor:

@@ -82,6 +82,20 @@ def test_top_candidates_equal_a_dense_topk():
     assert torch.equal(top.losses, dense.topk(35, largest=False).values)
 
 
+def test_top_candidates_of_losses_of_either_sign():
+    """Sorted by the floats' bits: negative ones, both zeros, tiny ones and equal ones."""
+    torch.manual_seed(0)
+    gts = ground_truth([((0, 0, 200, 200), 0), ((0, 0, 90, 200), 0)])
+    edges = build_candidate_edges(grid(size=25, stride=8), gts)
+    losses = (torch.randn(len(edges)) * 4).round() / 4
+    losses[::5] *= 1e-40
+    losses[::7] = -0.0
+    top = select_top_candidates(edges, losses, topk=300)
+    for gt in range(2):
+        own = losses[edges.gt_inds == gt]
+        assert torch.equal(top.losses[gt][: len(own)], own.sort(stable=True).values[:300])
+
+
 def test_joint_loss_equals_a_plain_float64_loop():
     torch.manual_seed(0)
     gts = ground_truth([((0, 0, 30, 20), 2), ((5, 5, 28, 31), 0)], [((2, 3, 31, 29), 1)])
@@ -117,3 +131,18 @@ def test_classification_loss_equals_mmdets_focal_loss():
     target = gts.labels[edges.gt_inds]
     expected = focal(logits[edges.prior_inds], target, reduction_override="none").sum(dim=1)
     torch.testing.assert_close(loss, expected)
+
+
+def test_classification_loss_of_extreme_logits():
+    """The negatives' sum against mmdet's focal loss in float64, far outside sigmoid's range too."""
+    gts = ground_truth([((0, 0, 32, 32), 0)])
+    edges = build_candidate_edges(grid(), gts)
+    logits = torch.zeros(16, 3)
+    logits[:, 1] = torch.tensor(
+        [-1e4, -200, -104, -90, -80, -30, -15, -5, -1, 1, 5, 15, 17, 30, 200, 1e4]
+    )
+    loss = edge_classification_loss(edges, logits, gts.labels)
+    focal = MODELS.build(dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25))
+    target = gts.labels[edges.gt_inds]
+    expected = focal(logits.double(), target, reduction_override="none").sum(dim=1)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=1e-7)
