@@ -2,6 +2,7 @@
 
     python tools/benchmarks/step.py                 ResNet-18 at 320x240, batch 8, as on BCCD
     python tools/benchmarks/step.py --scale r50     ResNet-50 at 800x1333, batch 1, as on COCO
+    python tools/benchmarks/step.py --modes train --amp --channels-last    as BCCD's configs train
     python tools/benchmarks/step.py --device cuda:0 --amp
     python tools/benchmarks/step.py --modes train --image 2000 2000 --batch 1 --objects 5 500
 
@@ -77,6 +78,8 @@ def parse_args(arguments=None):
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--amp", action="store_true", help="float16 on a GPU, else bfloat16")
+    parser.add_argument("--channels-last", action="store_true",
+                        help="weights and features, as ChannelsLastHook lays them")
     parser.add_argument("--candidates", type=int, default=1000,
                         help="boxes an image that reach NMS")
     parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), help="size of the images")
@@ -101,7 +104,7 @@ def peer(path, scale):
     return model
 
 
-def build(model, device):
+def build(model, device, memory_format):
     """An untrained detector."""
     model.backbone.init_cfg = None
     torch.manual_seed(0)
@@ -109,7 +112,7 @@ def build(model, device):
     detector.init_weights()
     # TOOD reads it: past its first epochs on ATSS's rule.
     MessageHub.get_current_instance().update_info("epoch", 100)
-    return detector.to(device)
+    return detector.to(device, memory_format=memory_format)
 
 
 def training_step(detector, optimizer, packed, device, amp):
@@ -161,8 +164,10 @@ def main(arguments=None):
     models.update({name: peer(path, args.scale) for name, path in PEERS.items()})
     chosen = {name: m for name, m in models.items()
               if name == "FCOS" or not args.models or name in args.models}
-    detectors = {name: build(model, args.device) for name, model in chosen.items()}
-    print(machine(args.device) + (", mixed precision" if args.amp else ""))
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    detectors = {name: build(model, args.device, layout) for name, model in chosen.items()}
+    print(machine(args.device) + ", mixed precision" * args.amp
+          + ", channels last" * args.channels_last)
     shape = (3, *(args.image or scale["shape"][1:]))
     for mode, objects in itertools.product(args.modes, args.objects or [scale["objects"]]):
         batch = args.batch or scale["batch"] if mode == "train" else 1
