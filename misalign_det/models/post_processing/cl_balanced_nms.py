@@ -1,6 +1,7 @@
 """CLBalancedNMS: suppression that weighs where the boxes agree (paper C, eq. 6 and 7)."""
 
 from importlib import import_module
+from math import isfinite
 
 import numpy as np
 import torch
@@ -72,11 +73,12 @@ def cl_balanced_nms(
         dets, array = dets[chosen], array[chosen.cpu().numpy()]
     members, sizes = nms_clusters(dets, iou_threshold, offset)
     starts = sizes.cumsum() - sizes
+    cluster = np.arange(len(sizes)).repeat(sizes)
     clustered = array.take(members, 0)
     own = clustered[:, 4]
-    distance = _relative_distance(clustered[:, :4], own, starts, sizes)
-    selection = own + gamma * _closeness(distance, sigma, closeness).astype(own.dtype)
-    best = _first_largest(selection, starts, sizes)
+    distance = _relative_distance(clustered[:, :4], own, starts, cluster)
+    selection = own + gamma * _closeness(distance, sigma, closeness)
+    best = _first_largest(selection, starts, cluster)
     if output_score == "selection":
         out = selection[best]
     else:
@@ -88,14 +90,18 @@ def cl_balanced_nms(
         by_score = np.lexsort((score_ranks(dets[:, 4])[keep], -out))
     if max_num > 0:
         by_score = by_score[:max_num]
-    keep = torch.from_numpy(keep[by_score]).to(boxes.device)
+    keep = keep[by_score]
+    found = array.take(keep, 0)
+    found[:, 4] = out[by_score]
+    keep, dets = torch.from_numpy(keep).to(boxes.device), torch.from_numpy(found).to(boxes)
     if score_threshold > 0:
         keep = chosen[keep]
-    out = torch.from_numpy(out[by_score]).to(scores)
-    return torch.cat([boxes[keep], out[:, None]], dim=1), keep
+    if boxes.requires_grad:  # as mmcv's nms, which hands the gradient on
+        dets = torch.cat([boxes[keep], dets[:, 4:]], dim=1)
+    return dets, keep
 
 
-def _relative_distance(boxes, scores, starts, sizes) -> np.ndarray:
+def _relative_distance(boxes, scores, starts, cluster) -> np.ndarray:
     """Distance from eq. 6's centre of its cluster in diagonals of the kept box, ``(n,)``.
 
     The centre is the mean of the boxes' centres weighted by the softmax of their scores. Taken
@@ -103,22 +109,23 @@ def _relative_distance(boxes, scores, starts, sizes) -> np.ndarray:
 
     Args:
         boxes, scores: cluster by cluster, the kept box first, ``(n, 4)`` and ``(n,)``.
-        starts, sizes: of the clusters, ``(k,)``.
+        starts: of the clusters, ``(k,)``.
+        cluster: of each box, ``(n,)``.
     """
     corners = boxes.view(np.complex64)  # x + iy: sums and lengths of both coordinates at once
-    kept = corners[starts]
-    corners = corners - corners.take(starts.repeat(sizes), 0)
-    shift = (corners[:, 0] + corners[:, 1]) / 2
-    weights = np.exp(scores - scores[starts].repeat(sizes))
+    kept = corners.take(starts, 0)
+    corners = corners - kept.take(cluster, 0)
+    shift = corners[:, 0] + corners[:, 1]  # twice the centre's
+    weights = np.exp(scores - scores.take(starts).take(cluster))
     middle = np.add.reduceat(shift * weights, starts) / np.add.reduceat(weights, starts)
     diagonal = np.maximum(np.abs(kept[:, 1] - kept[:, 0]), 1e-6)
-    return np.abs(shift - middle.repeat(sizes)) / diagonal.repeat(sizes)
+    return np.abs(shift - middle.take(cluster)) / (2 * diagonal).take(cluster)
 
 
-def _first_largest(values, starts, sizes) -> np.ndarray:
+def _first_largest(values, starts, cluster) -> np.ndarray:
     """Place of each cluster's largest value; of equal ones the first, ``(k,)``."""
-    peaks = np.maximum.reduceat(values, starts).repeat(sizes)
-    places = np.flatnonzero(values == peaks)
+    peaks = np.maximum.reduceat(values, starts).take(cluster)
+    (places,) = (values == peaks).nonzero()
     return places[places.searchsorted(starts)]
 
 
@@ -146,7 +153,9 @@ def _check_options(boxes, iou_threshold, gamma, sigma, closeness, output_score) 
 
 
 def _check_finite(dets: np.ndarray) -> None:
-    if not np.isfinite(dets).all():
+    values = dets.ravel()
+    # One product tells of broken values; coordinates beyond 1e19 alone make it overflow.
+    if not isfinite(values @ values) and not np.isfinite(values).all():
         raise ValueError(
             "CLBalancedNMS got NaN or infinite boxes or scores. The model's outputs are broken: "
             "check its checkpoint, or the loss of its training."

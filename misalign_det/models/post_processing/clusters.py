@@ -4,6 +4,7 @@ In NumPy: a few thousand boxes are dozens of small operations, whose start costs
 there than in torch; boxes on a GPU come over in one copy.
 """
 
+from functools import lru_cache
 from importlib import import_module
 from itertools import chain
 
@@ -37,20 +38,30 @@ def nms_clusters(
 def _clusters_by_match(dets, iou_threshold, offset):
     """mmcv's ``nms_match``, NMS that remembers whom it suppressed, part by part."""
     array = dets.numpy()
-    # nms_match suppresses at the threshold too, nms above it only.
-    above = float(np.nextafter(np.float32(iou_threshold), np.float32(2)))
-    parts = _separate_parts(array, iou_threshold)
     if offset:  # nms_match has none
         array = array + np.float32([0, 0, offset, offset, 0])
-    if len(parts) < 2:
-        return _match(array, above)
-    ascending = np.sort(array[:, 4])
-    if (ascending[1:] == ascending[:-1]).any():  # equal scores fall as they do in the whole
-        array = array.copy()
-        array[:, 4] = -score_ranks(dets[:, 4])
-    results = [_match(array[part], above) for part in parts]
-    members = [part[own] for part, (own, _) in zip(parts, results)]
-    return np.concatenate(members), np.concatenate([sizes for _, sizes in results])
+    order, bounds = _separate_parts(array, iou_threshold)
+    apart = len(bounds) > 2
+    if apart:
+        ascending = np.sort(array[:, 4])
+        if (ascending[1:] == ascending[:-1]).any():  # equal scores fall as they do in the whole
+            array = array.copy()
+            array[:, 4] = -score_ranks(dets[:, 4])
+        array = array.take(order, 0)
+    parts = [array[first:last] for first, last in zip(bounds, bounds[1:])]
+    threshold = _least_above(iou_threshold)
+    clusters = [cluster for part in parts if len(part) for cluster in _match(part, threshold)]
+    sizes = np.fromiter(map(len, clusters), np.int64, len(clusters))
+    members = np.fromiter(chain.from_iterable(clusters), np.int64, len(array))
+    if apart:
+        members = order.take(members + np.repeat(bounds[:-1], list(map(len, parts))))
+    return members, sizes
+
+
+@lru_cache
+def _least_above(iou_threshold: float) -> float:
+    """nms_match suppresses at its threshold too, nms above it only."""
+    return float(np.nextafter(np.float32(iou_threshold), np.float32(2)))
 
 
 def score_ranks(scores: Tensor) -> np.ndarray:
@@ -79,24 +90,25 @@ def _clusters_by_overlap(dets, iou_threshold, offset):
     return order[by_cluster], np.bincount(ranks, minlength=len(kept))
 
 
-def _match(dets, iou_threshold):
-    if len(dets) == 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    groups = mmcv_nms.ext_module.nms_match(torch.from_numpy(dets), iou_threshold=iou_threshold)
-    sizes = np.fromiter(map(len, groups), np.int64, len(groups))
-    return np.fromiter(chain.from_iterable(groups), np.int64, len(dets)), sizes
+def _match(dets: np.ndarray, iou_threshold: float) -> list[list[int]]:
+    return mmcv_nms.ext_module.nms_match(torch.from_numpy(dets), iou_threshold=iou_threshold)
 
 
-def _separate_parts(dets: np.ndarray, iou_threshold: float) -> list[np.ndarray]:
+def _separate_parts(dets: np.ndarray, iou_threshold: float) -> tuple[np.ndarray | None, list[int]]:
     """Sets of a few hundred boxes or more none of which can suppress one of another.
 
     NMS compares all pairs, so parts are cheaper than the whole; classes told apart by a shift are
     such parts. An IoU above t needs centres along x within ``(1 - t) / (1 + t)`` of the mean width:
     intervals of that share of each box's width, around its centre, touch.
+
+    Returns:
+        Indices of the boxes, part by part, ``(n,)``, and where the parts begin, with n at the end.
+        Of few boxes, which are one part, ``None`` for the indices.
     """
-    if len(dets) < 2 * MIN_PART:
-        return []
-    left, right = dets[:, 0], dets[:, 2]
+    num = len(dets)
+    if num < 2 * MIN_PART:
+        return None, [0, num]
+    left, right = np.ascontiguousarray(dets[:, [0, 2]].T)
     # Rounding far from the origin (classes are told apart by a shift) stays inside the slack.
     slack = 1e-6 * float(max(right.max(), -left.min())) + 1e-3
     reach = (right - left) * ((1 - iou_threshold) / (1 + iou_threshold) / 2) + slack
@@ -104,10 +116,9 @@ def _separate_parts(dets: np.ndarray, iou_threshold: float) -> list[np.ndarray]:
     start = center - reach
     order = start.argsort()
     gaps = start[order[1:]] > np.maximum.accumulate((center + reach)[order[:-1]])
-    cuts = np.append(np.flatnonzero(gaps) + 1, len(dets))
-    chosen = cuts[cuts.searchsorted(np.arange(MIN_PART, len(dets), MIN_PART))]
-    bounds = [0, *sorted({*chosen.tolist(), len(dets)})]
-    return [order[a:b] for a, b in zip(bounds[:-1], bounds[1:])]
+    cuts = np.concatenate([gaps.nonzero()[0] + 1, [num]])
+    chosen = cuts[cuts.searchsorted(np.arange(MIN_PART, num, MIN_PART))]
+    return order, [0, *sorted({*chosen.tolist(), num})]
 
 
 def suppressor_ranks(

@@ -234,10 +234,10 @@ def test_parts_are_separate_and_change_nothing(num, seed, threshold, classes):
     whole = by_kept_box(*clusters._clusters_by_match(dets, threshold, 0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clusters, "MIN_PART", 5)
-        parts = clusters._separate_parts(dets.numpy(), threshold)
+        order, bounds = clusters._separate_parts(dets.numpy(), threshold)
         assert by_kept_box(*clusters._clusters_by_match(dets, threshold, 0)) == whole
     if num >= 100 and classes > 1:
-        assert len(parts) > 1
+        assert len(bounds) > 2 and sorted(order) == list(range(num))
 
 
 def test_parts_of_many_pairs_change_nothing(monkeypatch):
