@@ -43,25 +43,33 @@ def inputs(height, width, dtype, spread=2.0, channels=3):
     return x, offset, torch.randn(4, channels, 3, 3, dtype=dtype)
 
 
-# Above 16 channels and a multiple of it, the samples are taken in groups of channels.
+both_forms = pytest.mark.parametrize("form", [gathered_deform_conv2d, sampled_deform_conv2d])
+
+
+@both_forms
 @pytest.mark.parametrize("channels", [3, 48])
 @pytest.mark.parametrize("height, width", [(4, 5), (1, 6), (5, 1), (1, 1)])
-def test_values_equal_a_plain_float64_loop(height, width, channels):
+def test_values_equal_a_plain_float64_loop(form, height, width, channels):
     args = inputs(height, width, torch.float64, channels=channels)
-    torch.testing.assert_close(sampled_deform_conv2d(*args), loop_deform_conv(*args))
+    torch.testing.assert_close(form(*args), loop_deform_conv(*args))
 
 
-def test_gradients_against_finite_differences_in_float64():
-    args = [arg.requires_grad_() for arg in inputs(3, 3, torch.float64)]
-    assert torch.autograd.gradcheck(sampled_deform_conv2d, args)
+@both_forms
+@pytest.mark.parametrize("needed", [(0, 1, 2, 3), (0, 2), (1,), (3,)])
+def test_gradients_against_finite_differences_in_float64(form, needed):
+    args = [*inputs(3, 3, torch.float64), torch.rand(2, 9, 3, 3, dtype=torch.float64)]
+    args = [arg.requires_grad_(i in needed) for i, arg in enumerate(args)]
+    assert torch.autograd.gradcheck(form, args)
 
 
+@both_forms
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("channels", [3, 48])
-def test_values_and_gradients_equal_mmcvs_op(channels):
+def test_values_and_gradients_equal_mmcvs_op(form, layout, channels):
     args = inputs(6, 7, torch.float32, channels=channels)
-    ours = [arg.requires_grad_() for arg in args]
-    theirs = [arg.detach().clone().requires_grad_() for arg in ours]
-    out = sampled_deform_conv2d(*ours)
+    ours = [arg.to(memory_format=layout).requires_grad_() for arg in args]
+    theirs = [arg.detach().contiguous().clone().requires_grad_() for arg in ours]
+    out = form(*ours)
     expected = deform_conv2d(*theirs, 1, 1, 1, 1, 1, False, 1)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
     grad = torch.randn_like(out)
@@ -71,12 +79,11 @@ def test_values_and_gradients_equal_mmcvs_op(channels):
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-3)
 
 
-def test_zero_offsets_are_a_plain_convolution():
+@both_forms
+def test_zero_offsets_are_a_plain_convolution(form):
     x, offset, weight = inputs(5, 6, torch.float32)
     expected = torch.nn.functional.conv2d(x, weight, padding=1)
-    torch.testing.assert_close(
-        sampled_deform_conv2d(x, offset * 0, weight), expected, rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(form(x, offset * 0, weight), expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -99,18 +106,23 @@ def test_gathered_form_equals_the_sampled_one(dtype, reach, size, modulated):
     torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_form_is_chosen_by_size_and_the_need_of_gradients(layout, monkeypatch):
+def test_broken_offsets_give_broken_values_where_they_are():
+    """And no place outside the map's memory."""
+    x, offset, weight = inputs(4, 5, torch.float32)
+    offset[1, 3, 2, 2], offset[0, 0, 0, 0] = math.nan, math.inf
+    out = gathered_deform_conv2d(x, offset, weight)
+    broken = out.isnan().any(dim=1)
+    assert broken.nonzero().tolist() == [[1, 2, 2]]
+
+
+def test_export_takes_the_sampled_form(monkeypatch):
     layer = AutoDeformConv2d(3, 4)
-    x, offset, _ = inputs(32, 40, torch.float32)
-    x = x.to(memory_format=layout)
+    x, offset, _ = inputs(6, 7, torch.float32)
     expected = layer(x, offset)
-    with torch.no_grad():
-        torch.testing.assert_close(layer(x, offset), expected, rtol=1e-4, atol=1e-4)
-        monkeypatch.setattr(deform_conv, "sampled_deform_conv2d", None)
-        layer(x, offset)
-        with pytest.raises(TypeError, match="NoneType"):
-            layer(x[..., :5, :5], offset[..., :5, :5])
+    monkeypatch.setattr(deform_conv, "gathered_deform_conv2d", None)
+    traced = torch.jit.trace(layer, (x, offset), check_trace=False)
+    assert "grid_sampler" in str(traced.inlined_graph)
+    torch.testing.assert_close(traced(x, offset), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.cuda

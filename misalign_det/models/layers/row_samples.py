@@ -1,0 +1,106 @@
+"""Bilinear samples for a deformable convolution on the CPU, each a row of channels.
+
+``grid_sample`` goes channel by channel and scatters its gradient number by number. With the
+channels of a cell side by side in memory, a sample is a weighted sum of four rows, and the gradient
+of a cell one of the rows that were sampled from it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def sample_taps(
+    x: Tensor, offset: Tensor, mask: Tensor | None = None, locations: Tensor | None = None
+) -> Tensor:
+    """What the nine taps of a 3x3 convolution (stride 1, padding 1) read at each location.
+
+    Args:
+        x: ``(N, C, H, W)``.
+        offset: of the taps from the regular grid, in feature cells, ``[y0, x0, y1, x1, ...]``, taps
+            in row order, ``(N, 18, H, W)``.
+        mask: factor on each tap, ``(N, 9, H, W)``.
+        locations: places in the flattened ``N * H * W``, ``(n,)``; all by default.
+
+    Returns:
+        ``(n, 9, C)`` in the dtype of ``offset``; zero where a tap lies outside the map.
+    """
+    num, channels, height, width = x.shape
+    shift = offset.permute(0, 2, 3, 1).reshape(-1, 9, 2).contiguous()
+    factor = None if mask is None else mask.permute(0, 2, 3, 1).reshape(-1, 9, 1)
+    if locations is None:
+        locations = torch.arange(len(shift), device=x.device)
+    else:
+        shift, factor = shift[locations], None if factor is None else factor[locations]
+    index, share = _corners(shift, locations.int(), height, width)
+    if factor is not None:
+        share = share * factor
+    # A border of zeros around each map, so that a tap outside needs no case of its own.
+    table = F.pad(x.to(share.dtype).permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    samples = _weighted_rows(table.reshape(-1, channels), index.view(-1, 4), share.reshape(-1, 4))
+    return samples.view(-1, 9, channels)
+
+
+def _corners(
+    shift: Tensor, locations: Tensor, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """The four cells around each tap in the bordered maps, and their bilinear shares.
+
+    Args:
+        shift: offsets of the locations' taps in cells, y before x, ``(n, 9, 2)``.
+        locations: places in the flattened ``N * H * W``, ``(n,)`` int32.
+
+    Returns:
+        Places in the flattened ``N * (H + 2) * (W + 2)``, int32, and shares, ``(n, 9, 4)`` both.
+    """
+    row = locations.div(width, rounding_mode="floor")
+    image = row.div(height, rounding_mode="floor")
+    taps = torch.arange(9, device=shift.device)
+    taps = torch.stack([taps // 3 - 1, taps % 3 - 1], dim=-1)
+    cell = torch.stack([row % height, locations % width], dim=-1)[:, None] + taps
+    size = shift.new_tensor([height, width])
+    place = (shift + cell).clamp(min=-torch.ones_like(size), max=size)  # beyond, all is border
+    low = place.detach().floor().int()
+    low = low.clamp(min=-torch.ones_like(size), max=size - 1).int()  # NaN too has to be a place
+    y, x = (low + 1).unbind(-1)
+    first = (image[:, None] * (height + 2) + y) * (width + 2) + x
+    around = torch.tensor([0, 1, width + 2, width + 3], dtype=torch.int32, device=shift.device)
+    down, right = (place - low).unbind(-1)
+    up, left = 1 - down, 1 - right
+    share = torch.stack([up * left, up * right, down * left, down * right], dim=-1)
+    return first[..., None] + around, share
+
+
+def _weighted_rows(table: Tensor, index: Tensor, share: Tensor) -> Tensor:
+    """``sum_j share_ij * table[index_ij]``, ``(m, C)`` from ``(M, C)`` and twice ``(m, 4)``."""
+    # embedding_bag's own gradient into its table takes five times as long as _TableGradient.
+    rows = F.embedding_bag(index, table.detach(), mode="sum", per_sample_weights=share)
+    return _TableGradient.apply(rows, table, index, share.detach())
+
+
+class _TableGradient(torch.autograd.Function):
+    """Hands :func:`_weighted_rows`' sums on; their gradient reaches the table too."""
+
+    @staticmethod
+    def forward(ctx, rows, table, index, share):
+        ctx.save_for_backward(index, share)
+        ctx.cells = len(table)
+        return rows.view_as(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        if not ctx.needs_input_grad[1]:
+            return grad, None, None, None
+        index, share = ctx.saved_tensors
+        cells, order = index.flatten().sort(stable=True)
+        begins = torch.searchsorted(
+            cells, torch.arange(ctx.cells, dtype=cells.dtype, device=cells.device), out_int32=True
+        )
+        order = order.int()
+        table_grad = F.embedding_bag(
+            order // 4, grad.contiguous(), begins, mode="sum",
+            per_sample_weights=share.flatten()[order],
+        )  # fmt: skip
+        return grad, table_grad, None, None
