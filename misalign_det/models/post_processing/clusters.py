@@ -50,7 +50,7 @@ def _clusters_by_match(dets, iou_threshold, offset):
         array = array.take(order, 0)
     parts = [array[first:last] for first, last in zip(bounds, bounds[1:])]
     threshold = _least_above(iou_threshold)
-    clusters = [cluster for part in parts if len(part) for cluster in _match(part, threshold)]
+    clusters = list(chain.from_iterable(_match(part, threshold) for part in parts if len(part)))
     sizes = np.fromiter(map(len, clusters), np.int64, len(clusters))
     members = np.fromiter(chain.from_iterable(clusters), np.int64, len(array))
     if apart:
@@ -108,14 +108,15 @@ def _separate_parts(dets: np.ndarray, iou_threshold: float) -> tuple[np.ndarray 
     num = len(dets)
     if num < 2 * MIN_PART:
         return None, [0, num]
-    left, right = np.ascontiguousarray(dets[:, [0, 2]].T)
+    left, right = dets[:, 0], dets[:, 2]
     # Rounding far from the origin (classes are told apart by a shift) stays inside the slack.
     slack = 1e-6 * float(max(right.max(), -left.min())) + 1e-3
-    reach = (right - left) * ((1 - iou_threshold) / (1 + iou_threshold) / 2) + slack
-    center = (left + right) / 2
-    start = center - reach
+    twice_center = left + right
+    twice_reach = (right - left) * ((1 - iou_threshold) / (1 + iou_threshold)) + 2 * slack
+    start = twice_center - twice_reach
     order = start.argsort()
-    gaps = start[order[1:]] > np.maximum.accumulate((center + reach)[order[:-1]])
+    reached = np.maximum.accumulate((twice_center + twice_reach).take(order))
+    gaps = start.take(order[1:]) > reached[:-1]
     cuts = np.concatenate([gaps.nonzero()[0] + 1, [num]])
     chosen = cuts[cuts.searchsorted(np.arange(MIN_PART, num, MIN_PART))]
     return order, [0, *sorted({*chosen.tolist(), num})]
