@@ -5,6 +5,8 @@ to :class:`~misalign_det.models.losses.DCLoss`, and class probabilities to an as
 them.
 """
 
+from functools import partial
+
 import torch
 from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RetinaHead
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
@@ -67,21 +69,17 @@ class PredictionMixin:
     """Before an anchor head: gives its assigner ``pred_instances.scores``, if it asks for them."""
 
     def loss_by_feat(self, cls_scores, *args, **kwargs) -> dict:
-        """mmdet's losses; the class probabilities are kept for the assigner meanwhile."""
+        """mmdet's losses; the class logits are kept for the assigner meanwhile."""
         if not getattr(self.assigner, "needs_scores", False):
             return super().loss_by_feat(cls_scores, *args, **kwargs)
-        probabilities = torch.cat(
+        logits = torch.cat(
             [
                 level.detach().permute(0, 2, 3, 1).reshape(len(level), -1, self.cls_out_channels)
                 for level in cls_scores
             ],
             dim=1,
-        ).float()
-        if self.use_sigmoid_cls:
-            probabilities = probabilities.sigmoid()
-        else:
-            probabilities = probabilities.softmax(dim=-1)[..., : self.num_classes]
-        self._probabilities = list(probabilities)  # the images are taken one by one, in order
+        )
+        self._logits = list(logits)  # the images are taken one by one, in order
         try:
             return super().loss_by_feat(cls_scores, *args, **kwargs)
         finally:
@@ -96,8 +94,18 @@ class PredictionMixin:
                 img_meta["img_shape"][:2],
                 self.train_cfg["allowed_border"],
             )
-            self.assigner.scores = self._probabilities.pop(0)[inside]
+            places = inside.nonzero().squeeze(1)
+            self.assigner.scores = partial(self._probability, self._logits.pop(0), places)
         return super()._get_targets_single(flat_anchors, valid_flags, *args, **kwargs)
+
+    def _probability(
+        self, logits: Tensor, places: Tensor, prior_inds: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Of a class at an anchor, ``(E,)``; ``places`` are those of the assigner's anchors."""
+        rows = places[prior_inds]
+        if self.use_sigmoid_cls:
+            return logits[rows, labels].float().sigmoid()
+        return logits[rows].float().softmax(dim=-1).gather(1, labels[:, None]).squeeze(1)
 
 
 @MODELS.register_module()

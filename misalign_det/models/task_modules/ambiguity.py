@@ -69,33 +69,33 @@ def resolve_ambiguity(
     """
     losses, prior_inds, valid = candidates.losses, candidates.prior_inds, candidates.valid
     claimed = valid & (losses <= thresholds[:, None])
-    claims = _scatter_sum(claimed, prior_inds, num_locations)[prior_inds]
+    claims = scatter_sum(claimed, prior_inds, num_locations)[prior_inds]
     contested = claimed & (claims > 1)
     ignored = torch.zeros(num_locations, dtype=torch.bool, device=losses.device)
     # Candidates ascend in loss: a GT that claims its first one is not left with nothing.
     if may_look(losses) and not contested.any() and (claimed[:, :1] == valid[:, :1]).all():
         weights, rescued = claimed.to(losses), torch.zeros_like(claimed)
         return PositiveEdges(prior_inds, losses, weights, rescued, ignored, thresholds, contested)
-    least = _least_loss(losses, prior_inds, claimed, num_locations)
+    least = least_loss(losses, prior_inds, claimed, num_locations)
     if mode == "argmin":
         weights = least.to(losses)
     else:
         inverse = (1 / losses.clamp(min=_EPS)).masked_fill(~claimed, 0)
-        total = _scatter_sum(inverse, prior_inds, num_locations)[prior_inds]
+        total = scatter_sum(inverse, prior_inds, num_locations)[prior_inds]
         share = inverse / total.clamp(min=_EPS)  # eq. 5
         passes = contested & (share > theta + 1 / claims.clamp(min=1) - 0.5)  # eq. 6
-        passing = _scatter_sum(passes, prior_inds, num_locations)[prior_inds] > 0
+        passing = scatter_sum(passes, prior_inds, num_locations)[prior_inds] > 0
         undecided = contested & ~passing
         if mode == "soft":
             kept = passes | (undecided & least)
         else:
             kept = passes
-            ignored = _scatter_sum(undecided, prior_inds, num_locations) > 0
+            ignored = scatter_sum(undecided, prior_inds, num_locations) > 0
         weights = torch.where(contested, share * kept, claimed.to(losses))
     rescued = _rescue(losses, prior_inds, valid, weights, num_locations)
     weights = weights.masked_fill(rescued, 1)
     if mode == "ignore":
-        ignored &= _scatter_sum(rescued, prior_inds, num_locations) == 0
+        ignored &= scatter_sum(rescued, prior_inds, num_locations) == 0
     return PositiveEdges(prior_inds, losses, weights, rescued, ignored, thresholds, contested)
 
 
@@ -110,20 +110,21 @@ def one_gt_per_location(
     num_locations = gts.num_images * num_priors
     held = edges.weights > 0
     order = edges.losses.masked_fill(edges.rescued, -float("inf"))
-    winner = _least_loss(order, edges.prior_inds, held, num_locations)
+    winner = least_loss(order, edges.prior_inds, held, num_locations)
     firsts = torch.tensor([0, *gt_counts[:-1]], device=held.device).cumsum(0)
     local = torch.arange(len(held), device=held.device) - firsts[gts.image_inds]
     assigned = torch.where(winner, (local + 1)[:, None], 0)
-    return _scatter_sum(assigned, edges.prior_inds, num_locations) - edges.ignored.long()
+    return scatter_sum(assigned, edges.prior_inds, num_locations) - edges.ignored.long()
 
 
-def _scatter_sum(values: Tensor, prior_inds: Tensor, num_locations: int) -> Tensor:
+def scatter_sum(values: Tensor, prior_inds: Tensor, num_locations: int) -> Tensor:
+    """Sum of the edges' values at each location, ``(num_locations,)``."""
     values = values.long() if values.dtype == torch.bool else values
     out = values.new_zeros(num_locations)
     return out.scatter_add_(0, prior_inds.flatten(), values.flatten())
 
 
-def _least_loss(losses: Tensor, prior_inds: Tensor, mask: Tensor, num_locations: int) -> Tensor:
+def least_loss(losses: Tensor, prior_inds: Tensor, mask: Tensor, num_locations: int) -> Tensor:
     """The masked edge of least loss at each location; a tie goes to the GT of lower index."""
     flat = prior_inds.flatten()
     masked = torch.where(mask, losses, float("inf"))
@@ -141,7 +142,7 @@ def _rescue(losses, prior_inds, valid, weights, num_locations) -> Tensor:
     """One edge for each GT that has candidates and holds nothing, ``(G, K)`` bool."""
     if losses.shape[1] == 0:
         return valid
-    held = _scatter_sum(weights > 0, prior_inds, num_locations) > 0
+    held = scatter_sum(weights > 0, prior_inds, num_locations) > 0
     free = valid & ~held[prior_inds]
     # Candidates ascend in loss, so the first free one is the best free one; argmax of an all-false
     # row is column 0, the GT's very best candidate.

@@ -1,6 +1,7 @@
 """IACAssigner: IoU-classification-aware anchor assignment (paper C, eq. 4 and 5)."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, ATSSAssigner, MaxIoUAssigner
@@ -8,7 +9,11 @@ from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from .ambiguity import least_loss, scatter_sum
+from .candidate_edges import CandidateEdges, gt_counts, select_top_candidates
+
 MIN_REACH = 0.01  # pixels from a box's centre of a positive to each side, as in ATSS
+
 
 def iou_classification_score(
     overlaps: Tensor, areas: Tensor, gt_areas: Tensor, probabilities: Tensor, alpha: float
@@ -16,17 +21,16 @@ def iou_classification_score(
     """``alpha * p + (1 - alpha) * intersection / smaller area`` of each pair (paper C, eq. 4).
 
     Args:
-        overlaps: IoU of GTs and anchors, ``(G, P)``.
-        areas, gt_areas: in square pixels, ``(P,)`` and ``(G,)``.
-        probabilities: of the GT's class at each anchor, ``(G, P)``.
+        overlaps: IoU of a GT and an anchor, ``(E,)``.
+        areas, gt_areas: in square pixels, ``(E,)``.
+        probabilities: of the GT's class at the anchor, ``(E,)``.
         alpha: weight of the classification.
 
     Returns:
-        ``(G, P)``.
+        ``(E,)``.
     """
-    both = areas[None] + gt_areas[:, None]
-    intersection = overlaps.clamp(min=0) * both / (1 + overlaps.clamp(min=0))
-    smaller = torch.min(areas[None], gt_areas[:, None]).clamp(min=1e-6)
+    intersection = overlaps.clamp(min=0) * (areas + gt_areas) / (1 + overlaps.clamp(min=0))
+    smaller = torch.min(areas, gt_areas).clamp(min=1e-6)
     return alpha * probabilities + (1 - alpha) * (intersection / smaller).clamp(max=1)
 
 
@@ -62,9 +66,11 @@ class ScorePositives:
         self.score_threshold = score_threshold
         self.min_iou = min_iou
         self.score_topk = score_topk
-        self.scores: Tensor | None = None  # of the next image, set by a head that knows them
+        # Of the next image, set by a head that knows them: (P, C), or a function of the indices of
+        # anchors and classes, (E,) both, for the few pairs that are looked at.
+        self.scores: Tensor | Callable[[Tensor, Tensor], Tensor] | None = None
 
-    def _probabilities(self, pred_instances: InstanceData) -> Tensor | None:
+    def _probabilities(self, pred_instances: InstanceData) -> Tensor | Callable | None:
         scores = pred_instances.scores if "scores" in pred_instances else self.scores
         if scores is None and math.isfinite(self.score_threshold):
             raise ValueError(
@@ -81,35 +87,48 @@ class ScorePositives:
         priors: Tensor,
         gt_bboxes: Tensor,
         gt_labels: Tensor,
-        scores: Tensor,
+        scores: Tensor | Callable,
         allowed: Tensor | None = None,
     ) -> Tensor:
         """Make the anchors of eq. 5's second line positives of ``result``.
+
+        Only pairs of an IoU from ``min_iou`` on are looked at, few of all.
 
         Args:
             result: mmdet's decision; changed in place.
             overlaps: IoU, ``(G, P)``; -1 in ignored regions.
             priors, gt_bboxes: xyxy, ``(P, 4)`` and ``(G, 4)``.
             gt_labels: ``(G,)``.
-            scores: class probabilities, ``(P, C)``.
+            scores: class probabilities; see ``self.scores``.
             allowed: pairs that may be chosen at all, ``(G, P)`` bool.
 
         Returns:
             The anchors that have become positive, ``(P,)`` bool.
         """
-        score = iou_classification_score(
-            overlaps, _area(priors), _area(gt_bboxes), scores[:, gt_labels].t(), self.score_alpha
-        )
-        eligible = (overlaps >= self.min_iou) & (score >= self.score_threshold)
+        eligible = overlaps >= self.min_iou
         if allowed is not None:
             eligible &= allowed
-        score = score.masked_fill(~eligible, -math.inf)
-        top = score.topk(min(self.score_topk, score.shape[1]), dim=1)
-        kept = torch.full_like(score, -math.inf).scatter(1, top.indices, top.values)
-        best, gt_index = kept.max(dim=0)
-        gained = best.isfinite() & (result.gt_inds <= 0)
-        result.gt_inds = torch.where(gained, gt_index + 1, result.gt_inds)
-        result.labels = torch.where(gained, gt_labels[gt_index], result.labels)
+        gt_inds, prior_inds = eligible.nonzero(as_tuple=True)
+        labels = gt_labels[gt_inds]
+        probabilities = (
+            scores(prior_inds, labels) if callable(scores) else scores[prior_inds, labels]
+        )
+        score = iou_classification_score(
+            overlaps[gt_inds, prior_inds],
+            _area(priors[prior_inds]),
+            _area(gt_bboxes[gt_inds]),
+            probabilities.to(overlaps.device),
+            self.score_alpha,
+        )
+        cost = (-score).masked_fill(~(score >= self.score_threshold), math.inf)
+        edges = CandidateEdges(prior_inds, gt_inds, gt_counts(gt_inds, len(gt_bboxes)))
+        top = select_top_candidates(edges, cost, self.score_topk)
+        chosen = least_loss(top.losses, top.prior_inds, top.valid, len(priors))
+        number = torch.arange(1, len(gt_bboxes) + 1, device=priors.device)[:, None]
+        owner = scatter_sum(chosen * number, top.prior_inds, len(priors))
+        gained = (owner > 0) & (result.gt_inds <= 0)
+        result.gt_inds = torch.where(gained, owner, result.gt_inds)
+        result.labels = torch.where(gained, gt_labels[owner.clamp(min=1) - 1], result.labels)
         return gained
 
 
@@ -177,7 +196,9 @@ class IACAssigner(ScorePositives, MaxIoUAssigner):
         """
         result = super().assign_wrt_overlaps(overlaps, gt_labels)
         if overlaps.numel() and math.isfinite(self.score_threshold):
-            priors, gt_bboxes, scores = (part.to(overlaps.device) for part in self._instances)
+            priors, gt_bboxes, scores = self._instances
+            # With gpu_assign_thr mmdet compares many boxes on the CPU.
+            priors, gt_bboxes = priors.to(overlaps.device), gt_bboxes.to(overlaps.device)
             self._promote(result, overlaps, priors, gt_bboxes, gt_labels, scores)
         return result
 

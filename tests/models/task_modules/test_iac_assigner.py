@@ -116,6 +116,37 @@ def test_the_gt_of_largest_score_wins():
         assert result.gt_inds.tolist() == [expected]
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 1000), st.integers(1, 3))
+def test_against_a_plain_loop(num_priors, num_gts, seed, topk):
+    """Probabilities as a table, and as a function of the few pairs that are looked at."""
+    torch.manual_seed(seed)
+    priors, gts = boxes(num_priors, seed), boxes(num_gts, seed + 1)
+    scores = torch.rand(num_priors, 3)
+    gt = instances(gts, torch.randint(0, 3, (num_gts,)))
+    plain = MaxIoUAssigner(**COMMON).assign(predictions(priors), gt)
+    wanted = {}
+    for g in range(num_gts):
+        found = []
+        for p in range(num_priors):
+            a, b = priors[p].double(), gts[g].double()
+            inter = (torch.min(a[2:], b[2:]) - torch.max(a[:2], b[:2])).clamp(min=0).prod()
+            areas = [(box[2:] - box[:2]).prod() for box in (a, b)]
+            score = 0.5 * scores[p, gt.labels[g]] + 0.5 * inter / min(areas)
+            if inter / (sum(areas) - inter) >= 0.2 and score >= 0.45:
+                found.append((score.item(), p))
+        for score, p in sorted(found, reverse=True)[:topk]:
+            wanted[p] = max(wanted.get(p, (0, 0)), (score, g + 1))
+    expected = [
+        wanted[p][1] if held <= 0 and p in wanted else held
+        for p, held in enumerate(plain.gt_inds.tolist())
+    ]
+    assigner = make(min_iou=0.2, score_threshold=0.45, score_topk=topk)
+    assert assigner.assign(predictions(priors, scores), gt).gt_inds.tolist() == expected
+    assigner.scores = lambda rows, labels: scores[rows, labels]
+    assert assigner.assign(predictions(priors), gt).gt_inds.tolist() == expected
+
+
 def test_ignored_regions_stay_ignored():
     ignored = instances([[0, 0, 20, 20]])
     pred = predictions(ANCHORS, [[1.0]] * 4)
