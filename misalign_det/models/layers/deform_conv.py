@@ -56,6 +56,8 @@ def gathered_deform_conv2d(
 ) -> Tensor:
     """:func:`sampled_deform_conv2d` on the CPU: samples are rows of channels, in half the time.
 
+    Samples and product are in the offsets' precision, as with mmcv's op on CUDA.
+
     Args:
         x, offset, weight, mask: as there.
         locations: places in the flattened ``N * H * W``, ``(n,)``; all by default.
@@ -64,9 +66,9 @@ def gathered_deform_conv2d(
         ``(N, C_out, H, W)`` in the dtype of ``x``, channels last in memory; of some locations
         ``(n, C_out)``.
     """
-    samples = sample_taps(x, offset, mask, locations).to(x.dtype)
-    kernel = weight.permute(2, 3, 1, 0).reshape(-1, len(weight)).to(x.dtype)
-    out = samples.flatten(1) @ kernel
+    samples = sample_taps(x, offset, mask, locations).flatten(1)  # (n, 9 * C_in)
+    kernel = weight.permute(2, 3, 1, 0).reshape(-1, len(weight)).to(samples.dtype)
+    out = (samples @ kernel).to(x.dtype)
     if locations is not None:
         return out
     return out.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
