@@ -5,12 +5,11 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
-import torch
 from mmcv.ops import batched_nms
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..models.post_processing.clusters import nms_clusters
+from ..models.post_processing.clusters import suppressors
 from .matching import pairwise_iou
 
 # COCO's thresholds: a box that reaches a higher one counts at more of them.
@@ -95,12 +94,13 @@ def suppression_outcome(
 
 
 def _clusters(bboxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> np.ndarray:
-    """Cluster of each candidate under plain NMS, class by class, ``(n,)``."""
+    """Kept box of each candidate's cluster under plain NMS, class by class, ``(n,)``."""
     shift = labels.to(bboxes) * (bboxes.max() - bboxes.min() + 1)
-    dets = torch.cat([bboxes + shift[:, None], scores[:, None]], dim=1).float()
-    members, sizes = nms_clusters(dets, iou_threshold)
+    order = scores.sort(descending=True)[1]
+    boxes = (bboxes + shift[:, None])[order].float().cpu().numpy()
+    order = order.cpu().numpy()
     cluster = np.empty(len(bboxes), np.int64)
-    cluster[members] = np.arange(len(sizes)).repeat(sizes)
+    cluster[order] = order[suppressors(boxes, iou_threshold)]
     return cluster
 
 
@@ -131,8 +131,7 @@ def summarise_regret(outcome: SuppressionOutcome) -> dict[str, float]:
     """
     about = ~np.isnan(outcome.iou)
     reached, possible = (
-        (value[about, None] >= THRESHOLDS).sum(axis=1)
-        for value in (outcome.iou, outcome.best_iou)
+        (value[about, None] >= THRESHOLDS).sum(axis=1) for value in (outcome.iou, outcome.best_iou)
     )
     difference = outcome.best_iou[about] - outcome.iou[about]
     return dict(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..choices import check_choice
-from .clusters import nms_clusters, score_ranks
+from .clusters import suppressors
 
 mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
 
@@ -63,70 +63,77 @@ def cl_balanced_nms(
             model = dict(test_cfg=dict(nms=dict(type='CLBalancedNMS', iou_threshold=0.6)))
     """
     _check_options(boxes, iou_threshold, gamma, sigma, closeness, output_score)
-    dets = torch.cat([boxes, scores[:, None]], dim=1).detach().float()
-    array = dets.cpu().numpy()
-    _check_finite(array)
+    corners, own = (part.detach().float().cpu().numpy() for part in (boxes, scores))
+    _check_finite(corners, own)
     if gamma == 0 and output_score != "selection":  # the cluster's best is then the kept box
         return mmcv_nms.nms(boxes, scores, iou_threshold, offset, score_threshold, max_num)
-    if score_threshold > 0:
-        chosen = (dets[:, 4] > score_threshold).nonzero().squeeze(1)
-        dets, array = dets[chosen], array[chosen.cpu().numpy()]
-    members, sizes = nms_clusters(dets, iou_threshold, offset)
-    starts = sizes.cumsum() - sizes
-    cluster = np.arange(len(sizes)).repeat(sizes)
-    clustered = array.take(members, 0)
-    own = clustered[:, 4]
-    distance = _relative_distance(clustered[:, :4], own, starts, cluster)
+    order = _descending(scores, own, score_threshold)
+    corners, own = corners.take(order, 0), own.take(order)
+    suppressor = suppressors(corners, iou_threshold, offset)
+    distance = _relative_distance(corners, own, suppressor)
     selection = own + gamma * _closeness(distance, sigma, closeness)
-    best = _first_largest(selection, starts, cluster)
+    best = _best_of_each(selection, suppressor)
     if output_score == "selection":
         out = selection[best]
     else:
-        out = own[best if output_score == "own" else starts]
-    keep = members[best]
-    by_score = (-out).argsort()
-    ranked = out[by_score]
-    if (ranked[1:] == ranked[:-1]).any():  # between equal scores mmcv's order decides
-        by_score = np.lexsort((score_ranks(dets[:, 4])[keep], -out))
-    if max_num > 0:
-        by_score = by_score[:max_num]
-    keep = keep[by_score]
-    found = array.take(keep, 0)
-    found[:, 4] = out[by_score]
-    keep, dets = torch.from_numpy(keep).to(boxes.device), torch.from_numpy(found).to(boxes)
-    if score_threshold > 0:
-        keep = chosen[keep]
+        out = own[best if output_score == "own" else suppressor[best]]
+    by_score = (-out).argsort(kind="stable")[: max_num if max_num > 0 else None]
+    best = best.take(by_score)
+    keep = torch.from_numpy(order.take(best)).to(boxes.device)
+    found = np.empty((len(best), 5), np.float32)
+    found[:, :4], found[:, 4] = corners.take(best, 0), out.take(by_score)
+    dets = torch.from_numpy(found).to(boxes)
     if boxes.requires_grad:  # as mmcv's nms, which hands the gradient on
         dets = torch.cat([boxes[keep], dets[:, 4:]], dim=1)
     return dets, keep
 
 
-def _relative_distance(boxes, scores, starts, cluster) -> np.ndarray:
+def _descending(scores: Tensor, values: np.ndarray, score_threshold: float) -> np.ndarray:
+    """Indices of the scores above the threshold, as mmcv's nms sorts them, ``(n,)``."""
+    if score_threshold > 0:
+        (chosen,) = (values > score_threshold).nonzero()
+        picked = torch.from_numpy(chosen).to(scores.device)
+        return chosen.take(_descending(scores[picked], values.take(chosen), 0))
+    order = (-values).argsort()
+    ranked = values.take(order)
+    if np.count_nonzero(ranked[1:] == ranked[:-1]):  # its sort decides between equal scores
+        order = scores.detach().sort(descending=True)[1].cpu().numpy()
+    return order
+
+
+def _relative_distance(boxes, scores, suppressor) -> np.ndarray:
     """Distance from eq. 6's centre of its cluster in diagonals of the kept box, ``(n,)``.
 
     The centre is the mean of the boxes' centres weighted by the softmax of their scores. Taken
     relative to the kept box, so that centres far out keep their precision.
 
     Args:
-        boxes, scores: cluster by cluster, the kept box first, ``(n, 4)`` and ``(n,)``.
-        starts: of the clusters, ``(k,)``.
-        cluster: of each box, ``(n,)``.
+        boxes, scores: ``(n, 4)`` and ``(n,)``.
+        suppressor: of each box; a kept box's own index, ``(n,)``.
     """
-    corners = boxes.view(np.complex64)  # x + iy: sums and lengths of both coordinates at once
-    kept = corners.take(starts, 0)
-    corners = corners - kept.take(cluster, 0)
-    shift = corners[:, 0] + corners[:, 1]  # twice the centre's
-    weights = np.exp(scores - scores.take(starts).take(cluster))
-    middle = np.add.reduceat(shift * weights, starts) / np.add.reduceat(weights, starts)
+    corners = boxes.view(np.complex64)  # x + iy: lengths and differences of both at once
+    kept = corners.take(suppressor, 0)
+    shift = corners - kept
+    shift = shift[:, 0] + shift[:, 1]  # twice the centre's
+    weights = np.exp(scores - scores.take(suppressor))
+    total = np.bincount(suppressor, weights).take(suppressor)
+    moment = weights * shift
+    middle = np.empty(len(shift), np.complex128)
+    middle.real = np.bincount(suppressor, moment.real).take(suppressor)
+    middle.imag = np.bincount(suppressor, moment.imag).take(suppressor)
     diagonal = np.maximum(np.abs(kept[:, 1] - kept[:, 0]), 1e-6)
-    return np.abs(shift - middle.take(cluster)) / (2 * diagonal).take(cluster)
+    return (np.abs(shift - middle / total) / (2 * diagonal)).astype(np.float32)
 
 
-def _first_largest(values, starts, cluster) -> np.ndarray:
-    """Place of each cluster's largest value; of equal ones the first, ``(k,)``."""
-    peaks = np.maximum.reduceat(values, starts).take(cluster)
-    (places,) = (values == peaks).nonzero()
-    return places[places.searchsorted(starts)]
+def _best_of_each(values, suppressor) -> np.ndarray:
+    """Index of each cluster's largest value, of equal ones the first; ascending, ``(k,)``."""
+    peaks = np.full(len(values), -np.inf, values.dtype)
+    np.maximum.at(peaks, suppressor, values)
+    (places,) = (values == peaks.take(suppressor)).nonzero()
+    if len(places) > np.count_nonzero(peaks > -np.inf):  # equal values
+        _, first = np.unique(suppressor.take(places), return_index=True)
+        places = places.take(np.sort(first))
+    return places
 
 
 def _closeness(distance: np.ndarray, sigma: float, mode: str) -> np.ndarray:
@@ -142,9 +149,7 @@ def _check_options(boxes, iou_threshold, gamma, sigma, closeness, output_score) 
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be in (0, 1], not {iou_threshold}.")
     if gamma < 0 or sigma <= 0:
-        raise ValueError(
-            f"gamma must be at least 0 and sigma positive, not {gamma} and {sigma}."
-        )
+        raise ValueError(f"gamma must be at least 0 and sigma positive, not {gamma} and {sigma}.")
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(
             f"CLBalancedNMS takes axis-aligned boxes (n, 4), not {tuple(boxes.shape)}. For "
@@ -152,10 +157,11 @@ def _check_options(boxes, iou_threshold, gamma, sigma, closeness, output_score) 
         )
 
 
-def _check_finite(dets: np.ndarray) -> None:
-    values = dets.ravel()
-    # One product tells of broken values; coordinates beyond 1e19 alone make it overflow.
-    if not isfinite(values @ values) and not np.isfinite(values).all():
+def _check_finite(boxes: np.ndarray, scores: np.ndarray) -> None:
+    # One product tells of broken values; coordinates beyond 1e18 alone make it overflow.
+    if not isfinite(np.vdot(boxes, boxes) + np.vdot(scores, scores)) and not (
+        np.isfinite(boxes).all() and np.isfinite(scores).all()
+    ):
         raise ValueError(
             "CLBalancedNMS got NaN or infinite boxes or scores. The model's outputs are broken: "
             "check its checkpoint, or the loss of its training."

@@ -10,52 +10,61 @@ from itertools import chain
 
 import numpy as np
 import torch
-from torch import Tensor
 
 mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
 
-MIN_PART = 256  # boxes worth a call of their own
-MAX_PAIRS = 4_000_000  # pairs looked at together; bounds the memory, about 100 MB
+MIN_SWEEP = 512  # boxes; of fewer, mmcv's nms_match compares all pairs in less time
+FEW_PAIRS = 16  # a box; with more, what the best boxes keep decides
+KEPT_PER_PAIR = 2.5  # a comparison in NumPy takes as long as that many of nms_match's
+MAX_PAIRS = 4_000_000  # pairs looked at together; bounds the memory, about 200 MB
 
 
-def nms_clusters(
-    dets: Tensor, iou_threshold: float, offset: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Greedy NMS, and the boxes that each kept box suppressed.
+def suppressors(boxes: np.ndarray, iou_threshold: float, offset: int = 0) -> np.ndarray:
+    """Greedy NMS: the kept box that suppressed each box.
 
     Args:
-        dets: boxes, xyxy in pixels, and their scores, ``(n, 5)`` in float32 on any device.
-        iou_threshold, offset: as in ``mmcv.ops.nms``.
+        boxes: xyxy in pixels, in descending order of score, ``(n, 4)`` in float32.
+        iou_threshold: in (0, 1].
+        offset: 0, or 1 where a box of one pixel has the coordinates ``(x, y, x, y)``.
 
     Returns:
-        Indices of the boxes, cluster by cluster in any order, inside a cluster in descending order
-        of score and so the kept box first, ``(n,)``; and the clusters' sizes, ``(k,)``.
+        Index of each one's suppressor, its own for a kept box, ``(n,)``.
     """
-    find = _clusters_by_match if dets.device.type == "cpu" else _clusters_by_overlap
-    return find(dets, iou_threshold, offset)
+    if len(boxes) < MIN_SWEEP:
+        return _compare_all(boxes, iou_threshold, offset)
+    order, low, high = _near_ranges(boxes, iou_threshold, offset)
+    pairs = int((high - low).sum()) / len(boxes)
+    if pairs > FEW_PAIRS:
+        # Greedy NMS of the best boxes is what NMS of all keeps of them.
+        best = _compare_all(boxes[: len(boxes) // 8], iou_threshold, offset)
+        if pairs * KEPT_PER_PAIR > (best == np.arange(len(best))).sum():
+            return _compare_all(boxes, iou_threshold, offset)
+    found = [
+        _overlapping(boxes, *_pairs(order, low, high, part), iou_threshold, offset)
+        for part in _parts(high - low)
+    ]
+    better, worse = found[0] if len(found) == 1 else map(np.concatenate, zip(*found))
+    return _greedy(better, worse, len(boxes))
 
 
-def _clusters_by_match(dets, iou_threshold, offset):
-    """mmcv's ``nms_match``, NMS that remembers whom it suppressed, part by part."""
-    array = dets.numpy()
+def _compare_all(boxes, iou_threshold, offset):
+    """By mmcv's ``nms_match``, an NMS that compares every kept box with all that are left."""
+    num = len(boxes)
+    if num == 0:
+        return np.empty(0, np.int64)
+    dets = np.empty((num, 5), np.float32)
+    dets[:, :4] = boxes
     if offset:  # nms_match has none
-        array = array + np.float32([0, 0, offset, offset, 0])
-    order, bounds = _separate_parts(array, iou_threshold)
-    apart = len(bounds) > 2
-    if apart:
-        ascending = np.sort(array[:, 4])
-        if (ascending[1:] == ascending[:-1]).any():  # equal scores fall as they do in the whole
-            array = array.copy()
-            array[:, 4] = -score_ranks(dets[:, 4])
-        array = array.take(order, 0)
-    parts = [array[first:last] for first, last in zip(bounds, bounds[1:])]
-    threshold = _least_above(iou_threshold)
-    clusters = list(chain.from_iterable(_match(part, threshold) for part in parts if len(part)))
+        dets[:, 2:4] += offset
+    dets[:, 4] = np.arange(num, 0, -1)
+    clusters = mmcv_nms.ext_module.nms_match(
+        torch.from_numpy(dets), iou_threshold=_least_above(iou_threshold)
+    )
     sizes = np.fromiter(map(len, clusters), np.int64, len(clusters))
-    members = np.fromiter(chain.from_iterable(clusters), np.int64, len(array))
-    if apart:
-        members = order.take(members + np.repeat(bounds[:-1], list(map(len, parts))))
-    return members, sizes
+    members = np.fromiter(chain.from_iterable(clusters), np.int64, num)
+    suppressor = np.empty(num, np.int64)
+    suppressor[members] = members.take(sizes.cumsum() - sizes).repeat(sizes)
+    return suppressor
 
 
 @lru_cache
@@ -64,118 +73,82 @@ def _least_above(iou_threshold: float) -> float:
     return float(np.nextafter(np.float32(iou_threshold), np.float32(2)))
 
 
-def score_ranks(scores: Tensor) -> np.ndarray:
-    """Place of each score in descending order, ``(n,)``.
+def _reach(boxes, iou_threshold, offset):
+    """Twice the centres and twice how far each box reaches along x and y, ``(2, n)`` each.
 
-    By the very sort of mmcv's nms, which decides between equal scores.
+    An IoU above t needs centres along x, and along y, within ``(1 - t) / (1 + t)`` of the mean
+    extent: the sum of what both boxes reach.
     """
-    ranks = np.empty(len(scores), np.int64)
-    ranks[scores.sort(descending=True)[1].cpu().numpy()] = np.arange(len(scores))
-    return ranks
+    corners = np.ascontiguousarray(boxes.T)
+    # Rounding far from the origin (classes are told apart by a shift) stays inside the slack.
+    slack = 2e-6 * float(np.abs(corners).max()) + 2e-3
+    share = (1 - iou_threshold) / (1 + iou_threshold)
+    reach = (corners[2:] - corners[:2] + offset) * share + slack
+    return corners[2:] + corners[:2], reach
 
 
-def _clusters_by_overlap(dets, iou_threshold, offset):
-    """NMS on the boxes' device, then a search for each one's suppressor on the host."""
-    order = dets[:, 4].sort(descending=True)[1]  # as mmcv's nms: it decides between equal scores
-    dets, order = dets[order], order.cpu().numpy()
-    rank = torch.arange(len(dets), 0, -1, dtype=dets.dtype, device=dets.device)
-    boxes = dets[:, :4].contiguous()
-    kept = mmcv_nms.nms(boxes, rank, iou_threshold, offset)[1].cpu().numpy()
-    others = np.setdiff1d(np.arange(len(boxes)), kept, assume_unique=True)
-    ranks = suppressor_ranks(boxes.cpu().numpy(), kept, others, iou_threshold, offset)
-    found = ranks < len(kept)
-    members = np.concatenate([kept, others[found]])
-    ranks = np.concatenate([np.arange(len(kept)), ranks[found]])
-    by_cluster = members[ranks.argsort(kind="stable")]
-    return order[by_cluster], np.bincount(ranks, minlength=len(kept))
-
-
-def _match(dets: np.ndarray, iou_threshold: float) -> list[list[int]]:
-    return mmcv_nms.ext_module.nms_match(torch.from_numpy(dets), iou_threshold=iou_threshold)
-
-
-def _separate_parts(dets: np.ndarray, iou_threshold: float) -> tuple[np.ndarray | None, list[int]]:
-    """Sets of a few hundred boxes or more none of which can suppress one of another.
-
-    NMS compares all pairs, so parts are cheaper than the whole; classes told apart by a shift are
-    such parts. An IoU above t needs centres along x within ``(1 - t) / (1 + t)`` of the mean width:
-    intervals of that share of each box's width, around its centre, touch.
+def _near_ranges(boxes, iou_threshold, offset):
+    """Pairs of boxes near each other along x, as ranges in the order of their left ends.
 
     Returns:
-        Indices of the boxes, part by part, ``(n,)``, and where the parts begin, with n at the end.
-        Of few boxes, which are one part, ``None`` for the indices.
+        Boxes in this order, ``(n,)``; and for each place in it the range of later places whose
+        intervals begin before its own ends, ``(n,)`` and ``(n,)``.
     """
-    num = len(dets)
-    if num < 2 * MIN_PART:
-        return None, [0, num]
-    left, right = dets[:, 0], dets[:, 2]
-    # Rounding far from the origin (classes are told apart by a shift) stays inside the slack.
-    slack = 1e-6 * float(max(right.max(), -left.min())) + 1e-3
-    twice_center = left + right
-    twice_reach = (right - left) * ((1 - iou_threshold) / (1 + iou_threshold)) + 2 * slack
-    start = twice_center - twice_reach
+    (center, _), (reach, _) = _reach(boxes, iou_threshold, offset)
+    start = center - reach
     order = start.argsort()
-    reached = np.maximum.accumulate((twice_center + twice_reach).take(order))
-    gaps = start.take(order[1:]) > reached[:-1]
-    cuts = np.concatenate([gaps.nonzero()[0] + 1, [num]])
-    chosen = cuts[cuts.searchsorted(np.arange(MIN_PART, num, MIN_PART))]
-    return order, [0, *sorted({*chosen.tolist(), num})]
+    end = np.maximum(center + reach, start)  # a box turned inside out meets none
+    low = np.arange(1, len(boxes) + 1)
+    return order, low, start.take(order).searchsorted(end.take(order), "right")
 
 
-def suppressor_ranks(
-    boxes: np.ndarray, kept: np.ndarray, others: np.ndarray, iou_threshold: float, offset: int = 0
-) -> np.ndarray:
-    """The first kept box that overlaps each other box by more than the threshold.
+def _pairs(order, low, high, part):
+    """Both boxes of every pair whose first one is in a part of the order."""
+    low, count = low[part], high[part] - low[part]
+    place = np.arange(count.sum()) + (low - count.cumsum() + count).repeat(count)
+    return order[part].repeat(count), order.take(place)
 
-    Only pairs that can reach the threshold are compared: an IoU above t needs centres that lie
-    along x within ``(1 - t) / (2 t)`` of the box's width of each other. Kept boxes sorted by their
-    centre make these a range each; of these, those that overlap along y are left.
 
-    Args:
-        boxes: xyxy in pixels, ``(n, 4)``.
-        kept: indices of the kept boxes in order of score, ``(k,)``.
-        others: indices of the suppressed ones, ``(m,)``.
-        iou_threshold: in (0, 1].
-        offset: 0, or 1 where a box of one pixel has the coordinates ``(x, y, x, y)``.
+def _overlapping(boxes, first, second, iou_threshold, offset):
+    """The pairs whose IoU exceeds the threshold: the better box of each, and the worse."""
+    (_, center), (_, reach) = _reach(boxes, iou_threshold, offset)
+    distance = np.abs(center.take(first) - center.take(second))
+    (near,) = (distance <= reach.take(first) + reach.take(second)).nonzero()
+    first, second = first.take(near), second.take(near)
+    better, worse = np.minimum(first, second), np.maximum(first, second)
+    corners = np.ascontiguousarray(boxes.T)
+    a, b = corners.take(better, 1), corners.take(worse, 1)
+    extent = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]) + offset
+    inter = np.maximum(extent, 0).prod(0)
+    area = (corners[2:] - corners[:2] + offset).prod(0)
+    with np.errstate(invalid="ignore"):  # boxes without area: 0 / 0 suppresses nothing
+        iou = inter / (area.take(better) + area.take(worse) - inter)
+    (hit,) = (iou > np.float32(iou_threshold)).nonzero()
+    return better.take(hit), worse.take(hit)
 
-    Returns:
-        Rank in ``kept`` of each one's suppressor, ``(m,)``; k where there is none.
+
+def _greedy(better, worse, num):
+    """Greedy NMS on the pairs that overlap: the suppressor of each box, ``(n,)``.
+
+    In rounds: undecided boxes without a better undecided one are kept, those that overlap them
+    suppressed. A few rounds do, as many as suppression could pass from box to box.
     """
-    ranks = np.full(len(others), len(kept))
-    columns = np.ascontiguousarray(boxes.T)
-    a, b = columns[:, others], columns[:, kept]
-    reach = (1 - iou_threshold) / (2 * iou_threshold)
-    # Rounding far from the origin (classes are told apart by a shift) stays inside the slack.
-    slack = 1e-6 * float(np.abs(columns[2]).max(initial=0)) + 1e-3
-    center, kept_center = (a[0] + a[2]) / 2, (b[0] + b[2]) / 2
-    width = (a[2] - a[0] + offset) * reach + slack
-    by_x = kept_center.argsort()
-    b, kept_center = b[:, by_x], kept_center[by_x]
-    first = kept_center.searchsorted(center - width)
-    counts = kept_center.searchsorted(center + width, "right") - first
-    for part in _parts(counts):
-        count = counts[part]
-        mine = np.repeat(np.arange(part.start, part.stop), count)
-        place = np.arange(len(mine)) + np.repeat(first[part] - count.cumsum() + count, count)
-        mine, place = _overlapping(a, b, mine, place, iou_threshold, offset)
-        if len(mine):
-            starts = np.flatnonzero(np.diff(mine, prepend=-1))
-            ranks[mine[starts]] = np.minimum.reduceat(by_x[place], starts)
-    return ranks
-
-
-def _overlapping(a, b, mine, place, iou_threshold, offset):
-    """The pairs whose IoU exceeds the threshold; overlap along y, the cheap half, goes first."""
-    low = np.maximum(a[1][mine], b[1][place])
-    tall = np.minimum(a[3][mine], b[3][place]) - low + offset
-    near = np.flatnonzero(tall > 0)
-    mine, place, tall = mine[near], place[near], tall[near]
-    x = np.minimum(a[2][mine], b[2][place]) - np.maximum(a[0][mine], b[0][place]) + offset
-    inter = np.maximum(x, 0) * tall
-    areas = [(part[2] - part[0] + offset) * (part[3] - part[1] + offset) for part in (a, b)]
-    union = areas[0][mine] + areas[1][place] - inter
-    hit = np.flatnonzero(inter > np.float32(iou_threshold) * union)
-    return mine[hit], place[hit]
+    undecided = np.ones(num, bool)
+    kept = np.zeros(num, bool)
+    a, b = better, worse
+    while len(a):
+        first = undecided.copy()
+        first[b] = False
+        kept |= first
+        undecided ^= first
+        undecided[b[first.take(a)]] = False
+        (left,) = (undecided.take(a) & undecided.take(b)).nonzero()
+        a, b = a.take(left), b.take(left)
+    kept |= undecided
+    (by_kept,) = kept.take(better).nonzero()
+    suppressor = np.arange(num)
+    np.minimum.at(suppressor, worse.take(by_kept), better.take(by_kept))
+    return suppressor
 
 
 def _parts(counts: np.ndarray) -> list[slice]:
