@@ -2,11 +2,14 @@
 
     python tools/benchmarks/assignment.py
     python tools/benchmarks/assignment.py --gts 50 500 --sizes small --repeats 20
+    python tools/benchmarks/assignment.py --gts 1 7 --images 2
 
-One image of 800x1333 (22,400 locations on five levels), 80 classes. The predictions imitate a
+Images of 800x1333 (22,400 locations on five levels), 80 classes. The predictions imitate a
 half-trained detector: boxes around the nearest object, jittered, and class logits that know a
 little. FCOS's targets stand for assignment without predictions; PAA's reassignment fits
-scikit-learn's mixture object by object, and its own first step is not counted.
+scikit-learn's mixture object by object, and its own first step is not counted. Of several images
+(``--images``) this package's assigners over edges take all at once, as FCOS's targets do, mmdet's
+assigners one after the other, as its heads call them.
 """
 
 import argparse
@@ -37,6 +40,7 @@ def parse_args(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description="Time label assignment")
     parser.add_argument("--gts", type=int, nargs="+", default=[1, 7, 50, 200, 500])
+    parser.add_argument("--images", type=int, default=1, help="with that many objects each")
     parser.add_argument("--sizes", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--image", type=int, nargs=2, default=[800, 1333], metavar=("H", "W"))
     parser.add_argument("--classes", type=int, default=80)
@@ -85,14 +89,6 @@ class Scene:
         half = self.strides[:, None] * 4
         self.anchors = torch.cat([self.points - half, self.points + half], 1)
 
-    def ours(self, **config):
-        """A function that runs one of this package's assigners over edges."""
-        assigner = TASK_UTILS.build(config)
-        gts = BatchGroundTruth.from_instances([self.gts])
-        return partial(
-            assigner.assign_batch, self.points, self.strides, self.logits[None],
-            self.bboxes[None], gts)
-
     def theirs(self, assigner, priors, *args, scores=None):
         """A function that runs one of mmdet's."""
         pred = InstanceData(priors=priors)
@@ -106,13 +102,6 @@ class Scene:
             type="IACAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0))
         pred = InstanceData(priors=self.anchors, scores=self.logits.sigmoid())
         return partial(assigner.assign, pred, self.gts)
-
-    def fcos(self):
-        """FCOS's targets: regress ranges and center sampling."""
-        head = FCOSHead(self.logits.shape[1], 32, feat_channels=32, center_sampling=True,
-                        norm_on_bbox=True)
-        points = list(self.points.split(self.counts))
-        return partial(head.get_targets, points, [self.gts])
 
     def paa(self):
         """PAA's mixture step on its own candidates and the joint losses of these predictions."""
@@ -131,22 +120,54 @@ class Scene:
             assigned[pos] - 1, list(self.anchors.split(self.counts)))
 
     def peers(self, with_paa):
-        """All of them by name; this package's first."""
+        """Those that take one image at a time, by name."""
         point_priors = torch.cat([self.points, self.strides[:, None].expand(-1, 2)], 1)
         scores = self.logits.sigmoid()
         peers = {
-            "JLAAssigner": self.ours(type="JLAAssigner"),
-            "SpatialAlignAssigner": self.ours(type="SpatialAlignAssigner"),
             "IACAssigner": self.iac(),
             "ATSSAssigner": self.theirs(ATSSAssigner(topk=9), self.anchors, self.counts),
             "TaskAlignedAssigner": self.theirs(
                 TaskAlignedAssigner(topk=13), point_priors, scores=scores),
             "SimOTAAssigner": self.theirs(SimOTAAssigner(), point_priors, scores=scores),
-            "FCOS targets": self.fcos(),
         }
         if with_paa:
             peers["PAA reassignment"] = self.paa()
         return peers
+
+
+def over_edges(scenes, **config):
+    """A function that runs one of this package's assigners over edges."""
+    first = scenes[0]
+    logits, bboxes = (torch.stack([getattr(s, name) for s in scenes])
+                      for name in ("logits", "bboxes"))  # fmt: skip
+    gts = BatchGroundTruth.from_instances([s.gts for s in scenes])
+    assigner = TASK_UTILS.build(config)
+    return partial(assigner.assign_batch, first.points, first.strides, logits, bboxes, gts)
+
+
+def fcos_targets(scenes):
+    """FCOS's targets: regress ranges and center sampling."""
+    first = scenes[0]
+    head = FCOSHead(first.logits.shape[1], 32, feat_channels=32, center_sampling=True,
+                    norm_on_bbox=True)
+    points = list(first.points.split(first.counts))
+    return partial(head.get_targets, points, [s.gts for s in scenes])
+
+
+def all_peers(scenes, with_paa):
+    """All of them by name; this package's first."""
+    singly = [scene.peers(with_paa) for scene in scenes]
+    return {
+        "JLAAssigner": over_edges(scenes, type="JLAAssigner"),
+        "SpatialAlignAssigner": over_edges(scenes, type="SpatialAlignAssigner"),
+        **{name: partial(_call_all, [peers[name] for peers in singly]) for name in singly[0]},
+        "FCOS targets": fcos_targets(scenes),
+    }
+
+
+def _call_all(functions):
+    for function in functions:
+        function()
 
 
 def main(arguments=None):
@@ -158,8 +179,11 @@ def main(arguments=None):
           f"{'peak memory':>12}")
     for sizes in args.sizes:
         for num in args.gts:
-            scene = Scene(args.image, num, SIDES[sizes], args.classes, args.device)
-            peers = scene.peers(not args.without_paa)
+            scenes = [
+                Scene(args.image, num, SIDES[sizes], args.classes, args.device, seed)
+                for seed in range(args.images)
+            ]
+            peers = all_peers(scenes, not args.without_paa)
             times = dict(zip(peers, time_in_turn(peers.values(), args.repeats, args.device)))
             base = median(times["TaskAlignedAssigner"])
             for name, taken in times.items():

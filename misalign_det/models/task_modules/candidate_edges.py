@@ -110,17 +110,14 @@ def build_candidate_edges(
     inside &= y > top
     inside &= y < bottom
     gt_inds, prior_inds = inside.nonzero(as_tuple=True)
-    return CandidateEdges(
-        prior_inds=gts.image_inds[gt_inds] * len(points) + prior_inds,
-        gt_inds=gt_inds,
-        counts=gt_counts(gt_inds, len(inside)),
-    )
+    if gts.num_images > 1:
+        prior_inds = gts.image_inds[gt_inds] * len(points) + prior_inds
+    return CandidateEdges(prior_inds, gt_inds, gt_counts(gt_inds, len(inside)))
 
 
 def gt_counts(gt_inds: Tensor, num_gts: int) -> Tensor:
     """How often each GT stands in ``gt_inds``, ascending, ``(E,)`` -> ``(G,)``."""
-    ends = torch.searchsorted(gt_inds, torch.arange(num_gts, device=gt_inds.device), right=True)
-    return ends.diff(prepend=ends.new_zeros(1))
+    return torch.searchsorted(gt_inds, torch.arange(num_gts + 1, device=gt_inds.device)).diff()
 
 
 def select_top_candidates(edges: CandidateEdges, losses: Tensor, topk: int) -> TopCandidates:

@@ -179,21 +179,22 @@ def _fit_on_device(x, mask, *start) -> Tensor:
 
 def _em_data(lib, x, mask, means):
     """What :func:`_em_step` reads of the values, and their squares for its first call."""
-    row, column = x[:, None], mask[..., None]
-    moments = lib.concatenate([column, column * x[..., None]], -1)  # (G, K, 2)
-    return (row, moments, column.sum(1).clip(1)), (row - means[..., None]) ** 2
+    row, count = x[:, None], mask.sum(1)[:, None].clip(1)
+    share = (mask / count)[..., None]
+    moments = lib.concatenate([share, share * x[..., None]], -1)  # (G, K, 2)
+    return (row, moments, _SMALLEST_COUNT / count), (row - means[..., None]) ** 2
 
 
-def _em_step(lib, row, moments, count, squared, variances, weights):
+def _em_step(lib, row, moments, least, squared, variances, weights):
     """One E and one M step, of NumPy arrays or torch tensors (``lib``).
 
     For a row's values ``x_k`` and components c, the E step is ``r_ck = w_c N(x_k; m_c, v_c)``,
-    scaled to sum to 1 over c; the M step, with sums over k, ``w_c = sum r_ck / K``,
-    ``m_c = sum r_ck x_k / sum r_ck``, ``v_c = sum r_ck (x_k - m_c)^2 / sum r_ck``.
+    scaled to sum to 1 over c; the M step, with means over k, ``w_c = mean r_ck``,
+    ``m_c = mean r_ck x_k / w_c``, ``v_c = mean r_ck (x_k - m_c)^2 / w_c``.
 
     Args:
-        row, moments, count: of :func:`_em_data`; a product with ``moments`` sums over the values
-            that are there, as they are and times ``x_k``.
+        row, moments, least: of :func:`_em_data`; a product with ``moments`` is a mean over the
+            values that are there, as they are and times ``x_k``.
         squared: ``(x_k - m_c)^2``, ``(G, 2, K)``.
         variances, weights: ``(G, 2)``.
 
@@ -204,13 +205,13 @@ def _em_step(lib, row, moments, count, squared, variances, weights):
     log_prob = _component_log_prob(lib, squared, variances, weights)
     log_norm = lib.logaddexp(log_prob[:, :1], log_prob[:, 1:])
     resp = lib.exp(log_prob - log_norm)
-    bound = (log_norm @ moments)[:, 0, 0] / count[:, 0]
+    bound = (log_norm @ moments)[:, 0, 0]
     sums = resp @ moments  # (G, 2, 2)
-    total = sums[..., 0] + _SMALLEST_COUNT
-    means = sums[..., 1] / total
+    weights = sums[..., 0] + least
+    means = sums[..., 1] / weights
     squared = (row - means[..., None]) ** 2
-    variances = ((resp * squared) @ moments)[..., 0] / total + REG_COVAR
-    return (means, variances, total / count), squared, bound
+    variances = ((resp * squared) @ moments)[..., 0] / weights + REG_COVAR
+    return (means, variances, weights), squared, bound
 
 
 def _fit_sklearn(x, mask, *start) -> np.ndarray:
