@@ -15,7 +15,7 @@ mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is th
 
 MIN_SWEEP = 512  # boxes; of fewer, mmcv's nms_match compares all pairs in less time
 FEW_PAIRS = 16  # a box; with more, what the best boxes keep decides
-KEPT_PER_PAIR = 2.5  # a comparison in NumPy takes as long as that many of nms_match's
+COST_OF_PAIR = 2.5  # compared here, in pairs compared by nms_match
 MAX_PAIRS = 4_000_000  # pairs looked at together; bounds the memory, about 200 MB
 
 
@@ -32,17 +32,22 @@ def suppressors(boxes: np.ndarray, iou_threshold: float, offset: int = 0) -> np.
     """
     if len(boxes) < MIN_SWEEP:
         return _compare_all(boxes, iou_threshold, offset)
-    order, low, high = _near_ranges(boxes, iou_threshold, offset)
+    corners = np.ascontiguousarray(boxes.T)
+    center, reach = _reach(corners, iou_threshold, offset)
+    order, low, high = _near_ranges(center[0], reach[0])
     pairs = int((high - low).sum()) / len(boxes)
     if pairs > FEW_PAIRS:
         # Greedy NMS of the best boxes is what NMS of all keeps of them.
         best = _compare_all(boxes[: len(boxes) // 8], iou_threshold, offset)
-        if pairs * KEPT_PER_PAIR > (best == np.arange(len(best))).sum():
+        if pairs * COST_OF_PAIR > (best == np.arange(len(best))).sum():
             return _compare_all(boxes, iou_threshold, offset)
-    found = [
-        _overlapping(boxes, *_pairs(order, low, high, part), iou_threshold, offset)
-        for part in _parts(high - low)
-    ]
+    found = []
+    for part in _parts(high - low):
+        first, second = _pairs(order, low, high, part)
+        distance = np.abs(center[1].take(first) - center[1].take(second))
+        (near,) = (distance <= reach[1].take(first) + reach[1].take(second)).nonzero()
+        first, second = first.take(near), second.take(near)
+        found.append(_overlapping(corners, first, second, iou_threshold, offset))
     better, worse = found[0] if len(found) == 1 else map(np.concatenate, zip(*found))
     return _greedy(better, worse, len(boxes))
 
@@ -73,13 +78,12 @@ def _least_above(iou_threshold: float) -> float:
     return float(np.nextafter(np.float32(iou_threshold), np.float32(2)))
 
 
-def _reach(boxes, iou_threshold, offset):
+def _reach(corners, iou_threshold, offset):
     """Twice the centres and twice how far each box reaches along x and y, ``(2, n)`` each.
 
     An IoU above t needs centres along x, and along y, within ``(1 - t) / (1 + t)`` of the mean
     extent: the sum of what both boxes reach.
     """
-    corners = np.ascontiguousarray(boxes.T)
     # Rounding far from the origin (classes are told apart by a shift) stays inside the slack.
     slack = 2e-6 * float(np.abs(corners).max()) + 2e-3
     share = (1 - iou_threshold) / (1 + iou_threshold)
@@ -87,18 +91,17 @@ def _reach(boxes, iou_threshold, offset):
     return corners[2:] + corners[:2], reach
 
 
-def _near_ranges(boxes, iou_threshold, offset):
+def _near_ranges(center, reach):
     """Pairs of boxes near each other along x, as ranges in the order of their left ends.
 
     Returns:
         Boxes in this order, ``(n,)``; and for each place in it the range of later places whose
         intervals begin before its own ends, ``(n,)`` and ``(n,)``.
     """
-    (center, _), (reach, _) = _reach(boxes, iou_threshold, offset)
     start = center - reach
     order = start.argsort()
     end = np.maximum(center + reach, start)  # a box turned inside out meets none
-    low = np.arange(1, len(boxes) + 1)
+    low = np.arange(1, len(order) + 1)
     return order, low, start.take(order).searchsorted(end.take(order), "right")
 
 
@@ -109,14 +112,9 @@ def _pairs(order, low, high, part):
     return order[part].repeat(count), order.take(place)
 
 
-def _overlapping(boxes, first, second, iou_threshold, offset):
+def _overlapping(corners, first, second, iou_threshold, offset):
     """The pairs whose IoU exceeds the threshold: the better box of each, and the worse."""
-    (_, center), (_, reach) = _reach(boxes, iou_threshold, offset)
-    distance = np.abs(center.take(first) - center.take(second))
-    (near,) = (distance <= reach.take(first) + reach.take(second)).nonzero()
-    first, second = first.take(near), second.take(near)
     better, worse = np.minimum(first, second), np.maximum(first, second)
-    corners = np.ascontiguousarray(boxes.T)
     a, b = corners.take(better, 1), corners.take(worse, 1)
     extent = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]) + offset
     inter = np.maximum(extent, 0).prod(0)
