@@ -70,7 +70,7 @@ def test_labels_equal_scikit_learn(precision_init, num):
 
 @pytest.mark.parametrize("precision_init", [1.0, "sample"])
 def test_the_fit_on_a_gpu_is_that_on_the_cpu(precision_init, monkeypatch):
-    """There every row takes every step, in torch; run here on the CPU."""
+    """There all rows take the steps of the slowest, in torch; run here on the CPU."""
     values = random_losses(700, 35, seed=9)
     values[7] = INF
     valid = values.isfinite()
@@ -81,6 +81,20 @@ def test_the_fit_on_a_gpu_is_that_on_the_cpu(precision_init, monkeypatch):
     for name in ("means", "variances", "weights"):
         host, device = getattr(on_host, name), getattr(on_device, name)
         torch.testing.assert_close(host, device, rtol=1e-6, atol=1e-9)
+
+
+def test_a_gpu_stops_when_it_is_told_that_all_rows_have_converged(monkeypatch):
+    """The news comes at once here; on a GPU it may come later, and changes nothing."""
+    values = random_losses(50, 35, seed=2)
+    monkeypatch.setattr(mixture, "may_look", lambda values: False)
+    step, taken = mixture._em_step, []
+    monkeypatch.setattr(mixture, "_em_step", lambda *args: taken.append(None) or step(*args))
+    fit = fit_mixture(values, values.isfinite())
+    stopped = len(taken)
+    monkeypatch.setattr(mixture, "STEPS_A_NEWS", mixture.MAX_ITER)
+    late = fit_mixture(values, values.isfinite())
+    assert stopped < 50 and len(taken) - stopped == mixture.MAX_ITER
+    assert torch.equal(fit.means, late.means) and torch.equal(fit.is_low, late.is_low)
 
 
 def test_losses_equal_but_for_rounding_are_all_positive():
