@@ -1,6 +1,7 @@
 """What the benchmarks share: peers in turn, peak memory, and the machine in a line."""
 
 import platform
+import random
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,8 @@ def time_in_turn(
 ) -> list[list[float]]:
     """Seconds of each call, the functions taken in turn so that all meet the same machine.
 
+    Every round has another order: what ran before leaves its traces in caches and memory.
+
     Args:
         functions: without arguments; one call each warms up.
         repeats: timed calls of each.
@@ -22,8 +25,11 @@ def time_in_turn(
         One list a function, ascending.
     """
     times = [[] for _ in functions]
+    turns = list(zip(functions, times))
+    shuffle = random.Random(0).shuffle
     for _ in range(repeats + 1):
-        for function, taken in zip(functions, times):
+        shuffle(turns)
+        for function, taken in turns:
             start = time.perf_counter()
             function()
             if device.startswith("cuda"):
