@@ -19,7 +19,7 @@ from .host_waits import may_look
 MAX_ITER, TOL, REG_COVAR = 100, 1e-3, 1e-6  # scikit-learn's defaults
 BACKENDS = ("batched", "sklearn")
 BOUNDARIES = ("component", "density_peak", "crossing")
-STEPS_A_NEWS = 4  # EM steps on a GPU between two looks at whether any row goes on
+STEPS_PER_LOOK = 4  # EM steps on a GPU between two looks at whether any row goes on
 TIE = 1e-9  # log odds within which neither component is the likelier one
 _SMALLEST_COUNT = 10 * torch.finfo(torch.float64).eps
 _LOG_2PI = math.log(2 * math.pi)
@@ -181,7 +181,7 @@ def _fit_on_device(x, mask, *start) -> Tensor:
         fitted = torch.where(active[:, None], torch.stack(params), fitted)
         active = active & ((bound - previous).abs() >= TOL)
         previous = bound
-        if step % STEPS_A_NEWS == 0:
+        if step % STEPS_PER_LOOK == 0:
             news.copy_(active.any(), non_blocking=True)
     return fitted
 

@@ -91,7 +91,7 @@ def test_a_gpu_stops_when_it_is_told_that_all_rows_have_converged(monkeypatch):
     monkeypatch.setattr(mixture, "_em_step", lambda *args: taken.append(None) or step(*args))
     fit = fit_mixture(values, values.isfinite())
     stopped = len(taken)
-    monkeypatch.setattr(mixture, "STEPS_A_NEWS", mixture.MAX_ITER)
+    monkeypatch.setattr(mixture, "STEPS_PER_LOOK", mixture.MAX_ITER)
     late = fit_mixture(values, values.isfinite())
     assert stopped < 50 and len(taken) - stopped == mixture.MAX_ITER
     assert torch.equal(fit.means, late.means) and torch.equal(fit.is_low, late.is_low)
