@@ -51,7 +51,8 @@ def test_200_steps_on_crowded_images(kind, device, dtype):
         scaler.update()
         totals.append(total.item())
     assert totals[-1] < totals[0] / 2
-    # Of a dozen scenes: in one alone, a GT whose boundary rounding moves decides.
+    # Of a dozen scenes, and a little less in each alone, where one GT whose boundary rounding moves
+    # decides: 0.9967 in the worst of a few runs.
     agree = []
     for seed in range(1, 13):
         few = scene(7, seed, device)
@@ -59,6 +60,7 @@ def test_200_steps_on_crowded_images(kind, device, dtype):
         assert full.any()
         agree.append((half == full).all(dim=1).float().mean().item())
     assert sum(agree) / len(agree) >= 0.999
+    assert min(agree) >= 0.99
 
 
 @torch.no_grad()
