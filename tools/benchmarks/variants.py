@@ -122,7 +122,7 @@ def infer(detector, packed, device, half):
 
 
 @torch.no_grad()
-def level_shares(detector, packed, repeats):
+def level_shares(detector, packed, repeats, device):
     """Where the head's forward pass spends its time.
 
     Returns:
@@ -137,7 +137,7 @@ def level_shares(detector, packed, repeats):
     extra = [head.scales, *([head.coarse_scales] if hasattr(head, "coarse_scales") else [])]
     levels = [*zip(feats, *extra, head.strides), (one_map, *(e[1] for e in extra), head.strides[1])]
     passes = [partial(head.forward_single, *level) for level in levels]
-    *taken, joined = map(median, time_in_turn(passes, repeats))
+    *taken, joined = map(median, time_in_turn(passes, repeats, device))
     whole = sum(taken)
     return [part / whole for part in taken], (sum(taken[1:]) - joined) / whole
 
@@ -172,7 +172,9 @@ def main(arguments=None):
         for name, taken in times.items():
             print(f"{name:<24} {1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
                   f"{median(taken) / first:>8.2f}", flush=True)
-    shares, saved = level_shares(build(args.config, args.device), packed, args.repeats)
+    shares, saved = level_shares(
+        build(args.config, args.device), packed, args.repeats, args.device
+    )
     print("\nthe head's time by level: " + ", ".join(f"{100 * share:.0f} %" for share in shares))
     print(f"saved by one map for all but the finest: at most {100 * saved:.0f} % of the head")
 
