@@ -115,14 +115,21 @@ def _pairs(order, low, high, part):
 def _overlapping(corners, first, second, iou_threshold, offset):
     """The pairs whose IoU exceeds the threshold: the better box of each, and the worse.
 
-    In float32 and step by step as mmcv's ``nms``, so that both decide alike at the threshold.
+    In float32 and step by step as mmcv's ``nms``, so that both decide alike at the threshold
+    (mmdet's ``bbox_overlaps`` bounds the union from below).
+
+    Args:
+        corners: xyxy in pixels, in descending order of score, ``(4, n)``.
+        first, second: two boxes of each pair, either order, ``(E,)``.
+        iou_threshold: a pair counts above it.
+        offset: pixels added to each side, 0 or 1.
     """
     better, worse = np.minimum(first, second), np.maximum(first, second)
     a, b = corners.take(better, 1), corners.take(worse, 1)
     extent = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]) + offset
     inter = np.maximum(extent, 0).prod(0)
     area = (corners[2:] - corners[:2] + offset).prod(0)
-    with np.errstate(invalid="ignore", divide="ignore"):  # no area: 0 / 0 suppresses nothing
+    with np.errstate(invalid="ignore", divide="ignore"):  # no area: as mmcv, 0 / 0 is no hit
         iou = inter / (area.take(better) + area.take(worse) - inter)
     (hit,) = (iou > np.float32(iou_threshold)).nonzero()
     return better.take(hit), worse.take(hit)
