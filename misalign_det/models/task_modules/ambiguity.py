@@ -38,6 +38,11 @@ class PositiveEdges:
     contested: Tensor
     means: Tensor | None = None
 
+    def clone(self) -> "PositiveEdges":
+        """A copy that autograd can use, also of what inference mode made."""
+        parts = vars(self).values()
+        return PositiveEdges(*(part if part is None else part.clone() for part in parts))
+
     def nonzero(self) -> tuple:
         """The positives as a list: ``(prior_inds, gt_inds, weights)``, each ``(E,)``."""
         gt_inds, column = (self.weights > 0).nonzero(as_tuple=True)

@@ -96,8 +96,8 @@ def build_candidate_edges(
         center_radius: keep only locations within this many strides of the box centre along both
             axes, as FCOS's center sampling does. ``None`` (the paper) keeps the whole box.
     """
-    x, y = points[:, 0], points[:, 1]
-    left, top, right, bottom = (side[:, None] for side in gts.bboxes.unbind(-1))
+    x, y = points.unbind(1)
+    left, top, right, bottom = gts.bboxes[..., None].unbind(1)  # (G, 1) each
     if center_radius is not None:
         if strides is None:
             raise ValueError("center_radius counts in strides: pass the strides of the locations.")
@@ -134,12 +134,13 @@ def select_top_candidates(edges: CandidateEdges, losses: Tensor, topk: int) -> T
     if len(edges) == 0:
         absent = column.new_zeros((len(edges.counts), topk))
         return TopCandidates(losses.new_full(absent.shape, math.inf), absent, absent.bool(), absent)
-    losses = torch.where(losses.isfinite(), losses, math.inf)
+    losses = losses.nan_to_num(math.inf, math.inf, math.inf)
     order = _ascending_within(edges.gt_inds, losses)
     first = edges.counts.cumsum(0) - edges.counts  # of each GT, in that order
     top_edges = order[(first[:, None] + column).clamp(max=len(edges) - 1)]
-    top_losses = torch.where(column < edges.counts[:, None], losses[top_edges], math.inf)
-    return TopCandidates(top_losses, edges.prior_inds[top_edges], top_losses.isfinite(), top_edges)
+    top_losses = losses[top_edges].masked_fill_(column >= edges.counts[:, None], math.inf)
+    valid = top_losses < math.inf
+    return TopCandidates(top_losses, edges.prior_inds[top_edges], valid, top_edges)
 
 
 def _ascending_within(groups: Tensor, values: Tensor) -> Tensor:

@@ -67,7 +67,6 @@ class EdgeAssigner(BaseAssigner):
         self.score_format = score_format
         self.prior_format = prior_format
 
-    @torch.no_grad()
     def assign_batch(
         self,
         points: Tensor,
@@ -85,11 +84,14 @@ class EdgeAssigner(BaseAssigner):
             bboxes: predicted boxes, xyxy in pixels, ``(N, P, 4)``.
             gts: ground truths of the batch.
         """
-        with torch.autocast(points.device.type, enabled=False):
+        # Two hundred small operations: autograd's books would be a tenth of their time.
+        with torch.inference_mode(), torch.autocast(points.device.type, enabled=False):
             edges = self._positive_edges(
                 points.float(), strides, logits.flatten(0, 1), bboxes.flatten(0, 1), gts
             )
-            return balance_gts(edges, self.gt_balance) if self.gt_balance else edges
+            if self.gt_balance:
+                edges = balance_gts(edges, self.gt_balance)
+        return edges.clone()
 
     @abstractmethod
     def _positive_edges(

@@ -1,7 +1,5 @@
 """JLAAssigner: joint-loss-aware dynamic label assignment (paper B, section 3.2)."""
 
-from dataclasses import replace
-
 from mmdet.registry import TASK_UTILS
 from mmdet.utils import ConfigType
 from torch import Tensor
@@ -94,4 +92,5 @@ class JLAAssigner(EdgeAssigner):
         positives = resolve_ambiguity(
             candidates, thresholds, len(logits), self.theta, self.ambiguous_mode()
         )
-        return replace(positives, means=means)
+        positives.means = means
+        return positives

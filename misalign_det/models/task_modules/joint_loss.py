@@ -8,16 +8,12 @@ from .candidate_edges import BatchGroundTruth, CandidateEdges
 _LEAST_LOGIT = -80.0  # whose sigmoid is still a float32 with a logarithm
 
 
-def focal_terms(logits: Tensor, alpha: float, gamma: float) -> tuple:
-    """Focal loss of each logit as a positive and as a negative (Lin et al. 2017, eq. 5).
+def focal_of_negatives(logits: Tensor, gamma: float) -> Tensor:
+    """Focal loss of each logit as a negative, before alpha (Lin et al. 2017, eq. 5).
 
-    Returns:
-        ``(positive, negative)``, both shaped like ``logits``.
+    As a positive a logit has that of its opposite.
     """
-    prob = logits.sigmoid()
-    positive = alpha * (1 - prob).pow(gamma) * F.softplus(-logits)
-    negative = (1 - alpha) * prob.pow(gamma) * F.softplus(logits)
-    return positive, negative
+    return logits.sigmoid().pow_(gamma).mul_(F.softplus(logits))
 
 
 def edge_classification_loss(
@@ -41,16 +37,17 @@ def edge_classification_loss(
         ``(E,)`` in float32.
     """
     own_logit = logits[edges.prior_inds, gt_labels[edges.gt_inds]].float()
-    positive, negative = focal_terms(own_logit, alpha, gamma)
     # All locations, or those of the edges one by one, whichever are fewer.
     few = len(edges) < len(logits)
     rows = logits.index_select(0, edges.prior_inds) if few else logits
-    background = _background_loss(rows.float(), alpha, gamma)
-    return (background if few else background[edges.prior_inds]) - negative + positive
+    background = _background_loss(rows.float(), gamma)
+    background = background if few else background[edges.prior_inds]
+    negative = background - focal_of_negatives(own_logit, gamma)
+    return negative.lerp(focal_of_negatives(-own_logit, gamma), alpha)
 
 
-def _background_loss(logits: Tensor, alpha: float, gamma: float) -> Tensor:
-    """Sum over the classes of :func:`focal_terms`' negative, ``(n, C)`` -> ``(n,)``.
+def _background_loss(logits: Tensor, gamma: float) -> Tensor:
+    """Sum over the classes of :func:`focal_of_negatives`, ``(n, C)`` -> ``(n,)``.
 
     By ``softplus(x) = x - log(sigmoid(x))``, which takes half the time and is exact but where the
     sigmoid, and with it the loss, is next to nothing.
@@ -58,7 +55,7 @@ def _background_loss(logits: Tensor, alpha: float, gamma: float) -> Tensor:
     logits = logits.clamp(min=_LEAST_LOGIT)
     prob = logits.sigmoid()
     entropy = logits.sub_(prob.log())
-    return (1 - alpha) * prob.pow_(gamma).mul_(entropy).sum(dim=1)
+    return prob.pow_(gamma).mul_(entropy).sum(dim=1)
 
 
 def edge_losses(
@@ -93,4 +90,4 @@ def edge_losses(
 
 def joint_loss(cls_loss: Tensor, reg_loss: Tensor, alpha: float = 1.0) -> Tensor:
     """``L_cls + alpha * L_reg`` (paper B, eq. 2)."""
-    return cls_loss + alpha * reg_loss
+    return cls_loss.add(reg_loss, alpha=alpha)

@@ -71,12 +71,11 @@ def fit_mixture(
     means = lib.where(lib.isfinite(means), means, 0.0)  # of a row without values
     weights = lib.full_like(means, 0.5)
     variances = lib.ones_like(means) * _initial_variance(lib, x, mask, precision_init)
-    params = fit(x, mask, means, variances, weights)
+    fitted = fit(x, mask, means, variances, weights)
     # Which component is the low one is known only now.
-    swapped = params[0][:, 1:] < params[0][:, :1]
-    means, variances, weights = (
-        lib.where(swapped, lib.concatenate([part[:, 1:], part[:, :1]], 1), part) for part in params
-    )
+    swapped = fitted[:1, :, 1:] < fitted[:1, :, :1]
+    fitted = lib.where(swapped, lib.flip(fitted, (-1,)), fitted)
+    means, variances, weights = fitted
     squared = (x[:, None] - means[..., None]) ** 2
     log_prob = _component_log_prob(lib, squared, variances, weights)
     # A value that both components claim alike would be labelled by rounding alone; it counts as
@@ -84,12 +83,13 @@ def fit_mixture(
     is_low = mask & (log_prob[:, 1] - log_prob[:, 0] <= TIE)
     # Losses that differ by a thousandth of the start's deviation are one component twice, of which
     # rounding makes one the likelier for all. A GT keeps its candidates either way.
-    is_low = is_low | (mask & ~is_low.any(1)[:, None])
-    log_density = lib.logaddexp(log_prob[:, 0], log_prob[:, 1])
-    found = means, variances, weights, is_low, log_density
+    is_low |= mask & ~is_low.any(1)[:, None]
+    log_density = lib.logaddexp(log_prob[:, 0], log_prob[:, 1]) - 0.5 * _LOG_2PI
     if lib is np:
-        found = (torch.from_numpy(part).to(values.device) for part in found)
-    return MixtureFit(*found)
+        fitted, is_low, log_density = (
+            torch.from_numpy(part).to(values.device) for part in (fitted, is_low, log_density)
+        )
+    return MixtureFit(*fitted.unbind(), is_low, log_density)
 
 
 def positive_threshold(values: Tensor, fit: MixtureFit, boundary: str = "component") -> Tensor:
@@ -134,28 +134,33 @@ def _initial_variance(lib, x, mask, precision_init):
 
 
 def _component_log_prob(lib, squared, variances, weights):
-    """Weighted log probability under each component, ``(G, 2, K)``, by ``(x - mean)^2`` of it."""
-    constant = lib.log(weights / lib.sqrt(variances)) - 0.5 * _LOG_2PI
+    """Weighted log probability under each component, ``(G, 2, K)``, by ``(x - mean)^2`` of it.
+
+    Without the normal distribution's ``-log(2 pi) / 2``, the same for all.
+    """
+    constant = lib.log(weights / lib.sqrt(variances))
     return squared * (-0.5 / variances)[..., None] + constant[..., None]
 
 
 # The three fits below take values (G, K), which of them are there, and where the means, variances
-# and weights (G, 2) start; they return these. The batched two take scikit-learn's steps.
+# and weights (G, 2) start; they return these, (3, G, 2). The batched two take scikit-learn's steps.
 
 
 def _fit_on_host(x, mask, *start) -> np.ndarray:
     """A row that has converged leaves: most do within five steps, the last of hundreds after 20."""
     fitted = np.array(start)  # (3, G, 2)
-    rows = np.flatnonzero(mask.sum(1) > 1)
+    count = mask.sum(1)
+    rows = np.flatnonzero(count > 1)
     params = fitted[:, rows]
-    data, squared = _em_data(np, x[rows], mask[rows].astype(x.dtype), params[0])
+    data, squared = _em_data(np, x[rows], mask[rows], count[rows], params[0])
     previous = np.full(len(rows), -np.inf)
     for _ in range(MAX_ITER):
-        if len(rows) == 0:
-            break
         params, squared, bound = _em_step(np, *data, squared, *params[1:])
         going = np.abs(bound - previous) >= TOL
-        if not going.all():
+        num_going = np.count_nonzero(going)
+        if num_going == 0:
+            break
+        if num_going < len(rows):
             fitted[:, rows] = params
             rows, squared, bound = rows[going], squared[going], bound[going]
             params, data = ([part[going] for part in parts] for parts in (params, data))
@@ -167,9 +172,10 @@ def _fit_on_host(x, mask, *start) -> np.ndarray:
 def _fit_on_device(x, mask, *start) -> Tensor:
     """All rows take the steps of the slowest; of a row that has converged no more is kept."""
     fitted = params = torch.stack(start)
-    data, squared = _em_data(torch, x, mask.to(x.dtype), params[0])
+    count = mask.sum(1)
+    data, squared = _em_data(torch, x, mask.to(x.dtype), count.clip(1), params[0])
     previous = torch.full_like(x[:, 0], -math.inf)
-    active = mask.sum(1) > 1
+    active = count > 1
     # The device writes here whether a row goes on. The host reads it without waiting; what it
     # reads may be old, which costs some steps that change nothing.
     news = torch.ones((), dtype=torch.bool, pin_memory=x.is_cuda)
@@ -186,12 +192,13 @@ def _fit_on_device(x, mask, *start) -> Tensor:
     return fitted
 
 
-def _em_data(lib, x, mask, means):
+def _em_data(lib, x, mask, count, means):
     """What :func:`_em_step` reads of the values, and their squares for its first call."""
-    row, count = x[:, None], mask.sum(1)[:, None].clip(1)
+    row, count = x[:, None], count[:, None]
     share = (mask / count)[..., None]
     moments = lib.concatenate([share, share * x[..., None]], -1)  # (G, K, 2)
-    return (row, moments, _SMALLEST_COUNT / count), (row - means[..., None]) ** 2
+    least = lib.concatenate([_SMALLEST_COUNT / count] * 2, 1)
+    return (row, moments, least), (row - means[..., None]) ** 2
 
 
 def _em_step(lib, row, moments, least, squared, variances, weights):
@@ -208,8 +215,8 @@ def _em_step(lib, row, moments, least, squared, variances, weights):
         variances, weights: ``(G, 2)``.
 
     Returns:
-        New ``(means, variances, weights)``, their ``squared``, and scikit-learn's lower bound, the
-        mean log density of each row under the old ones, ``(G,)``.
+        New ``(means, variances, weights)``, their ``squared``, and scikit-learn's lower bound but
+        for a constant, the mean log density of each row under the old ones, ``(G,)``.
     """
     log_prob = _component_log_prob(lib, squared, variances, weights)
     log_norm = lib.logaddexp(log_prob[:, :1], log_prob[:, 1:])

@@ -1,7 +1,6 @@
 """SpatialAlignAssigner: positives where both tasks fit and agree (paper A)."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from mmdet.registry import TASK_UTILS
@@ -117,7 +116,8 @@ class SpatialAlignAssigner(EdgeAssigner):
         thresholds, means = self._split_by_mixture(candidates, self.cost_scale)
         # The least cost decides: no theta is read.
         positives = resolve_ambiguity(candidates, thresholds, len(logits), 0.0, "argmin")
-        return replace(positives, means=means)
+        positives.means = means
+        return positives
 
     def _candidates(
         self,

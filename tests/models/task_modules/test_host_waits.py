@@ -67,6 +67,8 @@ def waits_of(config, num_gts):
 def test_one_wait_to_size_the_edges(config, num_gts, monkeypatch):
     for module in (mixture, ambiguity):  # as on a GPU
         monkeypatch.setattr(module, "may_look", lambda values: False)
+    # In inference mode operations made of others are not dispatched in their parts.
+    monkeypatch.setattr(torch, "inference_mode", torch.no_grad)
     assert waits_of(config, num_gts) == {"nonzero": 1}
 
 
