@@ -124,7 +124,7 @@ def one_gt_per_location(
 
 def scatter_sum(values: Tensor, prior_inds: Tensor, num_locations: int) -> Tensor:
     """Sum of the edges' values at each location, ``(num_locations,)``."""
-    values = values.long() if values.dtype == torch.bool else values
+    values = values.int() if values.dtype == torch.bool else values
     out = values.new_zeros(num_locations)
     return out.scatter_add_(0, prior_inds.flatten(), values.flatten())
 

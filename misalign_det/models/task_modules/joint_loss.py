@@ -82,9 +82,9 @@ def edge_losses(
         Two ``(E,)`` in float32.
     """
     cls_loss = edge_classification_loss(edges, logits, gts.labels, focal_alpha, focal_gamma)
-    reg_loss = loss_bbox(
-        bboxes[edges.prior_inds].float(), gts.bboxes[edges.gt_inds], reduction_override="none"
-    )
+    predicted = bboxes.index_select(0, edges.prior_inds).float()
+    targets = gts.bboxes.index_select(0, edges.gt_inds)
+    reg_loss = loss_bbox(predicted, targets, reduction_override="none")
     return cls_loss, reg_loss
 
 
