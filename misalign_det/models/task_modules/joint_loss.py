@@ -9,9 +9,10 @@ _LEAST_LOGIT = -80.0  # whose sigmoid is still a float32 with a logarithm
 
 
 def focal_of_negatives(logits: Tensor, gamma: float) -> Tensor:
-    """Focal loss of each logit as a negative, before alpha (Lin et al. 2017, eq. 5).
+    """Focal loss of each logit as a negative, without alpha (Lin et al. 2017, eq. 5 but for it).
 
-    As a positive a logit has that of its opposite.
+    ``-p^gamma log(1 - p) = sigmoid(x)^gamma softplus(x)``, in nats, shaped like ``logits``; that of
+    a positive is the same of ``-x``.
     """
     return logits.sigmoid().pow_(gamma).mul_(F.softplus(logits))
 
@@ -43,6 +44,7 @@ def edge_classification_loss(
     background = _background_loss(rows.float(), gamma)
     background = background if few else background[edges.prior_inds]
     negative = background - focal_of_negatives(own_logit, gamma)
+    # (1 - alpha) * the other classes + alpha * the GT's own
     return negative.lerp(focal_of_negatives(-own_logit, gamma), alpha)
 
 

@@ -193,7 +193,17 @@ def _fit_on_device(x, mask, *start) -> Tensor:
 
 
 def _em_data(lib, x, mask, count, means):
-    """What :func:`_em_step` reads of the values, and their squares for its first call."""
+    """What :func:`_em_step` reads of the values, and their squares for its first call.
+
+    Args:
+        x, mask: values and which of them are there, ``(G, K)``.
+        count: how many, at least 1, ``(G,)``.
+        means: where they start, ``(G, 2)``.
+
+    Returns:
+        ``row (G, 1, K)``, ``moments (G, K, 2)`` and ``least (G, 2)``, scikit-learn's addition to a
+        component's size as a share of the values; and ``squared (G, 2, K)``.
+    """
     row, count = x[:, None], count[:, None]
     share = (mask / count)[..., None]
     moments = lib.concatenate([share, share * x[..., None]], -1)  # (G, K, 2)
