@@ -8,7 +8,7 @@ from mmdet.registry import DATASETS, MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
-import misalign_det  # noqa: F401
+from misalign_det.engine.model_check import check_model
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.py"))
 
@@ -33,6 +33,7 @@ def test_config_is_complete(path):
     cfg = Config.fromfile(path)
     assert cfg.default_scope == "mmdet" and "misalign_det" in cfg.custom_imports.imports
     assert cfg.train_cfg and cfg.val_cfg and cfg.optim_wrapper and cfg.param_scheduler
+    check_model(cfg.model)
     for split in ("train", "val", "test"):
         dataset = cfg[f"{split}_dataloader"].dataset
         while "dataset" in dataset:

@@ -13,9 +13,9 @@ def test_a_dataset_without_wrapper_is_its_own_leaf():
 
 
 def test_wrappers_of_one_and_of_many():
-    cfg = Config(dict(dataset=dict(type="RepeatDataset", dataset=dict(type="ConcatDataset", datasets=[
-        dict(ann_file="a.json"), dict(type="ClassBalancedDataset", dataset=dict(ann_file="b.json"))
-    ]))))  # fmt: skip
+    balanced = dict(type="ClassBalancedDataset", dataset=dict(ann_file="b.json"))
+    joined = dict(type="ConcatDataset", datasets=[dict(ann_file="a.json"), balanced])
+    cfg = Config(dict(dataset=dict(type="RepeatDataset", dataset=joined)))
     found = dict(leaf_datasets(cfg.dataset))
     assert {key: data.ann_file for key, data in found.items()} == {
         "dataset.dataset.datasets.0": "a.json",
