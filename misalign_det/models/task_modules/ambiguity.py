@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .candidate_edges import BatchGroundTruth, TopCandidates
 from .host_waits import may_look
+from .matching import least_loss, match_locations, scatter_sum
 
 AMBIGUOUS_MODES = ("soft", "ignore", "argmin")
 _EPS = 1e-6
@@ -63,7 +64,8 @@ def resolve_ambiguity(
     - ``'argmin'``: a positive of the GT of least loss, at weight 1.
 
     A GT that had candidates and is left with nothing gets back its best candidate location that no
-    other GT holds, or, where there is none, shares its very best one.
+    other GT holds. Several such GTs get one each, if there are enough of them (see
+    :func:`~.matching.match_locations`). Where there is none, the GT shares its very best one.
 
     Args:
         candidates: K candidates of each of G ground truths.
@@ -73,6 +75,8 @@ def resolve_ambiguity(
         mode: one of ``AMBIGUOUS_MODES``.
     """
     losses, prior_inds, valid = candidates.losses, candidates.prior_inds, candidates.valid
+    if num_locations == 0:  # or the indices, of places that are absent, would point nowhere
+        losses, prior_inds, valid = losses[:, :0], prior_inds[:, :0], valid[:, :0]
     claimed = valid & (losses <= thresholds[:, None])
     claims = scatter_sum(claimed, prior_inds, num_locations)[prior_inds]
     contested = claimed & (claims > 1)
@@ -110,47 +114,36 @@ def one_gt_per_location(
     """Reduce positives to mmdet's form, ``(N * P,)``: 0 negative, -1 ignored, else 1 + GT index.
 
     The GT index counts within its own image. Where several GTs hold a location, one that has
-    nothing else (``rescued``) comes first, then the one of least loss.
+    nothing else (``rescued``) comes first, then the one of least loss. A GT that would be left with
+    nothing gets one of its candidates, if need be from a GT that has or can get another one. So
+    every GT that has candidates has a location wherever some division gives each one, within the
+    bounds of :func:`~.matching.match_locations`.
     """
     num_locations = gts.num_images * num_priors
-    held = edges.weights > 0
+    held, ignored = edges.weights > 0, edges.ignored
     order = edges.losses.masked_fill(edges.rescued, -float("inf"))
     winner = least_loss(order, edges.prior_inds, held, num_locations)
+    valid = edges.losses < float("inf")
+    # Candidates ascend in loss: a GT without a first one has none.
+    lost = ~winner.any(dim=1, keepdim=True) & valid[:, :1]
+    if not may_look(lost) or lost.any():
+        winner = match_locations(edges.losses, edges.prior_inds, valid, winner, num_locations)
+        ignored = ignored & (scatter_sum(winner, edges.prior_inds, num_locations) == 0)
     firsts = torch.tensor([0, *gt_counts[:-1]], device=held.device).cumsum(0)
     local = torch.arange(len(held), device=held.device) - firsts[gts.image_inds]
     assigned = torch.where(winner, (local + 1)[:, None], 0)
-    return scatter_sum(assigned, edges.prior_inds, num_locations) - edges.ignored.long()
-
-
-def scatter_sum(values: Tensor, prior_inds: Tensor, num_locations: int) -> Tensor:
-    """Sum of the edges' values at each location, ``(num_locations,)``."""
-    values = values.int() if values.dtype == torch.bool else values
-    out = values.new_zeros(num_locations)
-    return out.scatter_add_(0, prior_inds.flatten(), values.flatten())
-
-
-def least_loss(losses: Tensor, prior_inds: Tensor, mask: Tensor, num_locations: int) -> Tensor:
-    """The masked edge of least loss at each location; a tie goes to the GT of lower index."""
-    flat = prior_inds.flatten()
-    masked = torch.where(mask, losses, float("inf"))
-    least = losses.new_full((num_locations,), float("inf"))
-    least.scatter_reduce_(0, flat, masked.flatten(), "amin")
-    tied = mask & (masked == least[prior_inds])
-    num_gts = len(losses)
-    gt_inds = torch.arange(num_gts, device=losses.device)[:, None]
-    first = gt_inds.new_full((num_locations,), num_gts)
-    first.scatter_reduce_(0, flat, torch.where(tied, gt_inds, num_gts).flatten(), "amin")
-    return tied & (gt_inds == first[prior_inds])
+    return scatter_sum(assigned, edges.prior_inds, num_locations) - ignored.long()
 
 
 def _rescue(losses, prior_inds, valid, weights, num_locations) -> Tensor:
     """One edge for each GT that has candidates and holds nothing, ``(G, K)`` bool."""
-    if losses.shape[1] == 0:
-        return valid
-    held = scatter_sum(weights > 0, prior_inds, num_locations) > 0
-    free = valid & ~held[prior_inds]
-    # Candidates ascend in loss, so the first free one is the best free one; argmax of an all-false
-    # row is column 0, the GT's very best candidate.
-    column = free.long().argmax(dim=1, keepdim=True)
-    lost = valid.any(dim=1) & ~(weights > 0).any(dim=1)
-    return torch.zeros_like(valid).scatter(1, column, lost[:, None])
+    positive = weights > 0
+    lost = valid.any(dim=1) & ~positive.any(dim=1)
+    if may_look(losses) and not lost.any():
+        return torch.zeros_like(valid)
+    held = scatter_sum(positive, prior_inds, num_locations) > 0
+    free = valid & lost[:, None] & ~held[prior_inds]
+    rescued = match_locations(losses, prior_inds, free, torch.zeros_like(free), num_locations)
+    # Nothing free is left for it: the first candidate is its very best one.
+    rescued[:, :1] |= (lost & ~rescued.any(dim=1))[:, None]
+    return rescued

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
 
@@ -18,9 +19,9 @@ class BatchGroundTruth:
     """All ground truths of a batch in one list.
 
     Attributes:
-        bboxes: GT boxes, xyxy in pixels, ``(G, 4)``.
-        labels: class indices, ``(G,)``.
-        image_inds: image that each GT belongs to, ``(G,)``.
+        bboxes: GT boxes, xyxy in pixels, ``(G, 4)`` float32.
+        labels: class indices, ``(G,)`` int64.
+        image_inds: image that each GT belongs to, ``(G,)`` int64.
         num_images: N.
     """
 
@@ -31,17 +32,30 @@ class BatchGroundTruth:
 
     @classmethod
     def from_instances(cls, batch_gt_instances: Sequence) -> "BatchGroundTruth":
-        """Join mmdet's ``InstanceData`` of each image; the sizes are known on the host already."""
-        bboxes = [_as_tensor(gt.bboxes) for gt in batch_gt_instances]
-        image_inds = [
-            box.new_full((len(box),), i, dtype=torch.long) for i, box in enumerate(bboxes)
-        ]
-        return cls(
-            bboxes=torch.cat(bboxes).float(),
-            labels=torch.cat([gt.labels for gt in batch_gt_instances]),
-            image_inds=torch.cat(image_inds),
-            num_images=len(bboxes),
-        )
+        """Join mmdet's ``InstanceData`` of each image; the sizes are known on the host already.
+
+        Args:
+            batch_gt_instances: of each image, ``bboxes``, a tensor ``(g, 4)`` or one of mmdet's box
+                classes, and ``labels``, ``(g,)``, of any number type. Those of an image without
+                objects may have any empty shape.
+
+        Raises:
+            ValueError: boxes without four numbers, or not as many labels as boxes.
+        """
+        bboxes, labels, image_inds = [], [], []
+        for i, gt in enumerate(batch_gt_instances):
+            box, label = get_box_tensor(gt.bboxes), gt.labels.flatten()
+            if box.numel() == 0:
+                box = box.reshape(-1, 4)
+            if box.dim() != 2 or box.shape[1] != 4 or len(label) != len(box):
+                raise ValueError(
+                    f"gt_instances need bboxes of shape (G, 4), xyxy, and labels of shape (G,), "
+                    f"not {tuple(box.shape)} and {tuple(gt.labels.shape)} (image {i} of the batch)."
+                )
+            bboxes.append(box.float())
+            labels.append(label.long())
+            image_inds.append(box.new_full((len(box),), i, dtype=torch.long))
+        return cls(torch.cat(bboxes), torch.cat(labels), torch.cat(image_inds), len(bboxes))
 
 
 @dataclass
@@ -87,7 +101,8 @@ def build_candidate_edges(
 ) -> CandidateEdges:
     """List the pairs of a location and a GT box that contains it (paper B, indicator of eq. 2).
 
-    The ``nonzero`` here is the one point where a step waits for the device: it sizes the edges.
+    The ``nonzero`` here is where assignment waits for the device, once: it sizes the edges. A
+    location on the border of a box is outside it.
 
     Args:
         points: location centres in pixels, ``(P, 2)``.
@@ -147,12 +162,8 @@ def _ascending_within(groups: Tensor, values: Tensor) -> Tensor:
     """Stable order by group, and within a group by value; ``groups`` (n,) below 2^31.
 
     One sort of integers: a float's bits ascend with it once those of negative ones are flipped.
+    Adding 0 turns -0.0 into 0.0, whose bits differ.
     """
-    bits = values.float().view(torch.int32)
+    bits = (values.float() + 0.0).view(torch.int32)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return ((groups << 32) + bits).argsort(stable=True)
-
-
-def _as_tensor(boxes) -> Tensor:
-    """mmdet hands boxes over as a tensor or as one of its box classes."""
-    return boxes if isinstance(boxes, Tensor) else boxes.tensor
+    return torch.add(bits, groups, alpha=2**32).argsort(stable=True)

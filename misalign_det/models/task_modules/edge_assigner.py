@@ -1,14 +1,16 @@
 """What the assigners of this package share: a batch interface, and mmdet's for one image."""
 
+import functools
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet.registry import MODELS
-from mmdet.structures.bbox import bbox_overlaps
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmdet.utils import ConfigType
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..choices import check_choice
 from .ambiguity import PositiveEdges, one_gt_per_location
@@ -16,6 +18,27 @@ from .candidate_edges import BatchGroundTruth, CandidateEdges, TopCandidates
 from .gt_balance import balance_gts
 from .joint_loss import edge_losses
 from .mixture import BOUNDARIES, fit_mixture, positive_threshold
+
+LEAST_PROB = 1e-6  # and the distance from 1 of the largest, of scores that are probabilities
+
+
+def not_compiled(function: Callable) -> Callable:
+    """As ``torch.compiler.disable``, but the compiler is loaded with the first call.
+
+    Assignment is NumPy on the CPU and shapes that its data decide: ``torch.compile`` of a training
+    step (mmengine's ``compile=True``) fails on it.
+    """
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        return _disabled(function)(*args, **kwargs)
+
+    return call
+
+
+@functools.cache
+def _disabled(function: Callable) -> Callable:
+    return torch.compiler.disable(function)
 
 
 class EdgeAssigner(BaseAssigner):
@@ -30,13 +53,18 @@ class EdgeAssigner(BaseAssigner):
         precision_init: start of the mixture's precisions, a number or ``'sample'``.
         mixture_backend: ``'batched'`` or ``'sklearn'``.
         gt_balance: evens out what GTs weigh, from 0 (papers: every positive counts the same) to 1
-            (every GT counts the same); see :func:`~.gt_balance.balance_gts`.
+            (every GT counts the same); see :func:`~.gt_balance.balance_gts`. The total that stays
+            is that of the batches of all processes in :meth:`assign_batch`, that of the image in
+            :meth:`assign`, which mmdet's heads call once an image.
         loss_bbox: config of mmdet's box loss that ranks the candidates, ``L_reg``.
         focal_alpha, focal_gamma: focal loss that ranks the candidates, ``L_cls``.
         score_format: what ``pred_instances.scores`` holds in :meth:`assign`: ``'logits'`` (RTMDet)
             or ``'probs'`` (YOLOX).
         prior_format: ``'point'``, ``(x, y)`` or ``(x, y, stride_x, stride_y)``, or ``'box'``, xyxy
             anchors whose centre is the location.
+
+    Raises:
+        ValueError: a value outside its range, or a ``loss_bbox`` that gives no loss a box.
     """
 
     def __init__(
@@ -62,11 +90,13 @@ class EdgeAssigner(BaseAssigner):
         self.mixture_backend = mixture_backend
         self.gt_balance = gt_balance
         self.loss_bbox = MODELS.build(loss_bbox)
+        check_box_loss(self.loss_bbox)
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
         self.score_format = score_format
         self.prior_format = prior_format
 
+    @not_compiled
     def assign_batch(
         self,
         points: Tensor,
@@ -74,8 +104,12 @@ class EdgeAssigner(BaseAssigner):
         logits: Tensor,
         bboxes: Tensor,
         gts: BatchGroundTruth,
+        over_processes: bool = True,
     ) -> PositiveEdges:
         """Assign a whole batch at once, in float32 whatever autocast says.
+
+        With ``gt_balance`` there is one reduction over the processes, whatever the images hold:
+        each process must call this equally often.
 
         Args:
             points: location centres in pixels, level by level, ``(P, 2)``.
@@ -83,14 +117,20 @@ class EdgeAssigner(BaseAssigner):
             logits: ``(N, P, C)``.
             bboxes: predicted boxes, xyxy in pixels, ``(N, P, 4)``.
             gts: ground truths of the batch.
+            over_processes: ``gt_balance`` keeps the total over all processes; ``False``: that of
+                this batch, without a reduction.
         """
         # Two hundred small operations: autograd's books would be a tenth of their time.
         with torch.inference_mode(), torch.autocast(points.device.type, enabled=False):
             edges = self._positive_edges(
-                points.float(), strides, logits.flatten(0, 1), bboxes.flatten(0, 1), gts
+                points.float(),
+                strides if strides is None else strides.float(),
+                logits.flatten(0, 1),
+                bboxes.flatten(0, 1),
+                gts,
             )
             if self.gt_balance:
-                edges = balance_gts(edges, self.gt_balance)
+                edges = balance_gts(edges, self.gt_balance, over_processes)
         return edges.clone()
 
     @abstractmethod
@@ -126,6 +166,7 @@ class EdgeAssigner(BaseAssigner):
         )
         return positive_threshold(candidates.losses, fit, self.boundary), fit.means / scale
 
+    @not_compiled
     def assign(
         self,
         pred_instances: InstanceData,
@@ -137,8 +178,9 @@ class EdgeAssigner(BaseAssigner):
 
         Args:
             pred_instances: ``priors`` ``(P, 2 or 4)``, ``scores`` ``(P, C)`` and ``bboxes``
-                ``(P, 4)``.
-            gt_instances: ``bboxes`` ``(G, 4)``, ``labels`` ``(G,)``.
+                ``(P, 4)``; priors and boxes may be of mmdet's box classes.
+            gt_instances: ``bboxes`` ``(G, 4)``, ``labels`` ``(G,)``; see
+                :meth:`BatchGroundTruth.from_instances`.
             gt_instances_ignore: not used: the papers have no ignored regions.
 
         Returns:
@@ -146,14 +188,15 @@ class EdgeAssigner(BaseAssigner):
             predicted box with its GT, and the attribute ``positive_edges`` the
             :class:`PositiveEdges`, where a location may have several.
         """
-        priors, bboxes = pred_instances.priors, pred_instances.bboxes
-        points, strides = self._points_and_strides(priors)
-        scores = pred_instances.scores.float()
-        logits = scores if self.score_format == "logits" else torch.logit(scores, eps=1e-6)
+        bboxes = get_box_tensor(pred_instances.bboxes)
+        points, strides = self._points_and_strides(get_box_tensor(pred_instances.priors).float())
+        logits = pred_instances.scores.float()
+        if self.score_format == "probs":
+            logits = torch.logit(logits, eps=LEAST_PROB)
         gts = BatchGroundTruth.from_instances([gt_instances])
-        if len(points) == 0:
-            return _to_assign_result(points.new_zeros(0, dtype=torch.long), bboxes, gts, None)
-        edges = self.assign_batch(points, strides, logits[None], bboxes[None], gts)
+        edges = self.assign_batch(
+            points, strides, logits[None], bboxes[None], gts, over_processes=False
+        )
         gt_inds = one_gt_per_location(edges, gts, [len(gts.bboxes)], len(points))
         return _to_assign_result(gt_inds, bboxes, gts, edges)
 
@@ -163,8 +206,26 @@ class EdgeAssigner(BaseAssigner):
         return priors[:, :2], priors[:, 2] if priors.shape[1] > 2 else None
 
 
+def check_box_loss(loss: nn.Module) -> None:
+    """Raise a ValueError unless a box loss of mmdet's gives one loss for each pair of boxes."""
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [1.0, 0.0, 5.0, 4.0]])
+    wanted = (
+        f"loss_bbox must be a loss of mmdet's on xyxy boxes that gives one loss a pair with "
+        f"reduction_override='none', such as 'mmdet.IoULoss' or 'mmdet.GIoULoss'; "
+        f"{type(loss).__name__} "
+    )
+    try:
+        found = loss(boxes, boxes.flip(0), reduction_override="none")
+    except Exception as error:
+        raise ValueError(f"{wanted}raises {type(error).__name__}: {error}") from error
+    if not isinstance(found, Tensor):
+        raise ValueError(f"{wanted}returns a {type(found).__name__}.")
+    if found.shape != boxes.shape[:1]:
+        raise ValueError(f"{wanted}returns shape {tuple(found.shape)} for two pairs of boxes.")
+
+
 def _to_assign_result(
-    gt_inds: Tensor, bboxes: Tensor, gts: BatchGroundTruth, edges: PositiveEdges | None
+    gt_inds: Tensor, bboxes: Tensor, gts: BatchGroundTruth, edges: PositiveEdges
 ) -> AssignResult:
     num_gts = len(gts.bboxes)
     positive = gt_inds > 0

@@ -8,10 +8,8 @@ from mmdet.utils import reduce_mean
 from .ambiguity import PositiveEdges
 
 
-def balance_gts(edges: PositiveEdges, power: float) -> PositiveEdges:
-    """Even out the weight of GTs with many and with few positives; the batch's total stays.
-
-    The batch is that of all processes together.
+def balance_gts(edges: PositiveEdges, power: float, over_processes: bool = True) -> PositiveEdges:
+    """Even out the weight of GTs with many and with few positives; their total stays.
 
     With ``W_g`` the summed weight of a GT's positives, its edges are multiplied by
     ``W_g ** -power``, then all edges by one factor that keeps their sum. The papers have nothing of
@@ -21,8 +19,12 @@ def balance_gts(edges: PositiveEdges, power: float) -> PositiveEdges:
     Args:
         edges: the positives of a batch.
         power: 0 changes nothing, at 1 every GT has the same weight.
+        over_processes: the total is that of the batches of all processes. There is one reduction,
+            with positives and without, so every process must call this equally often. ``False``:
+            that of ``edges`` alone, without a reduction.
     """
     totals = edges.weights.sum(dim=1, keepdim=True)
     balanced = edges.weights * totals.clamp(min=1e-6).pow(-power)
-    before, after = reduce_mean(torch.stack([edges.weights.sum(), balanced.sum()]))
+    sums = torch.stack([edges.weights.sum(), balanced.sum()])
+    before, after = reduce_mean(sums) if over_processes else sums
     return replace(edges, weights=balanced * (before / after.clamp(min=1e-6)))

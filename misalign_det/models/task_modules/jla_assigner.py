@@ -33,7 +33,8 @@ class JLAAssigner(EdgeAssigner):
             right stage. The paper gives no figure.
         center_radius: candidates within this many strides of the GT's centre; ``None`` (paper)
             takes the whole box.
-        boundary, loss_bbox, others: see :class:`EdgeAssigner`.
+        boundary, others: see :class:`EdgeAssigner`.
+        loss_bbox: as there; mmdet's ``IoULoss`` (eq. 2) if not given.
 
     Example:
         In any stock config of RTMDet's::
@@ -57,7 +58,9 @@ class JLAAssigner(EdgeAssigner):
         loss_bbox: ConfigType = None,
         **kwargs,
     ) -> None:
-        super().__init__(boundary=boundary, loss_bbox=loss_bbox or dict(type="IoULoss"), **kwargs)
+        super().__init__(
+            boundary=boundary, loss_bbox=loss_bbox or dict(type="mmdet.IoULoss"), **kwargs
+        )
         check_choice("ambiguous", ambiguous, AMBIGUOUS_MODES)
         if topk < 1:
             raise ValueError(f"topk must be at least 1, not {topk}.")

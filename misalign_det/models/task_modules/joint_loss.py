@@ -1,18 +1,22 @@
 """Classification and localisation loss of (location, GT) pairs (paper B, eq. 2)."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .candidate_edges import BatchGroundTruth, CandidateEdges
 
-_LEAST_LOGIT = -80.0  # whose sigmoid is still a float32 with a logarithm
+_BLOCK = 2**17  # logits taken at once on the CPU, so that what is made of them stays in its cache
+_MAX = torch.finfo(torch.float32).max
 
 
 def focal_of_negatives(logits: Tensor, gamma: float) -> Tensor:
     """Focal loss of each logit as a negative, without alpha (Lin et al. 2017, eq. 5 but for it).
 
     ``-p^gamma log(1 - p) = sigmoid(x)^gamma softplus(x)``, in nats, shaped like ``logits``; that of
-    a positive is the same of ``-x``.
+    a positive is the same of ``-x``. 0 at ``-inf``, ``inf`` at ``inf``, NaN at NaN.
     """
     return logits.sigmoid().pow_(gamma).mul_(F.softplus(logits))
 
@@ -26,8 +30,8 @@ def edge_classification_loss(
 ) -> Tensor:
     """Focal loss summed over classes, with the class of the edge's GT as the target.
 
-    Only the GT's own class column and the sum over the negatives are gathered, so that nothing of
-    size P x G x C exists.
+    Nothing of size P x G x C exists. The GT's own class is left out of the negatives, not taken off
+    their sum, where it would cancel; an infinite logit is a probability of 0 or 1.
 
     Args:
         edges: E edges.
@@ -35,29 +39,54 @@ def edge_classification_loss(
         gt_labels: ``(G,)``.
 
     Returns:
-        ``(E,)`` in float32.
+        ``(E,)`` in float32; ``inf`` where the loss has no bound, NaN where a logit is NaN.
     """
-    own_logit = logits[edges.prior_inds, gt_labels[edges.gt_inds]].float()
+    labels = gt_labels[edges.gt_inds]
+    own_logit = logits[edges.prior_inds, labels].float()
     # All locations, or those of the edges one by one, whichever are fewer.
-    few = len(edges) < len(logits)
-    rows = logits.index_select(0, edges.prior_inds) if few else logits
-    background = _background_loss(rows.float(), gamma)
-    background = background if few else background[edges.prior_inds]
-    negative = background - focal_of_negatives(own_logit, gamma)
-    # (1 - alpha) * the other classes + alpha * the GT's own
-    return negative.lerp(focal_of_negatives(-own_logit, gamma), alpha)
+    if len(edges) < len(logits):
+        negative = _negatives_of_edges(logits, edges.prior_inds, labels, gamma)
+    else:
+        negative = _negatives_of_locations(logits, edges.prior_inds, own_logit, gamma)
+    return negative.mul_(1 - alpha).add_(focal_of_negatives(-own_logit, gamma), alpha=alpha)
 
 
-def _background_loss(logits: Tensor, gamma: float) -> Tensor:
-    """Sum over the classes of :func:`focal_of_negatives`, ``(n, C)`` -> ``(n,)``.
+def _negatives_of_edges(logits: Tensor, prior_inds: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    """Sum of :func:`focal_of_negatives` over all classes but the edge's own, ``(E,)``."""
+    size = _block_size(logits)
+    sums = []
+    for rows, own in zip(prior_inds.split(size), labels.split(size)):
+        others = logits.index_select(0, rows).float().scatter_(1, own[:, None], -math.inf)
+        sums.append(focal_of_negatives(others, gamma).sum(dim=1))
+    return torch.cat(sums)
 
-    By ``softplus(x) = x - log(sigmoid(x))``, which takes half the time and is exact but where the
-    sigmoid, and with it the loss, is next to nothing.
+
+def _negatives_of_locations(
+    logits: Tensor, prior_inds: Tensor, own_logit: Tensor, gamma: float
+) -> Tensor:
+    """The same by way of two sums over the classes of each location.
+
+    Taking the own class off the whole sum is exact enough unless that class makes up most of it,
+    which only one class of a location can: there the second sum, without that class, is read.
     """
-    logits = logits.clamp(min=_LEAST_LOGIT)
-    prob = logits.sigmoid()
-    entropy = logits.sub_(prob.log())
-    return prob.pow_(gamma).mul_(entropy).sum(dim=1)
+    totals, rests = [], []
+    for rows in logits.split(_block_size(logits)):
+        # An infinite loss counts as the largest number, so that another class's stays apart.
+        losses = focal_of_negatives(rows.float(), gamma).clamp_(max=_MAX)
+        total = losses.sum(dim=1)
+        minor = torch.le(losses, (total / 2)[:, None], out=torch.empty_like(losses))
+        totals.append(total)
+        rests.append(minor.mul_(losses).sum(dim=1))
+    total, rest = torch.cat(totals)[prior_inds], torch.cat(rests)[prior_inds]
+    own = focal_of_negatives(own_logit, gamma).clamp_(max=_MAX)
+    # More than half, with room for rounding. Twice the largest number is infinite again.
+    return torch.where(own > 0.6 * total, rest, total - own).mul_(2).div_(2)
+
+
+def _block_size(logits: Tensor) -> int:
+    """Rows taken at once; all of them on a GPU, where each block is a few more launches."""
+    num_rows, num_classes = logits.shape
+    return max(1, num_rows if logits.is_cuda else _BLOCK // max(1, num_classes))
 
 
 def edge_losses(

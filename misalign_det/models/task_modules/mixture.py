@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..choices import check_choice
-from .host_waits import may_look
+from .host_waits import Flag, may_look
 
 MAX_ITER, TOL, REG_COVAR = 100, 1e-3, 1e-6  # scikit-learn's defaults
 BACKENDS = ("batched", "sklearn")
@@ -176,10 +176,7 @@ def _fit_on_device(x, mask, *start) -> Tensor:
     data, squared = _em_data(torch, x, mask.to(x.dtype), count.clip(1), params[0])
     previous = torch.full_like(x[:, 0], -math.inf)
     active = count > 1
-    # The device writes here whether a row goes on. The host reads it without waiting; what it
-    # reads may be old, which costs some steps that change nothing.
-    news = torch.ones((), dtype=torch.bool, pin_memory=x.is_cuda)
-    going = news.numpy()
+    going = Flag(x)  # of a GPU it may be old, which costs some steps that change nothing
     for step in range(MAX_ITER):
         if not going:
             break
@@ -188,7 +185,7 @@ def _fit_on_device(x, mask, *start) -> Tensor:
         active = active & ((bound - previous).abs() >= TOL)
         previous = bound
         if step % STEPS_PER_LOOK == 0:
-            news.copy_(active.any(), non_blocking=True)
+            going.set(active.any())
     return fitted
 
 

@@ -52,7 +52,8 @@ class SpatialAlignAssigner(EdgeAssigner):
             a GT's candidates, the published summary's wording.
         cost_scale: factor on the cost that the mixture sees; with ``precision_init=1`` it decides
             how finely the mixture can separate.
-        boundary, loss_bbox, others: see :class:`EdgeAssigner`; priors must carry strides.
+        boundary, others: see :class:`EdgeAssigner`; priors must carry strides.
+        loss_bbox: as there; mmdet's ``GIoULoss`` if not given.
 
     Example::
 
@@ -75,7 +76,9 @@ class SpatialAlignAssigner(EdgeAssigner):
         loss_bbox: ConfigType = None,
         **kwargs,
     ) -> None:
-        super().__init__(boundary=boundary, loss_bbox=loss_bbox or dict(type="GIoULoss"), **kwargs)
+        super().__init__(
+            boundary=boundary, loss_bbox=loss_bbox or dict(type="mmdet.GIoULoss"), **kwargs
+        )
         check_choice("level_mode", level_mode, LEVEL_MODES)
         check_choice("fitness", fitness, FITNESS_MODES)
         if self.prior_format == "box":

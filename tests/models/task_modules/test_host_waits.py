@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 from test_properties import Scene
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from misalign_det.models.task_modules import ambiguity, mixture
+from misalign_det.models.task_modules import ambiguity, matching, mixture
 from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth
 
 WAITS = {
@@ -65,7 +65,7 @@ def waits_of(config, num_gts):
     ids=str,
 )
 def test_one_wait_to_size_the_edges(config, num_gts, monkeypatch):
-    for module in (mixture, ambiguity):  # as on a GPU
+    for module in (mixture, ambiguity, matching):  # as on a GPU
         monkeypatch.setattr(module, "may_look", lambda values: False)
     # In inference mode operations made of others are not dispatched in their parts.
     monkeypatch.setattr(torch, "inference_mode", torch.no_grad)
