@@ -45,7 +45,8 @@ def match_locations(
     Guarantee: a round ends with the shortest chain of moves one shorter or with one more GT served.
     So no GT is left out that up to ``DEPTH`` moves could serve, as long as the chains needed one
     after another, each counted with its last step, are no longer than ``ROUNDS`` in all. Chains
-    that share no GT and no location are followed in the same rounds.
+    that share no GT and no location are followed in the same rounds. Where no division serves all
+    GTs, as many as possible are served, which need not be those that held a location before.
 
     Args:
         losses: ``(G, K)``, ascending in each row over the candidates.

@@ -3,9 +3,9 @@
 from dataclasses import fields
 
 import pytest
+from assignment_scenes import Scene
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
-from test_properties import Scene
 
 from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from misalign_det.models.task_modules import gt_balance
 from misalign_det.models.task_modules.ambiguity import PositiveEdges
 from misalign_det.models.task_modules.gt_balance import balance_gts
 
@@ -53,3 +54,36 @@ def test_total_and_positives_stay(weights, power):
 @pytest.mark.parametrize("weights", [[], [[0.0, 0.0]]])
 def test_no_positive(weights):
     assert balance_gts(edges(weights), 1.0).weights.sum() == 0
+
+
+def reductions(monkeypatch, others):
+    """The sums that this process hands to the reduction, averaged there with another one's."""
+    seen = []
+
+    def reduce(sums):
+        seen.append(sums.tolist())
+        return (sums + torch.tensor(others)) / 2
+
+    monkeypatch.setattr(gt_balance, "reduce_mean", reduce)
+    return seen
+
+
+def test_the_total_is_that_of_all_processes(monkeypatch):
+    """Here 4 + 1 before and 1 + 1 after, on the other process 1 and 1: a factor of 6 / 3."""
+    seen = reductions(monkeypatch, [1.0, 1.0])
+    balanced = balance_gts(edges([[1, 1, 1, 1], [1, 0, 0, 0]]), 1.0).weights
+    torch.testing.assert_close(balanced, torch.tensor([[0.5] * 4, [2.0, 0, 0, 0]]))
+    assert seen == [[5, 2]]
+
+
+def test_a_process_without_positives_reduces_all_the_same(monkeypatch):
+    seen = reductions(monkeypatch, [5.0, 2.0])
+    for weights in ([], [[0.0, 0.0]]):
+        assert not balance_gts(edges(weights), 1.0).weights.any()
+    assert seen == [[0, 0], [0, 0]]
+
+
+def test_alone_nothing_is_reduced(monkeypatch):
+    monkeypatch.setattr(gt_balance, "reduce_mean", None)
+    balanced = balance_gts(edges([[1, 1, 1, 1], [1, 0, 0, 0]]), 1.0, over_processes=False).weights
+    torch.testing.assert_close(balanced, torch.tensor([[0.625] * 4, [2.5, 0, 0, 0]]))

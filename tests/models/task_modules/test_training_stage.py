@@ -70,3 +70,15 @@ def test_outside_a_runner_progress_is_zero():
     hub.update_info("iter", 30)
     hub.update_info("max_iters", 120)
     assert training_progress() == 0.25
+
+
+@pytest.mark.parametrize(
+    "counters",
+    [{}, dict(iter=3), dict(max_iters=9), dict(iter=3, max_iters=0), dict(iter=3, max_iters=None)],
+    ids=str,
+)
+def test_without_both_counters_progress_is_zero(counters):
+    hub = MessageHub.get_current_instance()
+    for name, value in counters.items():
+        hub.update_info(name, value)
+    assert training_progress() == 0.0
