@@ -31,14 +31,12 @@ def not_compiled(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def call(*args, **kwargs):
-        return _disabled(function)(*args, **kwargs)
+        if call.outside is None:
+            call.outside = torch.compiler.disable(function)
+        return call.outside(*args, **kwargs)
 
+    call.outside = None
     return call
-
-
-@functools.cache
-def _disabled(function: Callable) -> Callable:
-    return torch.compiler.disable(function)
 
 
 class EdgeAssigner(BaseAssigner):

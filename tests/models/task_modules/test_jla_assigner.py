@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from assignment_scenes import crowd, same_edges
 from mmdet.registry import TASK_UTILS
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
@@ -51,7 +52,8 @@ def test_stage_switches_after_a_third_of_training(runner_at):
     assert make(weighted_until=0).ambiguous_mode() == "argmin"
     assert make(weighted_until=1).ambiguous_mode() == "soft"
     runner_at(0, 90)
-    assert make(theta=0).ambiguous_mode() == "argmin"  # section 4.3.2
+    assert make(theta=0.49).ambiguous_mode() == "argmin"  # section 4.3.2
+    assert make(theta=0.5).ambiguous_mode() == "soft"
     assert make(ambiguous="ignore").ambiguous_mode() == "ignore"
 
 
@@ -158,4 +160,72 @@ def test_autocast_changes_no_label():
 )
 def test_bad_arguments_are_named(kwargs, named):
     with pytest.raises(ValueError, match=named):
+        make(**kwargs)
+
+
+PAPER = dict(
+    topk=35, alpha=1.0, theta=0.6, ambiguous="soft", weighted_until=1 / 3, center_radius=None,
+    boundary="component", loss_bbox=dict(type="mmdet.IoULoss"), precision_init=1.0,
+    mixture_backend="batched", gt_balance=0.0, focal_alpha=0.25, focal_gamma=2.0,
+)  # fmt: skip
+
+
+def test_defaults_are_the_papers():
+    assert same_edges(make().assign_batch(*crowd()), make(**PAPER).assign_batch(*crowd()))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict(topk=34), dict(alpha=1.1), dict(ambiguous="ignore"),
+        dict(ambiguous="argmin"), dict(weighted_until=0), dict(center_radius=1.5),
+        dict(boundary="density_peak"), dict(gt_balance=0.1),
+        dict(loss_bbox=dict(type="mmdet.GIoULoss")), dict(precision_init=2.0),
+        dict(precision_init="sample"), dict(focal_alpha=0.3), dict(focal_gamma=1.5),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_argument_is_read(other):
+    assert not same_edges(make().assign_batch(*crowd()), make(**other).assign_batch(*crowd()))
+
+
+def test_theta_decides_which_locations_are_ignored():
+    """Of two GTs, as of most, 'soft' keeps the larger weight whatever theta is."""
+    default, sixty, seventy = (
+        make(ambiguous="ignore", **kwargs).assign_batch(*crowd())
+        for kwargs in ({}, dict(theta=0.6), dict(theta=0.65))
+    )
+    assert same_edges(default, sixty) and not same_edges(sixty, seventy)
+    assert sixty.ignored.sum() < seventy.ignored.sum()
+
+
+def test_joint_loss_of_an_edge_by_hand():
+    """Focal loss at logit 0 for three classes, and -log IoU, times alpha."""
+    pred, gt = predictions(), ground_truth([(0, 0, 8, 8)], [2])
+    pred.scores[:] = 0.0
+    pred.bboxes[0] = torch.tensor([0.0, 0, 8, 4])  # IoU 1/2
+    log2 = math.log(2)
+    for alpha in (1.0, 3.0):
+        edges = make(alpha=alpha).assign(pred, gt).positive_edges
+        # Two other classes as negatives, the own one as a positive.
+        expected = (2 * 0.75 + 0.25) * 0.25 * log2 + alpha * log2
+        assert edges.losses[0, 0].item() == pytest.approx(expected, rel=1e-6)
+        assert edges.thresholds.item() == pytest.approx(expected, rel=1e-6)
+        # One candidate: both components are at its loss.
+        assert edges.means[0].tolist() == pytest.approx([expected] * 2, rel=1e-6)
+
+
+def test_thirty_five_candidates():
+    """Over all levels, those of least joint loss."""
+    edges = make().assign(predictions(), ground_truth([(0, 0, 80, 80)], [0])).positive_edges
+    assert edges.losses.shape == (1, 35) and edges.losses.isfinite().all()
+    every = make(topk=100).assign(predictions(), ground_truth([(0, 0, 80, 80)], [0]))
+    assert torch.equal(edges.losses, every.positive_edges.losses[:, :35])
+
+
+def test_bounds_of_arguments():
+    for kwargs in (dict(weighted_until=-0.1), dict(gt_balance=-0.1), dict(gt_balance=1.1)):
+        with pytest.raises(ValueError, match=next(iter(kwargs))):
+            make(**kwargs)
+    for kwargs in (dict(topk=1), dict(weighted_until=1), dict(gt_balance=1), dict(gt_balance=0)):
         make(**kwargs)

@@ -1,5 +1,7 @@
 """The batched mixture against scikit-learn's, and its answers where scikit-learn has none."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -206,3 +208,94 @@ def test_bad_boundary_is_named():
     values = torch.rand(1, 3)
     with pytest.raises(ValueError, match="density_peak"):
         positive_threshold(values, fit_mixture(values, values.isfinite()), "peak")
+
+
+def test_constants_are_scikit_learns():
+    defaults = inspect.signature(GaussianMixture).parameters
+    assert mixture.MAX_ITER == defaults["max_iter"].default
+    assert mixture.TOL == defaults["tol"].default
+    assert mixture.REG_COVAR == defaults["reg_covar"].default
+    assert mixture.TIE == 1e-9 and mixture.STEPS_PER_LOOK == 4
+
+
+@pytest.mark.parametrize("look", [True, False])
+def test_a_row_that_takes_many_steps(look, monkeypatch):
+    """Squares: scikit-learn stops after 36 steps; after 12 six of the ten would be low."""
+    monkeypatch.setattr(mixture, "may_look", lambda values: look)
+    values = torch.arange(10.0)[None] ** 2
+    samples = values[0].double().numpy()[:, None]
+    reference = GaussianMixture(
+        2, weights_init=[0.5] * 2, means_init=[[0], [81]], precisions_init=[[[1.0]]] * 2
+    ).fit(samples)
+    assert reference.n_iter_ > 30
+    fit = fit_mixture(values, values.isfinite())
+    assert fit.is_low[0].sum() == 4
+    np.testing.assert_allclose(fit.means[0], reference.means_[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(fit.variances[0], reference.covariances_[:, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(fit.weights[0], reference.weights_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("look", [True, False])
+@pytest.mark.parametrize("row", [[0.0, 1, 2], [0, 0.1, 0.2], [0, 10, 20], [1, 2, 3, 4, 5]], ids=str)
+def test_the_exact_middle_of_a_symmetric_row_is_low(row, look, monkeypatch):
+    monkeypatch.setattr(mixture, "may_look", lambda values: look)
+    values = torch.tensor([row])
+    fit = fit_mixture(values, values.isfinite())
+    assert fit.is_low[0].tolist() == [i <= len(row) // 2 for i in range(len(row))]
+
+
+def test_the_component_of_the_smaller_mean_is_the_low_one(monkeypatch):
+    """Whichever of the two that is after the fit."""
+
+    def swapped(x, mask, *start):
+        return np.array([[[5.0, 1.0]], [[0.4, 0.1]], [[0.3, 0.7]]])
+
+    monkeypatch.setattr(mixture, "_fit_on_host", swapped)
+    values = torch.tensor([[1.0, 1.2, 5.0]])
+    fit = fit_mixture(values, values.isfinite())
+    assert fit.means.tolist() == [[1, 5]] and fit.is_low.tolist() == [[True, True, False]]
+    assert fit.variances.tolist() == [[0.1, 0.4]] and fit.weights.tolist() == [[0.7, 0.3]]
+
+
+def test_crossing_excludes_a_low_loss_equal_to_the_first_high_one():
+    values = torch.tensor([[0.0, 1.0, 1.0]])
+    fit = fit_mixture(values, values.isfinite())
+    fit.is_low = torch.tensor([[True, False, True]])
+    assert positive_threshold(values, fit, "crossing").item() == 0.0
+    # All low losses beyond the first high one: they stand as they are.
+    fit.is_low = torch.tensor([[False, True, True]])
+    assert positive_threshold(values, fit, "crossing").item() == 1.0
+    # An absent place is not a high loss.
+    values = torch.tensor([[0.0, 1.0, INF]])
+    fit.is_low = torch.tensor([[True, True, False]])
+    assert positive_threshold(values, fit, "crossing").item() == 1.0
+
+
+@pytest.mark.parametrize("lib, array", [(np, np.array), (torch, torch.tensor)], ids=["host", "gpu"])
+def test_a_component_of_no_value_keeps_scikit_learns_least_size(lib, array):
+    """Its size is 10 eps, its mean 0, in place of 0 / 0."""
+    x = array([[1.0, 3.0]], dtype=lib.float64)
+    data, squared = mixture._em_data(
+        lib, x, lib.ones_like(x), array([2]), array([[2.0, 1e9]], dtype=lib.float64)
+    )
+    start = array([[1.0, 1.0]], dtype=lib.float64), array([[0.5, 0.5]], dtype=lib.float64)
+    (means, variances, weights), squared, _ = mixture._em_step(lib, *data, squared, *start)
+    np.testing.assert_allclose(means, [[2, 0]], rtol=1e-12)
+    np.testing.assert_allclose(weights, [[1, 10 * np.finfo(float).eps / 2]], rtol=1e-9)
+    np.testing.assert_allclose(variances, [[1 + 1e-6, 1e-6]], rtol=1e-9)
+    np.testing.assert_allclose(squared, [[[1, 1], [1, 9]]], rtol=1e-9)
+
+
+def test_a_sample_precision_is_the_inverse_variance_of_the_row():
+    x, mask = np.array([[1.0, 3.0, 0.0]]), np.array([[True, True, False]])
+    assert mixture._initial_variance(np, x, mask, "sample").tolist() == [[1 + 1e-6]]
+    assert mixture._initial_variance(np, x, mask, 4) == 0.25
+
+
+def test_the_low_peak_is_that_of_the_low_component():
+    values = torch.tensor([[0.0, 1.0, 2.0, 3.0]])
+    fit = fit_mixture(values, values.isfinite())
+    fit.is_low = torch.tensor([[True, True, False, False]])
+    fit.log_density = torch.tensor([[-1.0, -0.5, 3.0, 4.0]])
+    assert positive_threshold(values, fit, "density_peak").item() == 1.0
+    assert positive_threshold(values, fit).item() == 1.0

@@ -6,6 +6,7 @@ from pathlib import Path
 import mmdet
 import pytest
 import torch
+from assignment_scenes import crowd, same_edges
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS, TASK_UTILS
@@ -16,6 +17,7 @@ from mmengine.structures import InstanceData
 import misalign_det  # noqa: F401
 from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth, CandidateEdges
 from misalign_det.models.task_modules.spatial_alignment import (
+    MAX_LEVELS,
     alignment_cost,
     candidates_per_level,
     fitness,
@@ -274,3 +276,106 @@ def test_rtmdet_trains_with_it():
 def test_bad_arguments_are_named(kwargs, named):
     with pytest.raises(ValueError, match=named):
         make(**kwargs)
+
+
+PUBLISHED = dict(
+    topk=9, num_levels=2, level_mode="loss", fitness="sum", cost_scale=10.0,
+    boundary="density_peak", loss_bbox=dict(type="mmdet.GIoULoss"), precision_init=1.0,
+    gt_balance=0.0, focal_alpha=0.25, focal_gamma=2.0,
+)  # fmt: skip
+
+
+def test_defaults_are_the_published_ones():
+    assert same_edges(make().assign_batch(*crowd()), make(**PUBLISHED).assign_batch(*crowd()))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict(topk=8), dict(topk=10), dict(num_levels=1), dict(level_mode="regress_range"),
+        dict(fitness="softmax"), dict(cost_scale=1.0), dict(cost_scale=11.0),
+        dict(boundary="component"), dict(gt_balance=0.1),
+        dict(loss_bbox=dict(type="mmdet.IoULoss")), dict(focal_alpha=0.3), dict(focal_gamma=1.5),
+        dict(precision_init=2.0), dict(precision_init="sample"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_argument_is_read(other):
+    assert not same_edges(make().assign_batch(*crowd()), make(**other).assign_batch(*crowd()))
+
+
+def test_ranges_are_fcoss():
+    assert make().regress_ranges == ((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8))
+
+
+def test_cost_and_means_of_one_edge_by_hand():
+    """In the unit of the cost, whatever the mixture sees."""
+    points, strides, logits, bboxes = predictions()
+    logits[:] = 0.0
+    bboxes[0, 0] = torch.tensor([0.0, 0, 8, 4])  # GIoU 1/2
+    gts = BatchGroundTruth.from_instances([ground_truth([(0, 0, 8, 8)], [2])])
+    cls_loss, reg_loss = (2 * 0.75 + 0.25) * 0.25 * math.log(2), 0.5
+    misaligned = 1 / (1 + math.exp(-abs(cls_loss - reg_loss)))
+    expected = math.sqrt((cls_loss + reg_loss) * misaligned)
+    for scale in (10.0, 3.0):
+        edges = make(cost_scale=scale).assign_batch(points, strides, logits, bboxes, gts)
+        assert edges.losses[0, 0].item() == pytest.approx(expected, rel=1e-6)
+        assert edges.thresholds[0].item() == pytest.approx(expected, rel=1e-6)
+        assert edges.means[0].tolist() == pytest.approx([expected] * 2, rel=1e-6)
+
+
+def test_more_levels_than_are_told_apart_count_as_the_last():
+    strides = torch.arange(1.0, MAX_LEVELS + 5)
+    levels = level_of_priors(strides)
+    assert levels[:MAX_LEVELS].tolist() == list(range(MAX_LEVELS))
+    assert (levels[MAX_LEVELS:] == MAX_LEVELS - 1).all()
+    assert MAX_LEVELS == 16
+    # A stride that comes back is a level of its own: what counts is that it changes.
+    assert level_of_priors(torch.tensor([8.0, 16, 8])).tolist() == [0, 1, 2]
+
+
+def test_levels_beyond_the_ranges_have_the_last_one():
+    ranges = ((-1, 20), (20, 1e8))  # for three levels
+    edges, _ = assign([(0, 0, 64, 64)], level_mode="regress_range", regress_ranges=ranges)
+    _, strides = pyramid()
+    used = strides[edges.prior_inds[0][edges.losses[0].isfinite()]]
+    assert set(used.tolist()) == {16, 32}
+
+
+def test_both_bounds_of_a_range_are_in_it():
+    point, box = torch.tensor([[64.0, 10.0]]), torch.tensor([[0.0, 0.0, 100.0, 30.0]])  # 64
+    for low, high, inside in [(-1, 64, True), (64, 128, True), (65, 128, False), (-1, 63, False)]:
+        ranges = torch.tensor([[float(low), float(high)]])
+        assert within_regress_range(point, box, torch.tensor([0]), ranges).item() == inside
+    # Each of the four distances can be the longest.
+    box = torch.tensor([[0.0, 0.0, 100.0, 100.0]])
+    for x, y in [(90.0, 50.0), (50.0, 90.0), (10.0, 50.0), (50.0, 10.0)]:
+        ranges = torch.tensor([[90.0, 90.0]])
+        point = torch.tensor([[x, y]])
+        assert within_regress_range(point, box, torch.tensor([0]), ranges).item()
+
+
+def test_a_cost_below_zero_by_rounding_is_zero():
+    assert alignment_cost(torch.tensor([-1e-8]), torch.tensor([0.0])).tolist() == [0]
+
+
+def test_what_is_not_valid_is_not_read():
+    losses = torch.tensor([[1.0, math.nan, INF]])
+    valid = torch.tensor([[True, False, False]])
+    assert [part.tolist() for part in fitness(losses, losses, valid)] == [[[1, 0, 0]]] * 2
+    assert [p.tolist() for p in fitness(losses, losses, valid, "softmax")] == [[[1, 0, 0]]] * 2
+    with pytest.raises(ValueError, match="fitness"):
+        fitness(losses, losses, valid, "mean")
+
+
+def test_an_empty_level_is_not_chosen_before_one_with_a_candidate():
+    losses = torch.tensor([[[INF, INF], [INF, INF], [9.0, INF]]])
+    assert select_levels(losses, 1).tolist() == [[2]]
+
+
+def test_bounds_of_arguments():
+    make(topk=1, num_levels=1)
+    make(num_levels=MAX_LEVELS)
+    for kwargs in (dict(num_levels=MAX_LEVELS + 1), dict(cost_scale=-1)):
+        with pytest.raises(ValueError, match=next(iter(kwargs))):
+            make(**kwargs)
