@@ -11,7 +11,7 @@ from .host_waits import may_look
 from .matching import least_loss, match_locations, scatter_sum
 
 AMBIGUOUS_MODES = ("soft", "ignore", "argmin")
-_EPS = 1e-6
+_EPS = 1e-6  # least loss in eq. 5
 
 
 @dataclass
@@ -91,7 +91,7 @@ def resolve_ambiguity(
     else:
         inverse = (1 / losses.clamp(min=_EPS)).masked_fill(~claimed, 0)
         total = scatter_sum(inverse, prior_inds, num_locations)[prior_inds]
-        share = inverse / total.clamp(min=_EPS)  # eq. 5
+        share = inverse / total  # eq. 5; NaN where nobody claims the location, and not read
         passes = contested & (share > theta + 1 / claims.clamp(min=1) - 0.5)  # eq. 6
         passing = scatter_sum(passes, prior_inds, num_locations)[prior_inds] > 0
         undecided = contested & ~passing

@@ -142,6 +142,10 @@ def test_a_share_at_the_threshold_does_not_pass():
     # Shares of 1/2 against theta* = 0.5 + 1/2 - 0.5 (eq. 6: larger than).
     edges = resolve([[1.0, 2.0], [1.0, 2.0]], [[0, 1], [0, 2]], [2.0, 2.0], theta=0.5)
     assert edges.weights.tolist() == [[0.5, 1.0], [0.0, 1.0]]
+    # The positives as a list: location, GT, weight.
+    priors, gt_inds, weights = edges.nonzero()
+    assert (priors.tolist(), gt_inds.tolist()) == ([0, 1, 2], [0, 0, 1])
+    assert weights.tolist() == [0.5, 1.0, 1.0]
     edges = resolve([[1.0, 2.0], [1.0, 2.0]], [[0, 1], [0, 2]], [2.0, 2.0], theta=0.49)
     assert edges.weights.tolist() == [[0.5, 1.0], [0.5, 1.0]]
 
@@ -151,6 +155,11 @@ def test_a_loss_of_zero_has_a_share():
     torch.testing.assert_close(edges.weights, torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
     edges = resolve([[0.0, 2.0], [0.0, 2.0]], [[0, 1], [0, 2]], [2.0, 2.0])
     assert edges.weights.tolist() == [[0.5, 1.0], [0.0, 1.0]]
+
+
+def test_huge_losses_have_shares_too():
+    edges = resolve([[1e8, 3e8], [3e8, 4e8]], [[0, 1], [0, 2]], [3e8, 4e8])
+    torch.testing.assert_close(edges.weights, torch.tensor([[0.75, 1.0], [0.0, 1.0]]))
 
 
 def test_an_ignored_location_is_one_where_nobody_passes():
@@ -238,6 +247,9 @@ def test_where_nothing_is_lost_nothing_is_matched(monkeypatch):
     monkeypatch.setattr(ambiguity, "match_locations", None)
     edges = resolve([[1.0, 2.0], [3.0, 4.0]], [[0, 1], [0, 2]], [2.0, 4.0])
     assert in_mmdets_form(edges) == [1, 1, 2, 0, 0, 0]
+    # Neither if a GT has no candidate at all.
+    edges = resolve([[1.0, 2.0], [INF, INF]], [[0, 1], [0, 2]], [2.0, -INF])
+    assert in_mmdets_form(edges) == [1, 1, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("mode", ["soft", "ignore", "argmin"])

@@ -162,6 +162,7 @@ def test_thresholds_by_hand():
     values = torch.tensor([[0.0, 0.1, 0.2, 5.0, 5.2, INF]])
     fit = fit_mixture(values, values.isfinite())
     assert positive_threshold(values, fit, "component").item() == pytest.approx(0.2)
+    assert positive_threshold(values, fit).item() == pytest.approx(0.2)
     # Three equidistant values around the mean 0.1: the density peaks at the middle one.
     assert positive_threshold(values, fit, "density_peak").item() == pytest.approx(0.1)
     assert positive_threshold(values, fit, "crossing").item() == pytest.approx(0.2)
