@@ -112,8 +112,8 @@ def positive_threshold(values: Tensor, fit: MixtureFit, boundary: str = "compone
         density = fit.log_density.masked_fill(~fit.is_low, -math.inf)
         return low_values.gather(1, density.argmax(dim=1, keepdim=True)).squeeze(1)
     if boundary == "crossing":
-        high = values.isfinite() & ~fit.is_low
-        first_high = values.masked_fill(~high, math.inf).amin(dim=1, keepdim=True)
+        # Absent ones are infinite already.
+        first_high = values.masked_fill(fit.is_low, math.inf).amin(dim=1, keepdim=True)
         below = low_values.masked_fill(values >= first_high, -math.inf).amax(dim=1)
         # The low component may lie inside a wide high one: then its own values stand.
         return torch.where(below.isfinite(), below, low_values.amax(dim=1))

@@ -75,6 +75,7 @@ def test_the_fit_on_a_gpu_is_that_on_the_cpu(precision_init, monkeypatch):
     """There all rows take the steps of the slowest, in torch; run here on the CPU."""
     values = random_losses(700, 35, seed=9)
     values[7] = INF
+    values[8, 1:] = INF  # one value: nothing to fit
     valid = values.isfinite()
     on_host = fit_mixture(values, valid, precision_init)
     monkeypatch.setattr(mixture, "may_look", lambda values: False)
