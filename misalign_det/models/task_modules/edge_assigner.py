@@ -1,6 +1,7 @@
 """What the assigners of this package share: a batch interface, and mmdet's for one image."""
 
 import functools
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -17,7 +18,13 @@ from .ambiguity import PositiveEdges, one_gt_per_location
 from .candidate_edges import BatchGroundTruth, CandidateEdges, TopCandidates
 from .gt_balance import balance_gts
 from .joint_loss import edge_losses
-from .mixture import BOUNDARIES, fit_mixture, positive_threshold
+from .mixture import (
+    BACKENDS,
+    BOUNDARIES,
+    check_precision,
+    fit_mixture,
+    positive_threshold,
+)
 
 LEAST_PROB = 1e-6  # and the distance from 1 of the largest, of scores that are probabilities
 
@@ -81,8 +88,13 @@ class EdgeAssigner(BaseAssigner):
         check_choice("boundary", boundary, BOUNDARIES)
         check_choice("score_format", score_format, ("logits", "probs"))
         check_choice("prior_format", prior_format, ("point", "box"))
-        if not 0 <= gt_balance <= 1:
-            raise ValueError(f"gt_balance lies in [0, 1], not {gt_balance}.")
+        check_choice("mixture_backend", mixture_backend, BACKENDS)
+        check_precision(precision_init)
+        for name, share in [("gt_balance", gt_balance), ("focal_alpha", focal_alpha)]:
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} lies in [0, 1], not {share}.")
+        if not 0 <= focal_gamma < math.inf:
+            raise ValueError(f"focal_gamma must be 0 or larger, not {focal_gamma}.")
         self.boundary = boundary
         self.precision_init = precision_init
         self.mixture_backend = mixture_backend

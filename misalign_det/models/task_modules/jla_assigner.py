@@ -1,5 +1,7 @@
 """JLAAssigner: joint-loss-aware dynamic label assignment (paper B, section 3.2)."""
 
+import math
+
 from mmdet.registry import TASK_UTILS
 from mmdet.utils import ConfigType
 from torch import Tensor
@@ -23,7 +25,7 @@ class JLAAssigner(EdgeAssigner):
 
     Args:
         topk: candidates a GT, k of table 1.
-        alpha: weight of the localisation loss (eq. 2).
+        alpha: weight of the localisation loss (eq. 2), 0 or larger.
         theta: weight threshold for two GTs (eq. 6). Below 0.5 ambiguous locations go to the GT of
             least loss throughout (section 4.3.2).
         ambiguous: ``'soft'``, ``'ignore'`` or ``'argmin'``; see
@@ -68,6 +70,10 @@ class JLAAssigner(EdgeAssigner):
             raise ValueError(
                 f"weighted_until is a share of training in [0, 1], not {weighted_until}."
             )
+        if not 0 <= alpha < math.inf:
+            raise ValueError(f"alpha must be 0 or larger, not {alpha}.")
+        if center_radius is not None and not center_radius > 0:
+            raise ValueError(f"center_radius must be positive or None, not {center_radius}.")
         self.topk = topk
         self.alpha = alpha
         self.theta = theta

@@ -59,6 +59,7 @@ def fit_mixture(
         backend: ``'batched'`` or ``'sklearn'`` (a Python loop over GTs, for reference).
     """
     check_choice("backend", backend, BACKENDS)
+    check_precision(precision_init)
     x, mask, lib, fit = values.double(), valid, torch, _fit_on_device
     if backend == "sklearn" or may_look(values):
         # A few dozen rows cost the start of the operations, a third of torch's in NumPy.
@@ -126,11 +127,16 @@ def _initial_variance(lib, x, mask, precision_init):
         count = mask.sum(1)[:, None].clip(1)
         centred = lib.where(mask, x - x.sum(1)[:, None] / count, 0.0)
         return (centred**2).sum(1)[:, None] / count + REG_COVAR
-    if isinstance(precision_init, (int, float)) and precision_init > 0:
-        return 1 / precision_init
-    raise ValueError(
-        f"precision_init must be a positive number or 'sample', not {precision_init!r}."
-    )
+    return 1 / precision_init
+
+
+def check_precision(precision_init: float | str) -> None:
+    """Raise a ValueError unless a mixture can start with it; see :func:`fit_mixture`."""
+    number = isinstance(precision_init, (int, float)) and 0 < precision_init < math.inf
+    if not number and precision_init != "sample":
+        raise ValueError(
+            f"precision_init must be a positive number or 'sample', not {precision_init!r}."
+        )
 
 
 def _component_log_prob(lib, squared, variances, weights):

@@ -11,6 +11,8 @@ from mmengine.structures import InstanceData
 
 import misalign_det  # noqa: F401
 
+INF = math.inf
+
 
 def make(**kwargs):
     return TASK_UTILS.build(dict(type="JLAAssigner", **kwargs))
@@ -224,8 +226,16 @@ def test_thirty_five_candidates():
 
 
 def test_bounds_of_arguments():
-    for kwargs in (dict(weighted_until=-0.1), dict(gt_balance=-0.1), dict(gt_balance=1.1)):
+    for kwargs in (
+        dict(weighted_until=-0.1), dict(gt_balance=-0.1), dict(gt_balance=1.1),
+        dict(focal_alpha=-0.1), dict(focal_alpha=1.1), dict(focal_gamma=-1), dict(alpha=-1),
+        dict(alpha=math.nan), dict(center_radius=0), dict(mixture_backend="numpy"),
+        dict(precision_init=0), dict(precision_init=INF), dict(precision_init="auto"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=next(iter(kwargs))):
             make(**kwargs)
-    for kwargs in (dict(topk=1), dict(weighted_until=1), dict(gt_balance=1), dict(gt_balance=0)):
+    for kwargs in (
+        dict(topk=1), dict(weighted_until=1), dict(gt_balance=1), dict(gt_balance=0),
+        dict(focal_alpha=0), dict(focal_alpha=1), dict(focal_gamma=0), dict(alpha=0),
+    ):  # fmt: skip
         make(**kwargs)
