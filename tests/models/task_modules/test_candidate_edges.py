@@ -307,3 +307,9 @@ def test_the_inputs_stay_as_they_are():
 def test_joint_loss_weighs_the_box_loss():
     one, two = torch.tensor([1.0]), torch.tensor([2.0])
     assert joint_loss(one, two).item() == 3 and joint_loss(one, two, 0.5).item() == 2
+
+
+def test_rows_are_taken_in_blocks_on_the_cpu():
+    assert joint_loss_module._block_size(torch.empty(10**4, 2**10)) == 2**7
+    assert joint_loss_module._block_size(torch.empty(3, 2**18)) == 1
+    assert joint_loss_module._block_size(SimpleNamespace(shape=(10**6, 80), is_cuda=True)) == 10**6

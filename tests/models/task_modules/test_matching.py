@@ -147,3 +147,9 @@ def test_least_loss_by_hand():
     mask = torch.tensor([[True, True], [True, True], [False, True]])
     found = least_loss(losses, prior_inds, mask, 3)
     assert found.tolist() == [[True, True], [False, False], [False, False]]
+
+
+def test_any_number_of_claims_at_one_location():
+    claimed = torch.ones(300, 1, dtype=torch.bool)
+    assert scatter_sum(claimed, torch.zeros(300, 1).long(), 2).tolist() == [300, 0]
+    assert scatter_sum(claimed * 0.5, torch.zeros(300, 1).long(), 2).tolist() == [150, 0]
