@@ -7,15 +7,21 @@ it unseen.
 
 import gc
 import json
-import math
 import os.path as osp
-import xml.etree.ElementTree as ET
 from collections import Counter
 from contextlib import contextmanager
 
-import numpy as np
+SKIP_EXTRA = "--cfg-options preflight.extra_categories=skip"
 
-_SKIP_EXTRA = "--cfg-options preflight.extra_categories=skip"
+
+_ID = ((int, float, str), "a number or a string")
+_NUMBER = ((int, float), "a number")
+_TYPES = {
+    **dict.fromkeys(("id", "image_id", "category_id"), _ID),
+    **dict.fromkeys(("width", "height", "area"), _NUMBER),
+    **dict.fromkeys(("file_name", "name"), (str, "a string")),
+}
+_PLURAL = {"image": "images", "category": "categories"}
 
 
 class InputError(ValueError):
@@ -69,13 +75,13 @@ def coco_parts(content, path, where, annotated=True):
 
     Args:
         content: what `read_json` returned.
-        annotated (bool): False allows a file without annotations (test images).
+        annotated (bool): False allows a file without annotations (test images, unlabelled ones).
 
     Returns:
         tuple[list[dict], list[dict], list[dict]]: images, annotations, categories.
 
     Raises:
-        InputError: a part or a key is missing, an id occurs twice, or a number is none.
+        InputError: a part or a key is missing, an id occurs twice, or a value is of the wrong type.
     """
     needed = {"images": ("id", "file_name", "width", "height"),
               "annotations": ("id", "image_id", "category_id", "bbox", "area"),
@@ -95,11 +101,12 @@ def coco_parts(content, path, where, annotated=True):
             if bad:
                 raise InputError(f"{where}: {path}: {len(bad)} of {len(entries)} {part} lack the "
                                  f"key {key!r} (first: number {bad[0]} of the list). Add it.")
-            if key in ("width", "height", "area"):
-                bad = [e for e in entries if not isinstance(e[key], (int, float))]
-                if bad:
-                    raise InputError(f"{where}: {path}: {key} of {part} with id "
-                                     f"{some(e['id'] for e in bad)} is not a number.")
+            kinds, called = _TYPES.get(key, (object, ""))
+            bad = [e for e in entries if not isinstance(e[key], kinds)]
+            if bad:
+                raise InputError(f"{where}: {path}: {key} of {len(bad)} of {len(entries)} {part} "
+                                 f"is not {called}: {some((repr(e[key]) for e in bad), 3)} (ids "
+                                 f"{some(e['id'] for e in bad)}).")
         twice = [i for i, n in Counter(e["id"] for e in entries).items() if n > 1]
         if twice:
             raise InputError(f"{where}: {path}: these ids of {part} occur more than once: "
@@ -120,6 +127,13 @@ def check_references(images, annotations, categories, path, where):
         key = f"{part}_id"
         known = {e["id"] for e in entries}
         lost = [a for a in annotations if a[key] not in known]
+        if lost and {str(a[key]) for a in lost} <= {str(i) for i in known}:
+            kind = type(lost[0][key]).__name__
+            other = type(entries[0]["id"]).__name__
+            raise InputError(
+                f"{where}: {path}: {key} of {len(lost)} of {len(annotations)} annotations is "
+                f"written as {kind}, the ids of {_PLURAL[part]} as {other} ({lost[0][key]!r}; "
+                f"annotation ids {some(a['id'] for a in lost)}). Write both alike.")
         if lost:
             raise InputError(
                 f"{where}: {path}: {len(lost)} of {len(annotations)} annotations point to a {part} "
@@ -139,7 +153,8 @@ def check_categories(annotations, categories, classes, path, where, extra="error
         extra (str): 'error' or 'skip', what to do about a category that is no class.
 
     Returns:
-        list[str]: with 'skip', how many boxes are left out.
+        list[str]: how many boxes are left out with 'skip'; categories that are no class and have
+            no boxes, such as the supercategory that Roboflow adds.
 
     Raises:
         InputError: names both sides and what to change.
@@ -156,8 +171,15 @@ def check_categories(annotations, categories, classes, path, where, extra="error
     twice = [n for n, count in Counter(names).items() if count > 1]
     if twice:
         raise InputError(
-            f"{where}: {path} has several categories called {some(twice)}. Merge them.")
+            f"{where}: {path} has several categories called {some(twice)}. mmdet would count each "
+            "as a class. Merge them, or remove the one without boxes.")
     notes = []
+    used = {a["category_id"] for a in annotations}
+    bare = [c["name"] for c in categories if c["name"] in unknown and c["id"] not in used]
+    if bare:
+        notes.append(Remark(f"{where}: the category {some(map(repr, bare))} has no boxes and is no "
+                            "class of the dataset; it changes nothing."))
+    unknown = [n for n in unknown if n not in bare]
     if unknown:
         ids = {c["id"] for c in categories if c["name"] in unknown}
         count = sum(a["category_id"] in ids for a in annotations)
@@ -165,7 +187,7 @@ def check_categories(annotations, categories, classes, path, where, extra="error
         if extra != "skip":
             raise InputError(
                 f"{where}: {path} has the {what}, which is no class of the dataset. {both} Set "
-                f"{change}; or leave the boxes out with {_SKIP_EXTRA}.")
+                f"{change}; or leave the boxes out with {SKIP_EXTRA}.")
         notes.append(f"{where}: the {what} is no class of the dataset and is left out.")
     order = [n for n in names if n in classes]
     if order != list(classes):
@@ -178,118 +200,3 @@ def check_categories(annotations, categories, classes, path, where, extra="error
 def _tuple(names):
     """Names as a tuple to paste; many are cut short."""
     return "(" + "".join(f"{n!r}, " for n in names[:10]).strip() + ("...)" if names[10:] else ")")
-
-
-def check_boxes(images, annotations, where, path, training, filter_cfg=None):
-    """Count what mmdet's CocoDataset and Resize leave out or clip.
-
-    Args:
-        annotations (list[dict]): those of the dataset's classes; boxes x, y, w, h in pixels.
-
-    Returns:
-        list[str]: notes on unusable and clipped boxes, images without objects, too small images.
-
-    Raises:
-        InputError: a box is not four finite numbers, or training would have nothing to learn from.
-    """
-    try:
-        boxes = np.array([a["bbox"] for a in annotations]).reshape(-1, 4)
-        proper = (len(boxes) == len(annotations) and boxes.dtype.kind in "iuf"
-                  and np.isfinite(boxes).all())
-    except ValueError:  # lists of different lengths
-        proper = False
-    if not proper:
-        wrong = [a for a in annotations if not _four_numbers(a["bbox"])]
-        raise InputError(
-            f"{where}: {path}: {len(wrong)} annotations have a bbox that is not four finite "
-            f"numbers [x, y, width, height]; the first has id {wrong[0]['id']}, bbox "
-            f"{wrong[0]['bbox']}. Correct or remove them.")
-    area = np.array([a["area"] for a in annotations], float)
-    kept = np.array([not a.get("ignore") for a in annotations], bool)
-    size = {i["id"]: (i["width"], i["height"]) for i in images}
-    extent = np.array([size[a["image_id"]] for a in annotations], float).reshape(-1, 2)
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    seen = np.clip(np.minimum(high, extent) - np.maximum(low, 0), 0, None).prod(1)
-    # The conditions of mmdet's CocoDataset.parse_data_info.
-    flat = (boxes[:, 2] < 1) | (boxes[:, 3] < 1) | (area <= 0)
-    outside = ~flat & (seen == 0)
-    usable = kept & ~flat & ~outside
-    beyond = usable & ((low < -0.5) | (high > extent + 0.5)).any(1)
-    notes = []
-    for mask, what in ((flat, "have no area (a side below 1 pixel, or area 0) and are skipped"),
-                       (outside, "lie outside their image and are skipped"),
-                       (beyond, "reach over the border of their image and are clipped to it")):
-        if mask.any():
-            ids = some(annotations[i]["id"] for i in np.flatnonzero(mask))
-            notes.append(
-                f"{where}: {mask.sum()} of {len(boxes)} boxes {what} (annotation ids {ids}).")
-    used = {annotations[i]["image_id"] for i in np.flatnonzero(usable)}
-    empty = [i["file_name"] for i in images if i["id"] not in used]
-    settings = filter_cfg or {}
-    if empty:
-        left_out = training and settings.get("filter_empty_gt")
-        fate = "left out (filter_empty_gt=True)" if left_out else "kept as background"
-        notes.append((str if left_out else Remark)(
-            f"{where}: {len(empty)} of {len(images)} images have no objects and are {fate}: "
-            f"{some(empty, 3)}."))
-    if training:
-        limit = settings.get("min_size", 0)
-        small = sum(min(i["width"], i["height"]) < limit for i in images)
-        if small:
-            notes.append(f"{where}: {small} of {len(images)} images have a side below min_size="
-                         f"{limit} and are left out.")
-        if not usable.any() or small == len(images):
-            raise InputError("\n".join([f"{where}: {path} has nothing to train on.", *notes]))
-    return notes
-
-
-def _four_numbers(box):
-    return (isinstance(box, list) and len(box) == 4
-            and all(isinstance(v, (int, float)) and math.isfinite(v) for v in box))
-
-
-def check_voc(ids, xml_path, classes, where, extra="error"):
-    """Every VOC file must be there and parse, and name only classes of the dataset.
-
-    Args:
-        ids (list[str]): the names in the split's list.
-        xml_path (Callable): from such a name to the path of its XML file.
-        classes, extra: as for `check_categories`.
-
-    Returns:
-        list[str]: notes on boxes without area and images without objects.
-
-    Raises:
-        InputError: files are missing or malformed, or a name is no class.
-    """
-    absent, broken, names, flat, empty = [], [], Counter(), 0, 0
-    for name in ids:
-        path = xml_path(name)
-        try:
-            objects = ET.parse(path).getroot().findall("object")
-            for item in objects:
-                names[item.find("name").text] += 1
-                x1, y1, x2, y2 = (float(item.find(f"bndbox/{k}").text)
-                                  for k in ("xmin", "ymin", "xmax", "ymax"))
-                flat += not (x2 > x1 and y2 > y1)
-            empty += not objects
-        except FileNotFoundError:
-            absent.append(path)
-        except (ET.ParseError, AttributeError, TypeError, ValueError) as error:
-            broken.append(f"{path} ({error})")
-    for paths, what in ((absent, "missing"), (broken, "malformed")):
-        if paths:
-            raise InputError(f"{where}: {len(paths)} of {len(ids)} annotation files are {what}: "
-                             f"{some(paths, 3)}. Correct them, data_root, or the split's list.")
-    unknown = [n for n in names if n not in classes]
-    if unknown and extra != "skip":
-        raise InputError(
-            f"{where}: the annotations name {some(map(repr, unknown))}, which is no class of the "
-            f"dataset. The dataset's metainfo has: {some(classes, 20)}. Add it there and to the "
-            f"head's num_classes, or leave the boxes out with {_SKIP_EXTRA}.")
-    notes = []
-    if flat:
-        notes.append(f"{where}: {flat} of {sum(names.values())} boxes have no area.")
-    if empty:
-        notes.append(Remark(f"{where}: {empty} of {len(ids)} images have no objects."))
-    return notes

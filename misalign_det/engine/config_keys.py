@@ -1,6 +1,7 @@
 """Which keys of a config something reads, so that an option that changes nothing is refused."""
 
 import difflib
+import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -70,9 +71,10 @@ _FIXED = {
 }
 
 
-def top_level_keys() -> set[str]:
+@functools.cache
+def top_level_keys() -> frozenset[str]:
     """The keys of a config that mmengine's runner, mmdet's tools or this package's read."""
-    return {*inspect.signature(Runner.__init__).parameters, *_TOP} - {"self", "cfg"}
+    return frozenset({*inspect.signature(Runner.__init__).parameters, *_TOP} - {"self", "cfg"})
 
 
 def call_arguments(kind: Any) -> tuple[set[str], bool]:
@@ -158,8 +160,8 @@ def check_paths(cfg: Config, options: Mapping) -> None:
                     break
                 place = place[part]
             elif place is None:  # mmengine refuses to put a dict in its place
-                raise InputError(f"--cfg-options {path}: {head} is None; give it whole, in a config "
-                                 "file.")
+                raise InputError(f"--cfg-options {path}: {head} is None; give it whole, in a "
+                                 "config file.")
             else:
                 raise InputError(f"--cfg-options {path}: {head} is {place!r} and has no parts.")
 
@@ -195,25 +197,24 @@ def _check(before: Config, after: Config, path: str) -> str | None:
 
 
 def _check_variable(before: Config, parts: list[str]) -> str | None:
-    """An option for a key at the top that nobody reads once the file has been read."""
+    """An option for a key at the top that nothing reads once the file has been read."""
     path, name = ".".join(parts), parts[0]
     rest = "".join(f".{part}" for part in parts[1:])
-    if name in before:  # where the file has put its value
+    read = top_level_keys()
+    keys = [(p, p.rsplit(".", 1)[-1], v) for p, v in _walk(before) if p.split(".")[0] in read]
+    if name in before:
         value = before[name]
         many = isinstance(value, (Mapping, list, tuple)) and len(value) > 0
-        inner = [p for p, v in _walk(before) if p.split(".")[0] in top_level_keys() and v == value
-                 and (many or p.rsplit(".", 1)[1] == name)]
+        inner = [p for p, last, v in keys if v == value and (many or last == name)]
+        if not inner:
+            return (f"--cfg-options {path}: {name} is a variable of the config file. Nothing that "
+                    "is run reads it; only code of your own may.")
+        what = f"{name} is a variable that the config file has read already"
     else:
-        inner = [p for p, _ in _walk(before) if "." in p and p.rsplit(".", 1)[1] == name]
-    if name in before and not inner:
-        return (f"--cfg-options {path}: {name} is a variable of the config file. Nothing that is "
-                "run reads it; only code of your own may.")
-    near = _near(name, [*top_level_keys(), *before]) if name not in before else []
-    inner = inner or [p for p, _ in _walk(before)
-                      if "." in p and not near and _near(name, [p.rsplit(".", 1)[1]])]
-    advice = _advice([f"{p}{rest}" for p in [*near, *inner]])
-    what = (f"{name} is a variable that the config file has read already"
-            if name in before else f"nothing reads a key {name!r}")
+        inner = _near(name, read) or [p for p, last, _ in keys if last == name]
+        inner = inner or [p for p, last, _ in keys if _near(name, [last])]
+        what = f"nothing reads a key {name!r}"
+    advice = _advice([f"{p}{rest}" for p in inner])
     advice = advice or " If code of your own reads it, put it into the config file."
     raise InputError(f"--cfg-options {path}: {what}.{advice}")
 

@@ -7,10 +7,20 @@ import torch
 from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
+from mmengine.registry import Registry
+
+from ..utils import find_type
+
+# mmdet's analysis tools keep the steps of a pipeline whose `type` is mmcv's LoadImageFromFile or
+# mmdet's LoadAnnotations and want two (`mmdet.datasets.get_loading_pipeline`). So this package has
+# the same name in a scope of its own: `type` is what mmdet looks at, `_scope_` decides what is
+# built.
+SCOPED_TRANSFORMS = Registry("transform", parent=TRANSFORMS, scope="misalign_det")
 
 _NAMED = 20  # so many files are named one by one; after that every hundredth, so logs stay short
 
 
+@SCOPED_TRANSFORMS.register_module(name="LoadImageFromFile")
 @TRANSFORMS.register_module()
 class LoadImageOrSkip(LoadImageFromFile):
     """mmcv's `LoadImageFromFile` for training: an unreadable image is counted and skipped.
@@ -22,11 +32,15 @@ class LoadImageOrSkip(LoadImageFromFile):
     process. Validation and test pipelines keep `LoadImageFromFile`: figures over a part of
     the images would mislead.
 
-    Arguments are those of `LoadImageFromFile`.
+    Arguments are those of `LoadImageFromFile`. Two ways to name it; with the second one mmdet's
+    tools that look for `LoadImageFromFile` find it, too.
 
     Example:
         train_pipeline = [
             dict(type='LoadImageOrSkip'), dict(type='LoadAnnotations', with_bbox=True)]
+        train_pipeline = [
+            dict(type='LoadImageFromFile', _scope_='misalign_det'),
+            dict(type='LoadAnnotations', with_bbox=True)]
     """
 
     def __init__(self, *args, **kwargs):
@@ -59,3 +73,20 @@ def _reason(path, error):
     if isinstance(error, AssertionError):
         return "the file is not an image that can be decoded"
     return f"{type(error).__name__}: {error}"
+
+
+def transform_class(step):
+    """The class that a step of a pipeline is built from.
+
+    Args:
+        step (Mapping): config of a transform; its `type` may be a string, a scoped string or a
+            class, and `_scope_` may name another registry than mmdet's.
+
+    Returns:
+        type | None: None where no registry knows it.
+    """
+    kind, scope = step.get("type"), step.get("_scope_")
+    if not isinstance(kind, str) or scope is None:
+        return find_type(kind, TRANSFORMS)
+    with TRANSFORMS.switch_scope_and_registry(scope) as registry:
+        return registry.get(kind)

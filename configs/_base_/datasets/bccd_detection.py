@@ -10,7 +10,7 @@ metainfo = dict(
     palette=[(220, 60, 60), (60, 110, 230), (60, 180, 75)])
 
 train_pipeline = [
-    dict(type='LoadImageOrSkip'),
+    dict(type='LoadImageFromFile', _scope_='misalign_det'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(320, 240), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),

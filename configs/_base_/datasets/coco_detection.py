@@ -6,7 +6,7 @@ _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 data_root = '{{$MISALIGN_DET_COCO:data/coco}}/'
 
 train_pipeline = [
-    dict(type='LoadImageOrSkip'),
+    dict(type='LoadImageFromFile', _scope_='misalign_det'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),

@@ -8,7 +8,7 @@ data_root = '{{$MISALIGN_DET_VOC:data/VOCdevkit}}/'
 dataset_type = 'VOCDataset'
 
 train_pipeline = [
-    dict(type='LoadImageOrSkip'),
+    dict(type='LoadImageFromFile', _scope_='misalign_det'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(1000, 600), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
