@@ -202,12 +202,13 @@ def _check_coco(data, path, folder, where, training, annotated, extra):
     files = [(osp.join(folder, i["file_name"]), (i["width"], i["height"])) for i in images]
     unlabelled = any(is_type(transform_class(step), LoadEmptyAnnotations, TRANSFORMS)
                      for step in data.get("pipeline") or () if isinstance(step, Mapping))
-    if training and (unlabelled or not annotations):
-        text = ("are unlabelled: the pipeline loads no annotations" if unlabelled
-                else "have no annotations: background")
-        return _Found([Remark(f"{where}: the {len(images)} images of {path} {text}.")], 0), files
+    if training and unlabelled:
+        note = f"{where}: the {len(images)} images of {path} are unlabelled (LoadEmptyAnnotations)."
+        return _Found([Remark(note)], 0), files
     classes = _classes(data) or ()
-    found = _Found(check_categories(annotations, categories, classes, path, where, extra))
+    found = _Found()
+    if annotations or not training:  # without boxes no label can be wrong
+        found.notes += check_categories(annotations, categories, classes, path, where, extra)
     if not training:
         found.file = CocoFile(where, path, images, annotations, categories, classes,
                               data.get("indices"))

@@ -1,79 +1,24 @@
 """Bad input: what the user sees. Each test spoils one thing of a good set of four images."""
 
-import json
 import logging
 import re
 
-import cv2
-import numpy as np
 import pytest
+from coco_set import CocoSet
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
-from mmengine.config import Config
 
 from misalign_det.engine import preflight
 from misalign_det.engine.preflight import InputError, check_config
 
 register_all_modules()
 
-CLASSES = ("cat", "dog", "fox")
 WHERE = "train_dataloader.dataset"
-
-
-class Set:
-    """A COCO set on disk; `write` after changing `content`."""
-
-    def __init__(self, root):
-        self.root = root
-        self.file = root / "annotations.json"
-        (root / "images").mkdir()
-        for i in range(4):
-            cv2.imwrite(str(self.image(i)), np.full((48, 64, 3), 40 * i, np.uint8))
-        self.content = {
-            "images": [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 48}
-                       for i in range(4)],
-            "annotations": [{"id": 10 + i, "image_id": i, "category_id": 1 + i % 3, "area": 100,
-                             "bbox": [5, 5, 10, 10], "iscrowd": 0} for i in range(4)],
-            "categories": [{"id": i + 1, "name": n} for i, n in enumerate(CLASSES)]}
-        self.write()
-
-    def image(self, number):
-        return self.root / "images" / f"{number}.jpg"
-
-    def write(self, text=None):
-        self.file.write_text(json.dumps(self.content) if text is None else text)
-        return self
-
-    def dataset(self, load="LoadImageOrSkip", **kwargs):
-        return {"type": "CocoDataset", "data_root": str(self.root), "ann_file": "annotations.json",
-                "data_prefix": {"img": "images/"}, "metainfo": {"classes": CLASSES},
-                "filter_cfg": {"filter_empty_gt": False, "min_size": 32},
-                "pipeline": [{"type": load}, {"type": "LoadAnnotations", "with_bbox": True},
-                             {"type": "PackDetInputs"}], **kwargs}
-
-    def config(self, num_classes=3, **kwargs):
-        test = self.dataset(load="LoadImageFromFile", **kwargs)
-        return Config({
-            "model": {"type": "FCOS", "bbox_head": {"num_classes": num_classes}},
-            "train_dataloader": {"dataset": self.dataset(**kwargs)},
-            "val_dataloader": {"dataset": test}, "test_dataloader": {"dataset": test},
-            "val_evaluator": {"type": "CocoMetric", "ann_file": str(self.file)},
-            "test_evaluator": {"type": "CocoMetric", "ann_file": str(self.file)}})
-
-    def fault(self, modes=("train",), **kwargs):
-        """The message of the error that this set gives."""
-        self.cfg = self.config(**kwargs)
-        with pytest.raises(InputError) as caught:
-            check_config(self.cfg, modes)
-        return str(caught.value)
-
-    def notes(self, modes=("train",), **kwargs):
-        return check_config(self.config(**kwargs), modes)
 
 
 @pytest.fixture
 def good(tmp_path):
-    return Set(tmp_path)
+    return CocoSet(tmp_path)
 
 
 def test_a_good_set_passes_without_a_word(good):
@@ -280,53 +225,7 @@ def test_all_images_too_small(good):
     assert "4 of 4 images have a side below min_size=100" in said
 
 
-# --- images ----------------------------------------------------------------------------------
-
-
-def test_missing_images_are_named_and_skipped_in_training_only(good):
-    good.image(2).unlink()
-    notes = good.notes(("train",))
-    assert notes == [f"{WHERE}: 1 of 4 images are missing: {good.image(2)}. Training skips them."]
-    said = good.fault(("val",))
-    assert f"val_dataloader.dataset: 1 of 4 images are missing: {good.image(2)}" in said
-
-
-def test_undecodable_images_are_named_and_skipped_in_training_only(good):
-    good.image(1).write_bytes(b"")
-    good.image(3).write_bytes(good.image(3).read_bytes()[:20])
-    notes = good.notes(("train",))
-    assert "2 of 4 images looked at cannot be decoded" in notes[0]
-    assert str(good.image(1)) in notes[0] and str(good.image(3)) in notes[0]
-    assert "cannot be decoded" in good.fault(("test",))
-
-
-def test_a_pipeline_that_does_not_skip_is_told_how(good):
-    good.image(2).unlink()
-    cfg = good.config()
-    cfg.train_dataloader.dataset.pipeline[0].type = "LoadImageFromFile"
-    with pytest.raises(InputError, match="dict\\(type='LoadImageOrSkip'\\)"):
-        check_config(cfg, ("train",))
-
-
-def test_no_image_there(good):
-    said = good.fault(data_prefix={"img": "pictures/"})
-    first = good.root / "pictures" / "0.jpg"
-    assert f"none of the 4 images is there; the first should be {first}" in said
-    assert "data_prefix" in said
-
-
-def test_no_image_can_be_decoded(good):
-    for number in range(4):
-        good.image(number).write_bytes(b"not an image")
-    assert "none of the 4 image files can be decoded" in good.fault()
-
-
-def test_image_of_another_size_than_the_file_says(good):
-    cv2.imwrite(str(good.image(0)), np.zeros((64, 48, 3), np.uint8))
-    assert f"{good.image(0)} is 48 x 64, not 64 x 48" in good.notes()[0]
-
-
-# --- wrappers, VOC, ranks --------------------------------------------------------------------
+# --- wrappers, ranks -------------------------------------------------------------------------
 
 
 def test_datasets_inside_wrappers_are_found(good, tmp_path):
@@ -354,45 +253,3 @@ def test_test_images_without_annotations(good):
     cfg.test_evaluator.format_only = True
     assert check_config(cfg, ("test",)) == []
     assert "annotations" in good.fault(("val",))
-
-
-@pytest.fixture
-def voc(tmp_path):
-    for folder in ("JPEGImages", "Annotations"):
-        (tmp_path / folder).mkdir()
-    for name, kind in (("a", "cat"), ("b", "dog")):
-        cv2.imwrite(str(tmp_path / f"JPEGImages/{name}.jpg"), np.zeros((48, 64, 3), np.uint8))
-        (tmp_path / f"Annotations/{name}.xml").write_text(
-            f"<annotation><object><name>{kind}</name><bndbox><xmin>1</xmin><ymin>1</ymin>"
-            "<xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>")
-    (tmp_path / "list.txt").write_text("a\nb\n")
-    return tmp_path
-
-
-def voc_config(root, classes=("cat", "dog")):
-    return Config({"train_dataloader": {"dataset": {
-        "type": "VOCDataset", "data_root": str(root), "ann_file": "list.txt",
-        "data_prefix": {"sub_data_root": ""}, "metainfo": {"classes": classes},
-        "pipeline": [{"type": "LoadImageOrSkip"}]}}})
-
-
-def test_good_voc_set(voc):
-    assert check_config(voc_config(voc), ("train",)) == []
-
-
-@pytest.mark.parametrize(("spoil", "message"), [
-    (lambda root: (root / "list.txt").unlink(), "there is no list of images"),
-    (lambda root: (root / "list.txt").write_text(""), "lists no images"),
-    (lambda root: (root / "Annotations/b.xml").unlink(), "1 of 2 annotation files are missing"),
-    (lambda root: (root / "Annotations/b.xml").write_text("<annotation>"),
-     "1 of 2 annotation files are malformed"),
-])
-def test_bad_voc_sets(voc, spoil, message):
-    spoil(voc)
-    with pytest.raises(InputError, match=message):
-        check_config(voc_config(voc), ("train",))
-
-
-def test_voc_name_that_is_no_class(voc):
-    with pytest.raises(InputError, match="name 'dog', which is no class.*metainfo has: cat"):
-        check_config(voc_config(voc, classes=("cat",)), ("train",))
