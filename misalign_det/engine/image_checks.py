@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
-from mmdet.datasets.transforms import LoadImageFromNDArray
 from mmdet.registry import TRANSFORMS
 
 from ..utils import is_type
@@ -24,8 +23,8 @@ class Loader:
         pipeline (Sequence): of a dataset's config.
 
     Attributes:
-        known (bool): whether it is mmcv's `LoadImageFromFile` or derived from it; of any other
-            step nobody knows which files it reads, or whether it runs alone.
+        known (bool): whether it loads as mmcv's `LoadImageFromFile` does; of any other step nobody
+            knows which files it reads, or whether it runs alone.
         skips (bool): whether it leaves out what it cannot load (`LoadImageOrSkip`).
         remote (bool): whether it reads through a storage backend.
     """
@@ -34,8 +33,8 @@ class Loader:
         step = next(iter(pipeline or ()), None)
         step = step if isinstance(step, Mapping) else {}
         kind = transform_class(step)
-        loads = is_type(kind, LoadImageFromFile, TRANSFORMS)
-        self.known = loads and not is_type(kind, LoadImageFromNDArray, TRANSFORMS)
+        self.known = getattr(kind, "transform", None) in (
+            LoadImageFromFile.transform, LoadImageOrSkip.transform)
         self.skips = is_type(kind, LoadImageOrSkip, TRANSFORMS)
         storage = step.get("backend_args") or step.get("file_client_args")
         self.remote = bool(storage) and storage.get("backend", "local") not in ("local", "disk")
