@@ -4,11 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.datasets import get_loading_pipeline
 from mmdet.registry import DATASETS, MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
+from misalign_det.engine.config_keys import check_options, top_level_keys
+from misalign_det.engine.loading import LoadImageOrSkip, transform_class
 from misalign_det.engine.model_check import check_model
+from misalign_det.utils import leaf_datasets
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.py"))
 
@@ -39,6 +43,11 @@ def test_config_is_complete(path):
         while "dataset" in dataset:
             dataset = dataset.dataset
         assert DATASETS.get(dataset.get("type", dataset.get("datasets", [{}])[0].get("type")))
+    for key, data in leaf_datasets(cfg.train_dataloader.dataset):
+        image, annotations = get_loading_pipeline(data.pipeline)  # what mmdet's tools look for
+        assert transform_class(image) is LoadImageOrSkip, key
+        assert annotations.type == "LoadAnnotations"
+    check_options({}, cfg, {key: cfg[key] for key in set(cfg) & top_level_keys()})
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ import mmdet
 import pytest
 from coco_set import CLASSES, CocoSet
 from mmdet.datasets import CocoDataset
-from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
@@ -32,9 +31,6 @@ def test_a_good_set_passes_without_a_word(good):
     assert good.notes(("train", "val", "test")) == []
 
 
-# --- the annotation file ---------------------------------------------------------------------
-
-
 def test_missing_annotation_file(good):
     good.file.unlink()
     said = good.fault(("train", "val"))
@@ -44,121 +40,7 @@ def test_missing_annotation_file(good):
     assert "val_evaluator: there is no annotation file" in said
 
 
-@pytest.mark.parametrize("text", ["", "<html>404</html>", '{"images": [{"id": 1'])
-def test_annotation_file_that_is_not_json(good, text):
-    good.write(text)
-    said = good.fault()
-    assert f"{good.file} is not valid JSON" in said
-    assert f"the file has {len(text)} bytes" in said and "cut off" in said
-
-
-def test_annotation_file_with_bytes_that_are_no_text(good):
-    good.file.write_bytes(b"\x80\x04\x95 a pickle")
-    assert "is not valid JSON" in good.fault()
-
-
-@pytest.mark.parametrize("part", ["images", "annotations", "categories"])
-def test_json_without_a_list_that_coco_needs(good, part):
-    del good.content[part]
-    good.write()
-    said = good.fault()
-    assert f"has no list of objects {part!r}" in said
-    assert "COCO format is an object with the lists images, annotations, categories" in said
-
-
-def test_json_list_instead_of_object(good):
-    good.write("[1, 2]")
-    assert "holds a JSON list. COCO format is an object" in good.fault()
-
-
-@pytest.mark.parametrize(("part", "key"), [
-    ("images", "file_name"), ("images", "width"), ("annotations", "bbox"), ("annotations", "area"),
-    ("annotations", "category_id"), ("categories", "name")])
-def test_entry_without_a_key(good, part, key):
-    del good.content[part][1][key]
-    good.write()
-    count = len(good.content[part])
-    assert f"1 of {count} {part} lack the key {key!r} (first: number 1 of the list)" in good.fault()
-
-
-@pytest.mark.parametrize("part", ["images", "annotations", "categories"])
-def test_an_id_twice(good, part):
-    good.content[part][1]["id"] = good.content[part][0]["id"]
-    good.write()
-    assert f"ids of {part} occur more than once: {good.content[part][0]['id']}" in good.fault()
-
-
-@pytest.mark.parametrize(("key", "part"), [("image_id", "image"), ("category_id", "category")])
-def test_annotation_that_points_nowhere(good, key, part):
-    good.content["annotations"][2][key] = 77
-    good.write()
-    said = good.fault()
-    assert f"1 of 4 annotations point to a {part} that the file does not list ({key} 77;" in said
-    assert "annotation ids 12" in said
-
-
-@pytest.mark.parametrize("box", [[1, 2, 3], [1, 2, 3, "4"], None, [0, 0, float("inf"), 5],
-                                 [float("nan"), 0, 5, 5]])
-def test_box_that_is_not_four_numbers(good, box):
-    good.content["annotations"][3]["bbox"] = box
-    good.write()
-    said = good.fault()
-    assert "1 annotations have a bbox that is not four finite numbers" in said
-    assert "the first has id 13" in said
-
-
-def test_no_images_listed(good):
-    good.content.update(images=[], annotations=[])
-    assert "lists no images" in good.write().fault()
-
-
-# --- classes ---------------------------------------------------------------------------------
-
-
-def test_category_that_the_metainfo_lacks(good):
-    good.content["categories"].append({"id": 9, "name": "owl"})
-    good.content["annotations"][0]["category_id"] = 9
-    good.write()
-    said = good.fault(num_classes=3)
-    assert "has the category 'owl' (1 boxes), which is no class of the dataset" in said
-    assert "The file has: cat, dog, fox, owl. The dataset's metainfo has: cat, dog, fox." in said
-    assert f"Set {WHERE}.metainfo.classes=('cat', 'dog', 'fox', 'owl',)" in said
-    assert "num_classes to 4" in said and "preflight.extra_categories=skip" in said
-
-
-def test_category_that_the_metainfo_lacks_can_be_left_out(good):
-    good.content["categories"].append({"id": 9, "name": "owl"})
-    good.content["annotations"][0]["category_id"] = 9
-    cfg = good.write().config()
-    cfg.preflight = {"extra_categories": "skip"}
-    notes = check_config(cfg, ("train",))
-    assert any("category 'owl' (1 boxes) is no class of the dataset and is left out" in n
-               for n in notes)
-    assert any("1 of 4 images have no objects" in n for n in notes)
-
-
-def test_class_that_the_file_lacks(good):
-    good.content["categories"][1]["name"] = "Dog "
-    good.write()
-    said = good.fault()
-    assert "has no category 'dog'" in said
-    assert "The file has: cat, Dog , fox. The dataset's metainfo has: cat, dog, fox." in said
-    assert "case and spaces count" in said
-
-
-def test_cocos_own_classes_left_in_place_by_mistake(good):
-    said = good.fault(metainfo=None)
-    assert "has no category 'person', 'bicycle'" in said and "(80 in all)" in said
-    assert "The file has: cat, dog, fox." in said
-
-
-def test_classes_in_another_order_would_exchange_labels(good):
-    said = good.fault(metainfo={"classes": ("dog", "cat", "fox")})
-    assert "in another order" in said
-    assert f"Set {WHERE}.metainfo.classes=('cat', 'dog', 'fox',)" in said
-    data = DATASETS.build(good.dataset(metainfo={"classes": ("dog", "cat", "fox")}))
-    first = data.get_data_info(0)["instances"][0]["bbox_label"]
-    assert data.metainfo["classes"][first] == "dog", "mmdet calls the cat of image 0 a dog"
+# --- heads, log ------------------------------------------------------------------------------
 
 
 def test_head_with_another_number_of_classes(good):
@@ -175,28 +57,6 @@ def test_two_stage_heads_are_looked_at_too(good):
         check_config(cfg, ("train",))
 
 
-# --- boxes -----------------------------------------------------------------------------------
-
-
-def test_boxes_without_area_or_outside_are_counted_and_mmdet_skips_just_those(good):
-    first = good.content["annotations"][0]
-    for number, box in enumerate([
-            [5, 5, 0, 10], [5, 5, 10, 0.5],  # no area
-            [70, 5, 10, 10], [-20, 5, 10, 10],  # outside 64 x 48
-            [60, 40, 10, 10], [-3, 0, 10, 10]]):  # over the border
-        good.content["annotations"].append({**first, "id": 100 + number, "bbox": box})
-    good.content["annotations"].append({**first, "id": 106, "area": 0})
-    notes = good.write().notes()
-    assert len(notes) == 3
-    assert "3 of 11 boxes have no area" in notes[0] and "skipped" in notes[0]
-    assert "ids 100, 101, 106" in notes[0]
-    assert "2 of 11 boxes lie outside their image and are skipped" in notes[1]
-    assert "ids 102, 103" in notes[1]
-    assert "2 of 11 boxes reach over the border of their image and are clipped" in notes[2]
-    data = DATASETS.build(good.dataset())
-    assert sum(len(data.get_data_info(i)["instances"]) for i in range(4)) == 11 - 3 - 2
-
-
 def test_notes_are_logged_as_warnings_where_something_is_left_out(good, monkeypatch):
     lines = []
     monkeypatch.setattr(
@@ -206,30 +66,6 @@ def test_notes_are_logged_as_warnings_where_something_is_left_out(good, monkeypa
     assert [text for _, text in lines] == notes
     assert [level for level, _ in lines] == [logging.WARNING, logging.INFO]
     assert "no area" in notes[0] and "kept as background" in notes[1]
-
-
-@pytest.mark.parametrize(("keep", "fate"), [
-    (False, "are kept as background"), (True, "are left out (filter_empty_gt=True)")])
-def test_images_without_objects_are_counted(good, keep, fate):
-    del good.content["annotations"][1:3]
-    settings = {"filter_empty_gt": keep, "min_size": 32}
-    notes = good.write().notes(filter_cfg=settings)
-    assert notes == [f"{WHERE}: 2 of 4 images have no objects and {fate}: 1.jpg, 2.jpg."]
-    assert len(DATASETS.build(good.dataset(filter_cfg=settings))) == (2 if keep else 4)
-
-
-def test_no_usable_box_at_all(good):
-    for annotation in good.content["annotations"]:
-        annotation["bbox"] = [5, 5, 0, 0]
-    good.write()
-    said = good.fault()
-    assert "has nothing to train on" in said and "4 of 4 boxes have no area" in said
-
-
-def test_all_images_too_small(good):
-    said = good.fault(filter_cfg={"min_size": 100})
-    assert "has nothing to train on" in said
-    assert "4 of 4 images have a side below min_size=100" in said
 
 
 # --- wrappers, ranks -------------------------------------------------------------------------
