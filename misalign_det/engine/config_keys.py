@@ -77,7 +77,8 @@ def top_level_keys() -> frozenset[str]:
     return frozenset({*inspect.signature(Runner.__init__).parameters, *_TOP} - {"self", "cfg"})
 
 
-def call_arguments(kind: Any) -> tuple[set[str], bool]:
+@functools.cache
+def call_arguments(kind: Any) -> tuple[frozenset[str], bool]:
     """The arguments that a class or function takes by name.
 
     Args:
@@ -90,7 +91,7 @@ def call_arguments(kind: Any) -> tuple[set[str], bool]:
     functions = [kind]
     if isinstance(kind, type):
         if kind.__new__ is not object.__new__:
-            return set(), False
+            return frozenset(), False
         functions = [vars(c)["__init__"] for c in kind.__mro__ if "__init__" in vars(c)]
     names, closed = set(), False
     for number, function in enumerate(functions):
@@ -101,14 +102,14 @@ def call_arguments(kind: Any) -> tuple[set[str], bool]:
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except (TypeError, ValueError):  # written in C
-            return names, False
+            return frozenset(names), False
         parameters = parameters[isinstance(kind, type) :]
         names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             closed = True
             if number == 0:
                 break  # else a class may hand its **kwargs past the next one: mmdet's VFNetHead
-    return names, closed
+    return frozenset(names), closed
 
 
 def check_options(before: Config, after: Config, options: Mapping) -> list[str]:

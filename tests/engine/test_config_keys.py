@@ -46,7 +46,7 @@ def refused(plain, options):
     {"train_dataloader.dataset.filter_cfg.anything": 1},
     {"model.train_cfg.assigner.topk": 9}, {"model.test_cfg.anything": 1},
     {"model.bbox_head.norm_cfg.requires_grad": False}, {"model.backbone.with_cp": True},
-    {"model.bbox_head.loss_cls.gamma": 1}, {"model.backbone.init_cfg.prefix": "a"},
+    {"model.bbox_head.loss_cls.gamma": 1}, {"model.backbone.init_cfg": None},
     {"model.test_cfg.nms.gamma": 0.5, "model.test_cfg.nms.type": "CLBalancedNMS"},
     {"model.test_cfg.nms.class_agnostic": True}, {"model.test_cfg.nms.split_thr": 100},
     {"randomness.seed": 1}, {"randomness.deterministic": True}, {"randomness": {"seed": 2}},
