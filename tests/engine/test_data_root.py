@@ -1,10 +1,13 @@
 """`--cfg-options data_root=...` and the environment variables move every path of a data config."""
 
+import logging
 from pathlib import Path
 
 import pytest
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
+from misalign_det.engine import data_root
 from misalign_det.engine.annotation_checks import InputError
 from misalign_det.engine.data_root import merge_options
 
@@ -95,3 +98,91 @@ def test_without_options_nothing_changes():
 def test_config_without_a_root_says_so():
     with pytest.raises(InputError, match="no top-level data_root"):
         merge_options(Config({"model": {}}), {"data_root": "/new"})
+
+
+# --- configs whose datasets have roots of their own ------------------------------------------
+
+
+def own(train="mine/", val="mine/", top="data/shapes/", ann="mine/v.json"):
+    """A config that inherits a top-level root and sets the datasets'."""
+    cfg = {"train_dataloader": {"dataset": {"type": "RepeatDataset", "times": 2, "dataset": {
+               "data_root": train, "ann_file": "t.json"}}},
+           "val_dataloader": {"dataset": {"data_root": val, "ann_file": "v.json"}},
+           "val_evaluator": {"ann_file": ann}}
+    return Config({"data_root": top, **cfg} if top else cfg)
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    lines = []
+    monkeypatch.setattr(data_root, "print_log", lambda text, logger, level: lines.append(
+        (level, text)))
+    return lines
+
+
+@pytest.mark.parametrize("top", ["data/shapes/", None])
+def test_the_root_that_all_datasets_share_moves(warned, top):
+    cfg = merge_options(own(top=top), {"data_root": "/new"})
+    assert cfg.train_dataloader.dataset.dataset.data_root == "/new/"
+    assert cfg.val_dataloader.dataset.data_root == "/new/"
+    assert cfg.val_evaluator.ann_file == "/new/v.json"
+    assert cfg.get("data_root") == ("/new/" if top else None)
+    assert warned == []
+
+
+def test_roots_that_differ_are_named():
+    with pytest.raises(InputError) as error:
+        merge_options(own(val="yours/"), {"data_root": "/new"})
+    said = str(error.value)
+    assert "data_root=/new would move no path of this config" in said
+    assert "its top-level data_root is 'data/shapes'" in said
+    assert ("train_dataloader.dataset.dataset.data_root=mine/; val_dataloader.dataset.data_root="
+            "yours/.") in said
+    assert "Set the paths themselves: train_dataloader.dataset.dataset.data_root=..." in said
+
+
+def test_datasets_without_roots():
+    cfg = own(train=None, val="", ann="v.json")
+    with pytest.raises(InputError, match="Its datasets have no data_root. Set the paths "
+                                         "themselves: train_dataloader.dataset.data_root="):
+        merge_options(cfg, {"data_root": "/new"})
+
+
+def test_what_stays_is_said(warned):
+    cfg = merge_options(own(val="data/shapes/sub", ann="x"), {"data_root": "~/new"})
+    home = Path.home()
+    assert cfg.val_dataloader.dataset.data_root == f"{home}/new/sub"
+    assert cfg.train_dataloader.dataset.dataset.data_root == "mine/"
+    assert warned == [(logging.WARNING, (
+        f"--cfg-options data_root={home}/new moves what lies under data/shapes. These stay: "
+        "train_dataloader.dataset.dataset.data_root=mine/. Options of these names move them."))]
+
+
+def test_an_evaluator_alone_is_a_path_that_moves(warned):
+    cfg = merge_options(own(train=None, val=None, ann="data/shapes/v.json"), {"data_root": "/"})
+    assert cfg.val_evaluator.ann_file == "/v.json"
+    assert warned == []
+
+
+PURE = """
+from mmengine.config import read_base
+from mmdet.datasets import CocoDataset
+from mmengine.runner import EpochBasedTrainLoop
+root = 'mine/'
+train_dataloader = dict(dataset=dict(type=CocoDataset, data_root=root, ann_file='t.json'))
+val_evaluator = dict(type='CocoMetric', ann_file=root + 'v.json')
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=1)
+"""
+
+
+def test_pure_python_configs(tmp_path):
+    path = tmp_path / "pure.py"
+    path.write_text(PURE)
+    options = {"data_root": "/new", "train_cfg.max_epochs": 3, "train_dataloader.batch_size": 2}
+    cfg = merge_options(Config.fromfile(path), options)
+    assert cfg.train_dataloader.dataset.data_root == "/new/"
+    assert cfg.train_dataloader.dataset.type is CocoDataset
+    assert cfg.val_evaluator.ann_file == "/new/v.json"
+    assert cfg.train_cfg.max_epochs == 3 and cfg.train_dataloader.batch_size == 2
+    with pytest.raises(InputError, match=r"train_cfg \(EpochBasedTrainLoop\) has no 'max_epoch'"):
+        merge_options(Config.fromfile(path), {"train_cfg.max_epoch": 3})

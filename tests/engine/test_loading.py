@@ -6,11 +6,13 @@ import logging
 import cv2
 import numpy as np
 import pytest
-from mmdet.registry import DATASETS
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets import get_loading_pipeline
+from mmdet.registry import DATASETS, TRANSFORMS
 from mmdet.utils import register_all_modules
 from torch.utils.data import DataLoader
 
-from misalign_det.engine.loading import LoadImageOrSkip
+from misalign_det.engine.loading import LoadImageOrSkip, transform_class
 
 register_all_modules()
 
@@ -96,3 +98,37 @@ def test_no_good_image_ends_with_an_error_and_not_never(folder):
     with pytest.raises(Exception, match="Cannot find valid image after 20"):
         data[0]
     assert int(data.pipeline.transforms[0].skipped) == 21
+
+
+# --- the name under which mmdet's tools find it -------------------------------------------------
+
+SCOPED = {"type": "LoadImageFromFile", "_scope_": "misalign_det", "to_float32": True}
+
+
+@pytest.mark.parametrize(("step", "kind"), [
+    (SCOPED, LoadImageOrSkip), ({"type": "LoadImageOrSkip"}, LoadImageOrSkip),
+    ({"type": "mmdet.LoadImageOrSkip"}, LoadImageOrSkip),
+    ({"type": LoadImageOrSkip, "_scope_": "mmdet"}, LoadImageOrSkip),
+    ({"type": "LoadImageFromFile"}, LoadImageFromFile),
+    ({"type": "LoadImageFromFile", "_scope_": "mmdet"}, LoadImageFromFile),
+    ({"type": "NoSuchStep"}, None), ({}, None)])
+def test_what_a_step_is_built_from(step, kind):
+    assert transform_class(step) is kind
+    if kind:
+        assert type(TRANSFORMS.build(dict(step))) is kind
+
+
+def test_mmdets_tools_find_the_step(folder):
+    """`get_loading_pipeline` keeps what is called as mmcv's loader is, and wants two steps."""
+    pipeline = [SCOPED, {"type": "LoadAnnotations", "with_bbox": True}, {"type": "PackDetInputs"}]
+    found = get_loading_pipeline(pipeline)
+    assert found == pipeline[:2]
+    data = dataset(folder, ["cut.jpg", "good0.jpg"], pipeline=[*found, pipeline[2]])
+    assert type(data.pipeline.transforms[0]) is LoadImageOrSkip
+    assert data[0]["data_samples"].img_path == str(folder / "good0.jpg")
+    assert data.pipeline.transforms[0].to_float32 and int(data.pipeline.transforms[0].skipped) == 1
+
+
+def test_the_scope_falls_back_to_mmdets_steps():
+    with TRANSFORMS.switch_scope_and_registry("misalign_det") as registry:
+        assert registry.get("Resize") is TRANSFORMS.get("Resize")
