@@ -128,7 +128,7 @@ def _compare(file, files, annotated):
     own = {image["id"]: image["file_name"] for image in file.images}
     lacking = [i for i in given if i not in own]
     more = [i for i in own if i not in given]
-    other = [i for i in given if i in own and osp.basename(own[i]) != osp.basename(given[i])]
+    other = [i for i in given if i in own and _stem(own[i]) != _stem(given[i])]
     for ids, what in ((lacking, "lacks images of"), (more, "has images that are not in"),
                       (other, "gives the ids to other pictures than")):
         if ids:
@@ -148,6 +148,11 @@ def _compare(file, files, annotated):
     return [f"{file.where}: {file.path} is another file than {sets}, which {files[0].where} reads, "
             f"and the boxes of {len(differ)} of {len(own)} images differ ({some(differ, 3)}). AP "
             "counts by the evaluator's. Is that meant?"]
+
+
+def _stem(name):
+    """A picture's name whatever its folder and format."""
+    return osp.splitext(osp.basename(name))[0]
 
 
 def _collect(file, found):

@@ -101,6 +101,7 @@ def test_crowds_teach_nothing(good):
     good.content["annotations"][3]["iscrowd"] = 1
     said = good.write().fault()
     assert "has nothing to train on" in said and "4 of 4 boxes are iscrowd" in said
+    assert "AP will be" not in said, "of validation alone"
 
 
 def test_validation_without_an_object_that_counts(good):

@@ -81,8 +81,8 @@ def test_other_images_are_an_error(good, kind, change, what):
         check(good, evaluator)
 
 
-def test_the_folder_of_a_picture_does_not_matter(good):
-    path = other(good, lambda c: [i.update(file_name=f"val/{i['file_name']}") for i in c["images"]])
+def test_the_folder_and_the_format_of_a_picture_do_not_matter(good):
+    path = other(good, lambda c: [i.update(file_name=f"val/{i['id']}.png") for i in c["images"]])
     assert check(good, coco(path)) == []
 
 
