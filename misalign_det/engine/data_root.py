@@ -1,5 +1,6 @@
 """Options of the command line: one `data_root=...` that moves every path of a config."""
 
+import copy
 import logging
 import os.path as osp
 from collections.abc import Mapping
@@ -48,7 +49,7 @@ def merge_options(cfg, options):
     if options:
         before = cfg._cfg_dict  # merging leaves it as it is and puts another in its place
         check_paths(before, options)
-        cfg.merge_from_dict(options)
+        cfg.merge_from_dict(copy.deepcopy(options))  # it takes `_delete_` away
         notes += check_options(before, cfg, options)
     for note in notes:
         print_log(note, logger="current", level=logging.WARNING)

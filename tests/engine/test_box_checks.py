@@ -131,7 +131,8 @@ def test_a_box_nested_once_more(good):
     assert "id 10, bbox [[5, 5, 10, 10]]. It is nested once too often." in said
 
 
-@pytest.mark.parametrize("box", [["5", "5", "10", "10"], [[5, 5], [10, 10]], "5 5 10 10", {}])
+@pytest.mark.parametrize("box", [["5", "5", "10", "10"], [[5, 5], [10, 10]], "5 5 10 10", {},
+                                 [5, 5, float("nan"), 10], [5, 5, float("inf"), 10]])
 def test_boxes_of_other_forms(good, box):
     for annotation in good.content["annotations"]:
         annotation["bbox"] = box
@@ -186,8 +187,10 @@ def test_objects_on_images_that_are_left_out_do_not_count(good):
     assert "has nothing to train on" in good.write().fault(filter_cfg={"min_size": 49})
 
 
-def test_one_picture_under_two_ids(good):
-    good.content["images"][3]["file_name"] = good.content["images"][1]["file_name"] = "0.jpg"
+@pytest.mark.parametrize("ids", [2, 3])
+def test_one_picture_under_several_ids(good, ids):
+    for image in good.content["images"][1:ids]:
+        image["file_name"] = "0.jpg"
     notes = good.write().notes()
     assert len(notes) == 1 and not isinstance(notes[0], Remark)
-    assert "1 pictures are listed more than once, under 3 image ids: 0.jpg" in notes[0]
+    assert f"1 pictures are listed more than once, under {ids} image ids: 0.jpg" in notes[0]

@@ -53,7 +53,8 @@ def refused(plain, options):
     {"preflight.extra_categories": "skip"}, {"preflight.enabled": False},
     {"default_hooks.checkpoint.interval": 5}, {"default_hooks.checkpoint.save_best": "auto"},
     {"default_hooks.logger.interval": 5}, {"default_hooks.mine.type": "IterTimerHook"},
-    {"default_hooks.logger": None}, {"custom_hooks": [{"type": "NumClassCheckHook"}]},
+    {"default_hooks.logger": None}, {"default_hooks.mine": None},
+    {"default_hooks.checkpoint.mine": 1}, {"custom_hooks": [{"type": "NumClassCheckHook"}]},
     {"load_from": "x.pth", "resume": True}, {"find_unused_parameters": True}, {"compile": True},
     {"compile.backend": "eager"}, {"log_level": "DEBUG"}, {"work_dir": "w"}, {"sync_bn": "torch"},
     {"efficient_conv_bn_eval": ["backbone"]}, {"tta_model": {"type": "DetTTAModel"}},
@@ -65,6 +66,7 @@ def refused(plain, options):
     {"env_cfg.resource_limit": 9}, {"train_cfg.max_epochs": 3}, {"train_cfg.dynamic_intervals": []},
     {"val_evaluator.classwise": True}, {"test_evaluator.ann_file": "mine.json"},
     {"custom_imports.imports": ["misalign_det"]}, {"visualizer.name": "mine"},
+    {"model.neck": {"_delete_": True, "type": "FPN", "in_channels": [1], "odd": 1}},
     {"model.neck._delete_": True, "model.neck.type": "FPN", "model.neck.in_channels": [1]}],
     ids=lambda options: ",".join(options))
 def test_options_that_something_reads(plain, warned, options):
@@ -109,6 +111,12 @@ def test_another_variable_is_a_warning(warned):
     cfg = Config({"max_epochs": 300, "train_cfg": {"max_epochs": 12}})
     assert merge_options(cfg, {"max_epochs": 3}).max_epochs == 3
     assert len(warned) == 1 and "max_epochs is a variable of the config file" in warned[0]
+
+
+def test_an_equal_number_elsewhere_means_nothing(warned):
+    cfg = Config({"size": 300, "train_cfg": {"max_epochs": 300}})
+    assert merge_options(cfg, {"size": 3}).size == 3
+    assert len(warned) == 1
 
 
 def test_a_slip_beside_keys_that_nobody_can_know_is_a_warning(plain, warned):
@@ -212,6 +220,9 @@ class Nothing:
 class Made:
     def __new__(cls, a):
         return super().__new__(cls)
+
+    def __init__(self, b):
+        pass
 
 
 class Skips(Closed, Base):

@@ -77,10 +77,11 @@ def test_other_options_win_over_the_root():
 
 
 def test_a_folder_whose_name_only_starts_alike_stays():
-    cfg = Config({"data_root": "data/coco", "a": "data/coco_mini/x", "b": ["data/coco/x"]})
+    cfg = Config({"data_root": "data/coco", "a": "data/coco_mini/x", "b": ["data/coco/x"],
+                  "c": ("data/coco/x", 1)})
     merge_options(cfg, {"data_root": "/new"})
     assert cfg.a == "data/coco_mini/x"
-    assert cfg.b == ["/new/x"]
+    assert cfg.b == ["/new/x"] and cfg.c == ("/new/x", 1)
 
 
 def test_doubled_slashes_do_no_harm():

@@ -9,7 +9,7 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS
 
 from misalign_det.engine.annotation_checks import Remark
-from misalign_det.engine.evaluator_checks import metrics
+from misalign_det.engine.evaluator_checks import metrics, needs_annotations
 from misalign_det.engine.preflight import InputError, check_config
 from misalign_det.evaluation import MisalignmentMetric
 
@@ -273,3 +273,25 @@ def test_metrics_of_every_form():
     assert list(metrics(dict(metrics=one), KEY)) == [(f"{KEY}.metrics.0", one, None)]
     apart = dict(type="MultiDatasetsEvaluator", metrics=[one, one])
     assert [n for _, _, n in metrics(apart, KEY)] == [0, 1]
+
+
+def test_annotations_are_needed_unless_every_metric_only_writes_a_file():
+    only, one = dict(type="CocoMetric", format_only=True), dict(type="CocoMetric")
+    assert needs_annotations(None) and needs_annotations(one) and needs_annotations([only, one])
+    assert not needs_annotations(only) and not needs_annotations([only, only])
+
+
+def test_a_dataset_at_fault_is_not_held_against_the_evaluator(good, halves):
+    (good.root / "1.json").write_text("{")
+    with pytest.raises(InputError) as error:
+        check_config(halves, ("val",))
+    assert "datasets.1: " in str(error.value) and KEY not in str(error.value)
+
+
+def test_validation_images_without_loaded_annotations_are_compared_too(good):
+    pipeline = [{"type": "LoadImageFromFile"}, {"type": "LoadEmptyAnnotations"}]
+    cfg = good.config()
+    cfg.val_dataloader.dataset.pipeline = pipeline
+    cfg.val_evaluator = coco(other(good, renumber))
+    with pytest.raises(InputError, match="lacks images"):
+        check_config(cfg, ("val",))

@@ -8,6 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from PIL import Image
 
+from misalign_det.engine import image_checks
 from misalign_det.engine.image_checks import _spread
 from misalign_det.engine.loading import LoadImageOrSkip
 from misalign_det.engine.preflight import InputError, check_config
@@ -211,6 +212,12 @@ def test_looking_counts_no_skipped_image(good, monkeypatch):
     good.image(1).write_bytes(b"")
     assert "1 of 4 images looked at cannot be decoded" in good.notes()[0]
     assert lines == []
+
+
+def test_a_bad_sample_is_not_a_bad_set(good, monkeypatch):
+    monkeypatch.setattr(image_checks, "_SAMPLES", 1)
+    good.image(0).write_bytes(b"")
+    assert "1 of 1 images looked at cannot be decoded" in good.notes()[0]
 
 
 @pytest.mark.parametrize("count", [23, 24, 25, 100])

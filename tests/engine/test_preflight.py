@@ -128,8 +128,16 @@ def test_a_part_without_annotations_is_background(good, missing):
     assert notes == [f"{WHERE}.datasets.1: 4 of 4 images have no objects and are kept as "
                      "background: 0.jpg, 1.jpg, 2.jpg, ... (4 in all)."]
     assert isinstance(notes[0], Remark)
-    with pytest.raises(InputError, match="nothing to train on|no list of objects 'annotations'"):
+    said = "no list of objects 'annotations'" if missing else "has nothing to train on"
+    with pytest.raises(InputError, match=said):
         check_config(good.config(ann_file="part.json"), ("train",))
+
+
+def test_a_background_part_needs_no_classes_of_the_dataset(good):
+    good.content["categories"] = [{"id": 1, "name": "other"}]
+    without(good, "annotations")
+    notes = check_config(concat(good, good.dataset(ann_file="part.json")), ("train",))
+    assert len(notes) == 1 and "kept as background" in notes[0]
 
 
 def test_parts_that_all_have_nothing(good):
