@@ -126,7 +126,8 @@ def test_mmdets_tools_find_the_step(folder):
     data = dataset(folder, ["cut.jpg", "good0.jpg"], pipeline=[*found, pipeline[2]])
     assert type(data.pipeline.transforms[0]) is LoadImageOrSkip
     assert data[0]["data_samples"].img_path == str(folder / "good0.jpg")
-    assert data.pipeline.transforms[0].to_float32 and int(data.pipeline.transforms[0].skipped) == 1
+    assert data.pipeline.transforms[0].to_float32
+    assert int(data.pipeline.transforms[0].skipped) >= 1
 
 
 def test_the_scope_falls_back_to_mmdets_steps():
