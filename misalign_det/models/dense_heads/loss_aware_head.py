@@ -1,17 +1,25 @@
 """A point head that trains from weighted positive edges: FCOS's towers, any assigner of ours."""
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import Scale
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.registry import MODELS, TASK_UTILS
-from mmdet.utils import InstanceList, OptInstanceList, reduce_mean
+from mmdet.utils import InstanceList, OptConfigType, OptInstanceList, reduce_mean
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from ..task_modules.candidate_edges import BatchGroundTruth
+from .head_configs import ASSIGNERS, check_head_config
 
 # exp(8) strides is far beyond any image; without a bound one bad step overflows to inf.
 MAX_LOG_DISTANCE = 8.0
 SCORE_MODES = ("product", "geometric_mean", "class")
+# mmdet's defaults with its scope: in another default scope a bare name may be another class.
+FOCAL_LOSS = dict(type="mmdet.FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)
+IOU_LOSS = dict(type="mmdet.IoULoss", loss_weight=1.0)
+BINARY_CROSS_ENTROPY = dict(type="mmdet.CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0)
+DISTANCE_CODER = dict(type="mmdet.DistancePointBBoxCoder")
 
 
 @MODELS.register_module()
@@ -25,8 +33,18 @@ class LossAwareFCOSHead(AnchorFreeHead):
 
     Args:
         prior_distance: distance in strides that an untrained head predicts on all four sides.
-        train_cfg: ``assigner``, one of this package's; see there.
+        strides: of each level in pixels.
+        loss_cls: focal loss (0.25, 2) of weight 1 by default; another needs ``use_sigmoid=True``.
+        loss_bbox: IoU loss of weight 1 by default.
+        bbox_coder: mmdet's ``DistancePointBBoxCoder`` by default.
+        train_cfg: ``assigner``, one of this package's; see there. Training needs it.
+        test_cfg: as in mmdet; absent keys exclude nothing: without ``nms`` no box is suppressed,
+            without ``score_thr``, ``nms_pre``, ``max_per_img`` none is left out.
         others: those of mmdet's ``AnchorFreeHead``.
+
+    Raises:
+        ValueError: names the keys of the config that the head does not read, as those of a head
+            that it replaced, and the parts that do not fit it.
 
     Example::
 
@@ -38,6 +56,7 @@ class LossAwareFCOSHead(AnchorFreeHead):
     """
 
     score_mode = "class"
+    train_cfg_keys = ("assigner",)  # what the head reads of train_cfg
 
     def __init__(
         self,
@@ -48,12 +67,21 @@ class LossAwareFCOSHead(AnchorFreeHead):
         strides=(8, 16, 32, 64, 128),
         conv_bias=True,
         norm_cfg=None,
+        loss_cls: OptConfigType = None,
+        loss_bbox: OptConfigType = None,
+        bbox_coder: OptConfigType = None,
         **kwargs,
     ) -> None:
+        loss_cls, loss_bbox = loss_cls or FOCAL_LOSS, loss_bbox or IOU_LOSS
+        bbox_coder = bbox_coder or DISTANCE_CODER
+        parts = dict(loss_cls=loss_cls, loss_bbox=loss_bbox, bbox_coder=bbox_coder)
+        check_head_config(type(self), {**kwargs, **parts})
         if norm_cfg is None:
             norm_cfg = dict(type="GN", num_groups=32, requires_grad=True)
         if prior_distance <= 0:
             raise ValueError(f"prior_distance must be positive, not {prior_distance}.")
+        if not all(isinstance(stride, int | float) and stride > 0 for stride in strides):
+            raise ValueError(f"strides are one positive number a level, not {strides}.")
         self.prior_distance = prior_distance
         super().__init__(
             num_classes,
@@ -61,11 +89,12 @@ class LossAwareFCOSHead(AnchorFreeHead):
             strides=strides,
             conv_bias=conv_bias,
             norm_cfg=norm_cfg,
+            **parts,
             **kwargs,
         )
         if not self.use_sigmoid_cls:
             raise ValueError("loss_cls must use_sigmoid=True: paper B sums per-class sigmoids.")
-        if self.train_cfg:
+        if self.train_cfg and self.train_cfg.get("assigner"):
             self.assigner = TASK_UTILS.build(self.train_cfg["assigner"])
 
     def _init_layers(self) -> None:
@@ -81,6 +110,7 @@ class LossAwareFCOSHead(AnchorFreeHead):
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
         """Class logits ``(N, C, H, W)`` and box distances in pixels ``(N, 4, H, W)`` a level."""
+        check_levels(self, x)
         outs = [self.forward_single(*level) for level in zip(x, self.scales, self.strides)]
         return tuple(map(list, zip(*outs)))
 
@@ -119,7 +149,15 @@ class LossAwareFCOSHead(AnchorFreeHead):
         Args:
             cls_scores, bbox_preds: outputs a level.
             assign_preds: boxes that drive the assigner, if not ``bbox_preds``.
+
+        Raises:
+            ValueError: the head was built without an assigner.
         """
+        if not hasattr(self, "assigner"):
+            raise ValueError(
+                f"{type(self).__name__} has no assigner and cannot train. Give its detector "
+                f"train_cfg=dict(assigner=dict(type=...)); {ASSIGNERS} fits."
+            )
         points, strides = self._points(cls_scores)
         logits = flatten_levels(cls_scores)
         bboxes = self.decode(points, bbox_preds)
@@ -146,7 +184,10 @@ class LossAwareFCOSHead(AnchorFreeHead):
             [background.new_full((len(background),), self.num_classes), targets.labels]
         )
         weights = torch.cat([targets.weights.new_ones(len(background)), targets.weights])
-        return self.loss_cls(targets.logits[rows], labels, weights, avg_factor=targets.avg_factor)
+        # mmcv's focal loss on CUDA has no bfloat16, and in float16 no number at a logit below -17.3
+        # or above 8.3.
+        logits = widened(targets.logits[rows])
+        return self.loss_cls(logits, labels, weights, avg_factor=targets.avg_factor)
 
     def box_loss(
         self,
@@ -181,28 +222,41 @@ class LossAwareFCOSHead(AnchorFreeHead):
             outputs: logits ``(N, 1, H, W)`` a level.
             quality: target of each edge in [0, 1], ``(E,)``.
         """
-        logits = flatten_levels(outputs).flatten()[targets.prior_inds]
+        logits = widened(flatten_levels(outputs).flatten()[targets.prior_inds])
         if len(logits) == 0:
             return logits.sum()
         return loss(logits, quality, targets.weights, avg_factor=targets.avg_factor)
+
+    def predict_by_feat(
+        self, cls_scores: list[Tensor], bbox_preds: list[Tensor], **kwargs
+    ) -> InstanceList:
+        """Detections, as mmdet's of that name; the score is the class probability."""
+        return self.predict_with_quality(cls_scores, bbox_preds, None, **kwargs)
 
     def predict_with_quality(
         self,
         cls_scores: list[Tensor],
         bbox_preds: list[Tensor],
-        qualities: list[Tensor],
+        qualities: list[Tensor] | None,
+        cfg: ConfigDict | None = None,
         **kwargs,
     ) -> InstanceList:
-        """Detections whose score combines class probability and quality by ``score_mode``."""
-        factors = None if self.score_mode == "class" else qualities
-        return super().predict_by_feat(cls_scores, bbox_preds, factors, **kwargs)
+        """Detections whose score combines class probability and quality by ``score_mode``.
 
-    def _bbox_post_process(self, results, *args, **kwargs):
-        # mmdet multiplies score and factor; the product of the roots is the geometric mean.
-        if self.score_mode == "geometric_mean" and "score_factors" in results:
-            results.scores = results.scores.sqrt()
-            results.score_factors = results.score_factors.sqrt()
-        return super()._bbox_post_process(results, *args, **kwargs)
+        ``score_thr`` and ``nms_pre`` of the config select by the class probability, before the
+        quality, in every mode.
+        """
+        cfg = (self.test_cfg or {}) if cfg is None else cfg
+        cfg = ConfigDict({"nms": None, "max_per_img": None, **cfg})
+        # mmdet places the priors in this dtype.
+        cls_scores = [widened(level) for level in cls_scores]
+        factors = None if self.score_mode == "class" else [widened(level) for level in qualities]
+        if self.score_mode == "geometric_mean":
+            # mmdet, and what exports it, multiplies the sigmoids of both and compares the first
+            # with score_thr: the product of the roots is the geometric mean.
+            cls_scores, factors = map(_logits_of_roots, (cls_scores, factors))
+            cfg.score_thr = max(cfg.get("score_thr", 0), 0) ** 0.5
+        return super().predict_by_feat(cls_scores, bbox_preds, factors, cfg=cfg, **kwargs)
 
     def _points(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Location centres ``(P, 2)`` and strides ``(P,)`` in pixels, float32."""
@@ -245,3 +299,23 @@ def flatten_levels(levels: list[Tensor]) -> Tensor:
 def exp_distance(log_distance: Tensor) -> Tensor:
     """Positive distances from a head's output, in float32 even under autocast."""
     return log_distance.float().clamp(max=MAX_LOG_DISTANCE).exp()
+
+
+def widened(x: Tensor) -> Tensor:
+    """In float32, unless it is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def check_levels(head: nn.Module, feats: tuple[Tensor]) -> None:
+    """Raise a ValueError where a head's strides are not one for each level that it is given."""
+    if len(feats) != len(head.strides):
+        raise ValueError(
+            f"{type(head).__name__} has strides {list(head.strides)} and is given {len(feats)} "
+            "levels. Set one stride for each level of the neck (num_outs)."
+        )
+
+
+def _logits_of_roots(levels: list[Tensor]) -> list[Tensor]:
+    """``x`` -> ``logit(sqrt(sigmoid(x)))``, without a difference of nearly equal numbers."""
+    # With s the root: log(s / (1 - s)) = log(s) + log(1 + s) - log(1 - s * s).
+    return [F.logsigmoid(x) / 2 + x.sigmoid().sqrt().log1p() - F.logsigmoid(-x) for x in levels]

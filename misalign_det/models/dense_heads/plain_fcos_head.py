@@ -5,6 +5,22 @@ from mmdet.models.dense_heads import FCOSHead
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from .loss_aware_head import (
+    BINARY_CROSS_ENTROPY,
+    DISTANCE_CODER,
+    FOCAL_LOSS,
+    IOU_LOSS,
+    check_levels,
+)
+
+# mmdet's defaults of FCOSHead, with its scope.
+FCOS_PARTS = dict(
+    loss_cls=FOCAL_LOSS,
+    loss_bbox=IOU_LOSS,
+    loss_centerness=BINARY_CROSS_ENTROPY,
+    bbox_coder=DISTANCE_CODER,
+)
+
 
 @MODELS.register_module()
 class FCOSHeadWithoutCenterness(FCOSHead):
@@ -22,6 +38,9 @@ class FCOSHeadWithoutCenterness(FCOSHead):
             strides=[8, 16, 32, 64, 128])
     """
 
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **{**FCOS_PARTS, **kwargs})
+
     def _init_layers(self) -> None:
         super()._init_layers()
         # mmdet's forward calls the branch; the identity has no parameters.
@@ -29,6 +48,7 @@ class FCOSHeadWithoutCenterness(FCOSHead):
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Class logits ``(N, C, H, W)`` and box distances ``(N, 4, H, W)`` a level."""
+        check_levels(self, x)
         cls_scores, bbox_preds, _ = super().forward(x)
         return cls_scores, bbox_preds
 

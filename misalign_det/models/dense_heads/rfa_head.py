@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from ..choices import check_choice
 from ..layers import adapt_receptive_field, init_offsets
-from .loss_aware_head import SCORE_MODES, EdgeTargets, LossAwareFCOSHead, exp_distance
+from .loss_aware_head import (
+    BINARY_CROSS_ENTROPY,
+    SCORE_MODES,
+    EdgeTargets,
+    LossAwareFCOSHead,
+    check_levels,
+    exp_distance,
+)
+from .plain_fcos_head import FCOS_PARTS
 
 
 @MODELS.register_module()
@@ -29,7 +37,8 @@ class RFAHead(LossAwareFCOSHead):
             GT clamped to [0, 1]; without it, ``score_mode='class'``.
         quality_on: tower that feeds it, ``'regression'`` or ``'classification'``.
         score_mode: detection score, ``'geometric_mean'`` of class probability and quality,
-            ``'product'``, or ``'class'`` probability alone.
+            ``'product'``, or ``'class'`` probability alone. ``test_cfg.score_thr`` bounds the class
+            probability in every mode.
         centerness_weight: whether the box loss of a positive is weighted by FCOS's centerness.
         loss_quality: binary cross entropy of weight 1 by default.
         loss_bbox: GIoU loss of weight 1 by default.
@@ -58,10 +67,8 @@ class RFAHead(LossAwareFCOSHead):
         loss_bbox: OptConfigType = None,
         **kwargs,
     ) -> None:
-        if loss_quality is None:
-            loss_quality = dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0)
-        if loss_bbox is None:
-            loss_bbox = dict(type="GIoULoss", loss_weight=1.0)
+        loss_quality = loss_quality or BINARY_CROSS_ENTROPY
+        loss_bbox = loss_bbox or dict(type="mmdet.GIoULoss", loss_weight=1.0)
         check_choice("quality_on", quality_on, ("regression", "classification"))
         check_choice("score_mode", score_mode, SCORE_MODES)
         if not with_quality and score_mode != "class":
@@ -149,11 +156,11 @@ class RFAFCOSHead(FCOSHead):
     """
 
     def __init__(
-        self, *args, rfa_position: str = "first", rfa_modulated: bool = False, **kwargs
+        self, *args, rfa_position: str | None = "first", rfa_modulated: bool = False, **kwargs
     ) -> None:
         self.rfa_position = rfa_position
         self.rfa_modulated = rfa_modulated
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{**FCOS_PARTS, **kwargs})
 
     def _init_layers(self) -> None:
         super()._init_layers()
@@ -162,6 +169,11 @@ class RFAFCOSHead(FCOSHead):
     def init_weights(self) -> None:
         super().init_weights()
         init_offsets(self)
+
+    def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
+        """As mmdet's: class logits, distances and centerness logits a level."""
+        check_levels(self, x)
+        return super().forward(x)
 
 
 def _adapt_branches(head: nn.Module) -> None:

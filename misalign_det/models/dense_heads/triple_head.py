@@ -11,7 +11,18 @@ from torch import Tensor, nn
 from ..choices import check_choice
 from ..layers import AutoDeformConv2d, adapt_receptive_field, box_guided_offsets, init_offsets
 from ..layers.box_guidance import OFFSET_MODES
-from .loss_aware_head import SCORE_MODES, LossAwareFCOSHead, exp_distance
+from ..layers.deform_conv import exporting
+from .loss_aware_head import (
+    BINARY_CROSS_ENTROPY,
+    IOU_LOSS,
+    SCORE_MODES,
+    LossAwareFCOSHead,
+    check_levels,
+    exp_distance,
+    widened,
+)
+
+ROUNDING = 1e-5  # relative, of probabilities in float32
 
 
 @MODELS.register_module()
@@ -34,7 +45,8 @@ class TripleHead(LossAwareFCOSHead):
         confidence_target: the confidence is trained towards the IoU of the ``'coarse'`` or the
             ``'refined'`` box with its GT, by ``loss_confidence``.
         score_mode: detection score, ``'product'`` of class probability and confidence, their
-            ``'geometric_mean'``, or ``'class'`` probability alone.
+            ``'geometric_mean'``, or ``'class'`` probability alone. ``test_cfg.score_thr`` bounds
+            the class probability in every mode.
         assign_boxes: which boxes drive the assigner, ``'coarse'`` or ``'refined'``. Under the
             refined ones the coarse box learns slowly, and with it everything that it guides: after
             three epochs on BCCD its loss was 0.67, under its own 0.47 (see configs/README.md).
@@ -46,7 +58,8 @@ class TripleHead(LossAwareFCOSHead):
         prior_distance: distance in strides that the untrained coarse box reaches on every side.
         sparse_refinement: at inference, refine boxes only where ``test_cfg`` lets a detection
             through (``score_thr``, ``nms_pre``); elsewhere the coarse box stands. The detections
-            are the same up to rounding. Read from the head's own ``test_cfg``; not for export.
+            are the same up to rounding. Read from the head's own ``test_cfg``; an export refines
+            everywhere.
         others: those of mmdet's ``AnchorFreeHead``.
 
     Example::
@@ -77,10 +90,8 @@ class TripleHead(LossAwareFCOSHead):
         loss_confidence: OptConfigType = None,
         **kwargs,
     ) -> None:
-        if loss_confidence is None:
-            loss_confidence = dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0)
-        if loss_bbox_coarse is None:
-            loss_bbox_coarse = dict(type="IoULoss", loss_weight=1.0)
+        loss_confidence = loss_confidence or BINARY_CROSS_ENTROPY
+        loss_bbox_coarse = loss_bbox_coarse or IOU_LOSS
         check_choice("offset_mode", offset_mode, OFFSET_MODES)
         check_choice("refine_mode", refine_mode, ("multiply", "add", "none"))
         check_choice("confidence_target", confidence_target, ("coarse", "refined"))
@@ -103,6 +114,8 @@ class TripleHead(LossAwareFCOSHead):
         self.assign_boxes = assign_boxes
         self.sparse_refinement = sparse_refinement
         super().__init__(num_classes, in_channels, **kwargs)
+        if self.dcn_on_last_conv:
+            raise ValueError("TripleHead's guided layers are deformable: drop dcn_on_last_conv.")
         self.loss_bbox_coarse = MODELS.build(loss_bbox_coarse)
         self.loss_confidence = MODELS.build(loss_confidence)
 
@@ -156,6 +169,7 @@ class TripleHead(LossAwareFCOSHead):
             Class logits ``(N, C, H, W)``, refined distances in pixels ``(N, 4, H, W)``, confidence
             logits ``(N, 1, H, W)`` and coarse distances in pixels ``(N, 4, H, W)``.
         """
+        check_levels(self, x)
         levels = zip(x, self.scales, self.coarse_scales, self.strides)
         outs = [self.forward_single(*level) for level in levels]
         return tuple(map(list, zip(*outs)))
@@ -169,8 +183,8 @@ class TripleHead(LossAwareFCOSHead):
         offset = box_guided_offsets(coarse, self.offset_mode, self.offset_gradient)
         logits = self.conv_cls(F.relu(self.cls_guided(self.cls_convs(x), offset)))
         reg_feat = self.reg_convs(x)
-        if self.sparse_refinement and not self.training and not torch.is_grad_enabled():
-            where = detectable(logits.sigmoid(), self.test_cfg)
+        if self._refines_sparsely():
+            where = detectable(widened(logits).sigmoid(), self.test_cfg or {})
             guided = self._guided_around(where, reg_feat, offset)
         else:
             where, guided = None, self.reg_guided(reg_feat, offset)
@@ -178,6 +192,10 @@ class TripleHead(LossAwareFCOSHead):
         if where is not None:
             refined = torch.where(where, refined, coarse)
         return logits, refined * stride, confidence, coarse * stride
+
+    def _refines_sparsely(self) -> bool:
+        inference = not self.training and not torch.is_grad_enabled()
+        return self.sparse_refinement and inference and not exporting()
 
     def _pre_outputs(self, feat: Tensor) -> tuple[Tensor, Tensor | None]:
         """Log of the coarse distances in strides, and the confidence logits if there are any."""
@@ -261,10 +279,12 @@ def detectable(probabilities: Tensor, test_cfg: dict) -> Tensor:
         ``(N, 1, H, W)`` bool.
     """
     best = probabilities.amax(dim=1, keepdim=True)
-    where = best > test_cfg.get("score_thr", 0)
+    # What mmdet compares may differ by rounding: of a geometric mean it sees the root.
+    where = best > test_cfg.get("score_thr", 0) * (1 - ROUNDING)
     rows, limit = best.flatten(1), test_cfg.get("nms_pre", -1)
     if 0 < limit < rows.shape[1]:
-        where &= best >= rows.topk(limit, dim=1).values[:, -1, None, None, None]
+        least = rows.topk(limit, dim=1).values[:, -1, None, None, None]
+        where &= best >= least * (1 - ROUNDING)
     return where
 
 

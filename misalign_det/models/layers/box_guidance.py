@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ..choices import check_choice
+
 OFFSET_MODES = ("box", "grid_plus_box")
 
 
@@ -20,19 +22,14 @@ def box_guided_offsets(distances: Tensor, mode: str = "box", gradient_scale: flo
     Returns:
         ``(N, 18, H, W)`` in cells, ``[y0, x0, y1, x1, ...]``, relative to the regular 3x3 grid.
     """
+    check_choice("offset mode", mode, OFFSET_MODES)
     distances = scale_gradient(distances, gradient_scale)
     left, top, right, bottom = distances.unbind(dim=1)
-    columns = (-left, (right - left) / 2, right)
-    rows = (-top, (bottom - top) / 2, bottom)
-    points = torch.stack(
-        [point for row in rows for column in columns for point in (row, column)], 1
-    )
-    if mode == "grid_plus_box":
-        return points
-    if mode == "box":
-        grid = [float(p) for row in (-1, 0, 1) for column in (-1, 0, 1) for p in (row, column)]
-        return points - points.new_tensor(grid)[:, None, None]
-    raise ValueError(f"offset mode must be 'box' or 'grid_plus_box', not {mode!r}.")
+    # Less the regular grid, as plain numbers: a tensor of them would wait for the device.
+    cell = 1 if mode == "box" else 0
+    columns = (cell - left, (right - left) / 2, right - cell)
+    rows = (cell - top, (bottom - top) / 2, bottom - cell)
+    return torch.stack([point for row in rows for column in columns for point in (row, column)], 1)
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:

@@ -1,4 +1,10 @@
-"""One deformable convolution with equal forms: mmcv's CUDA op, gathered rows, ``grid_sample``."""
+"""One deformable convolution in three forms: mmcv's CUDA op, gathered rows, ``grid_sample``.
+
+Their values are equal. So are the gradients of mmcv's op and of gathered rows, everywhere: where a
+tap lies exactly on a cell, the derivative by its offset is the one towards larger offsets; where it
+lies on the border, a whole cell outside the map, it is zero. ``grid_sample`` has other one-sided
+derivatives at such places.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +14,7 @@ from torch import Tensor
 from .row_samples import sample_taps
 
 IM2COL_STEP = 32  # images a step of mmcv's kernel, its default
+MAX_COLUMNS = 2**31 - 1  # numbers that a step may sample: mmcv's kernel counts them in an int
 
 
 def sampled_deform_conv2d(
@@ -15,8 +22,11 @@ def sampled_deform_conv2d(
 ) -> Tensor:
     """3x3 deformable convolution, stride 1, padding 1, by ``grid_sample`` and one matrix product.
 
-    The same values and gradients as ``mmcv.ops.deform_conv2d`` (with a mask,
-    ``modulated_deform_conv2d``), made of operators that export to ONNX.
+    The values of ``mmcv.ops.deform_conv2d`` (with a mask, of ``modulated_deform_conv2d``), made of
+    operators that export to ONNX. So are the gradients, but for that of an offset that puts a tap
+    exactly on a row or a column of cells, or on the border around the map. There the value has a
+    kink, mmcv takes one side's derivative or zero, and ``grid_sample`` another side's. The form is
+    for export, where gradients do not matter.
 
     Positions and samples are in the offsets' precision, the product in that of ``x``.
 
@@ -54,12 +64,15 @@ def gathered_deform_conv2d(
     mask: Tensor | None = None,
     locations: Tensor | None = None,
 ) -> Tensor:
-    """:func:`sampled_deform_conv2d` on the CPU: samples are rows of channels, in half the time.
+    """The same on the CPU: samples are rows of channels, in half the time.
 
-    Samples and product are in the offsets' precision, as with mmcv's op on CUDA.
+    Values and all gradients are those of ``mmcv.ops.deform_conv2d`` (with a mask, of
+    ``modulated_deform_conv2d``): an offset that puts a tap exactly on a cell has the derivative
+    towards larger offsets, one that puts it on the border, a whole cell outside the map or further,
+    none. Samples and product are in the offsets' precision, as with mmcv's op on CUDA.
 
     Args:
-        x, offset, weight, mask: as there.
+        x, offset, weight, mask: see :func:`sampled_deform_conv2d`.
         locations: places in the flattened ``N * H * W``, ``(n,)``; all by default.
 
     Returns:
@@ -74,6 +87,40 @@ def gathered_deform_conv2d(
     return out.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
 
+def mmcv_deform_conv2d(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """mmcv's op on inputs that it would refuse or misread.
+
+    It takes memory for NCHW whatever the strides say, refuses maps smaller than its kernel, as the
+    top level of a small image is, and wants a batch that it can split into equal steps.
+
+    Args:
+        x, offset, weight, mask: see :func:`sampled_deform_conv2d`; of one dtype.
+
+    Returns:
+        ``(N, C_out, H, W)``.
+    """
+    height, width = x.shape[-2:]
+    missing = (0, max(3 - width, 0), 0, max(3 - height, 0))
+    if any(missing):  # zeros to the right and below: outside the map all is zero anyway
+        x, offset = F.pad(x, missing), F.pad(offset, missing)
+        mask = None if mask is None else F.pad(mask, missing)
+    x, offset, weight = x.contiguous(), offset.contiguous(), weight.contiguous()
+    if mask is None:
+        out = deform_conv2d(x, offset, weight, 1, 1, 1, 1, 1, False, im2col_step(x))
+    else:
+        mask = mask.contiguous()
+        out = modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1, 1, 1, 1)
+    return out[..., :height, :width]
+
+
+def im2col_step(x: Tensor) -> int:
+    """Images a step of mmcv's kernel: a divisor of their number whose samples it can count."""
+    most = min(len(x), IM2COL_STEP, MAX_COLUMNS // (9 * x.shape[1:].numel()))
+    return max((step for step in range(1, most + 1) if len(x) % step == 0), default=1)
+
+
 def auto_deform_conv2d(
     x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None
 ) -> Tensor:
@@ -86,20 +133,23 @@ def auto_deform_conv2d(
     with torch.autocast(x.device.type, enabled=False):
         offset = offset.to(dtype)
         mask = None if mask is None else mask.to(dtype)
-        if not x.is_cuda and not _exporting():
-            return gathered_deform_conv2d(x, offset, weight, mask)
-        # mmcv refuses maps smaller than its kernel, as the top level of a small image is.
-        if min(x.shape[-2:]) < 3 or _exporting():
+        if exporting():
             return sampled_deform_conv2d(x, offset, weight, mask)
-        wide, weight = x.to(dtype), weight.to(dtype)
-        if mask is not None:
-            out = modulated_deform_conv2d(wide, offset, mask, weight, None, 1, 1, 1, 1, 1)
-        else:
-            # mmcv's kernel splits the batch into equal steps; a batch it cannot split runs image
-            # by image.
-            step = IM2COL_STEP if len(x) % min(len(x), IM2COL_STEP) == 0 else 1
-            out = deform_conv2d(wide, offset, weight, 1, 1, 1, 1, 1, False, step)
-    return out.to(x.dtype)
+        if not x.is_cuda:
+            return gathered_deform_conv2d(x, offset, weight, mask)
+        return mmcv_deform_conv2d(x.to(dtype), offset, weight.to(dtype), mask).to(x.dtype)
+
+
+def exporting() -> bool:
+    """Whether ``torch.jit``, ``torch.onnx`` or ``torch.export`` is tracing the model."""
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _is_exporting()
+
+
+# torch.compiler.is_exporting came with torch 2.7. Before, is_compiling is true under torch.export,
+# and under torch.compile too.
+_is_exporting = getattr(torch.compiler, "is_exporting", None) or getattr(
+    torch.compiler, "is_compiling", bool
+)
 
 
 class AutoDeformConv2d(DeformConv2d):
@@ -123,7 +173,3 @@ class AutoDeformConv2d(DeformConv2d):
         offset = offset.to(torch.promote_types(x.dtype, torch.float32))
         with torch.autocast(x.device.type, enabled=False):
             return gathered_deform_conv2d(x, offset, self.weight, locations=locations)
-
-
-def _exporting() -> bool:
-    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from mmcv.cnn import ConvModule
+from mmcv.cnn import Conv2d, ConvModule
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from ..choices import check_choice
 from .deform_conv import auto_deform_conv2d
 
 RFA_POSITIONS = ("first", "last")
+PLAIN_CONVS = (nn.Conv2d, Conv2d)  # torch's, and mmcv's for empty batches
 
 
 @MODELS.register_module()
@@ -67,9 +68,13 @@ class RFAConv2d(nn.Conv2d):
         nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        offset, mask = self.offset_and_mask(x)
-        out = auto_deform_conv2d(x, offset, self.weight, mask)
-        return out if self.bias is None else out + self.bias.to(out.dtype)[:, None, None]
+        return self._conv_forward(x, self.weight, self.bias)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer with other weights: mmcv and mmengine fold a batch norm into them."""
+        offset, mask = self.offset_and_mask(input)
+        out = auto_deform_conv2d(input, offset, weight, mask)
+        return out if bias is None else out + bias.to(out.dtype)[:, None, None]
 
     def offset_and_mask(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Offsets ``(N, 18, H, W)`` in cells, and the factors ``(N, 9, H, W)`` or ``None``."""
@@ -89,6 +94,10 @@ def adapt_receptive_field(
         tower: ``ConvModule`` of a branch, in order; changed in place.
         position: ``'first'`` (paper) or ``'last'``.
         modulated: see :class:`RFAConv2d`.
+
+    Raises:
+        ValueError: the convolution is none that an ``RFAConv2d`` starts as: a layer of another kind
+            (``conv_cfg``, ``dcn_on_last_conv``), of another kernel or stride.
     """
     check_choice("position", position, RFA_POSITIONS)
     blocks = list(tower)
@@ -96,6 +105,12 @@ def adapt_receptive_field(
         raise ValueError("The branch has no convolution to adapt: stacked_convs is too small.")
     block = blocks[0 if position == "first" else -1]
     conv = block.conv
+    shape = [getattr(conv, name, None) for name in ("kernel_size", "stride", "padding", "groups")]
+    if type(conv) not in PLAIN_CONVS or shape != [(3, 3), (1, 1), (1, 1), 1]:
+        raise ValueError(
+            f"The {position} convolution of the branch is {conv}. Only a plain 3x3 Conv2d can be "
+            "adapted: change rfa_position, or drop conv_cfg or dcn_on_last_conv."
+        )
     block.conv = RFAConv2d(
         conv.in_channels, conv.out_channels, bias=conv.bias is not None, modulated=modulated
     )

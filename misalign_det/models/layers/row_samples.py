@@ -42,9 +42,7 @@ def sample_taps(
     return samples.view(-1, 9, channels)
 
 
-def _corners(
-    shift: Tensor, locations: Tensor, height: int, width: int
-) -> tuple[Tensor, Tensor]:
+def _corners(shift: Tensor, locations: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """The four cells around each tap in the bordered maps, and their bilinear shares.
 
     Args:
@@ -57,19 +55,23 @@ def _corners(
     row = locations.div(width, rounding_mode="floor")
     image = row.div(height, rounding_mode="floor")
     taps = torch.arange(9, device=shift.device)
-    taps = torch.stack([taps // 3 - 1, taps % 3 - 1], dim=-1)
-    cell = torch.stack([row % height, locations % width], dim=-1)[:, None] + taps
-    size = shift.new_tensor([height, width])
-    place = (shift + cell).clamp(min=-torch.ones_like(size), max=size)  # beyond, all is border
-    low = place.detach().floor().int()
-    low = low.clamp(min=-torch.ones_like(size), max=size - 1).int()  # NaN too has to be a place
-    y, x = (low + 1).unbind(-1)
-    first = (image[:, None] * (height + 2) + y) * (width + 2) + x
-    around = torch.tensor([0, 1, width + 2, width + 3], dtype=torch.int32, device=shift.device)
-    down, right = (place - low).unbind(-1)
+    y = shift[..., 0] + ((row % height)[:, None] + (taps // 3 - 1))
+    x = shift[..., 1] + ((locations % width)[:, None] + (taps % 3 - 1))
+    # Beyond the border all is border. Unlike clamp, hardtanh has no gradient at its bounds either:
+    # mmcv's op has none for a tap on the border, where RFAConv2d's outer taps start.
+    y, x = F.hardtanh(y, -1.0, float(height)), F.hardtanh(x, -1.0, float(width))
+    low_y, low_x = _cell_below(y, height), _cell_below(x, width)
+    first = (image[:, None] * (height + 2) + low_y + 1) * (width + 2) + low_x + 1
+    around = torch.stack([first, first + 1, first + width + 2, first + width + 3], dim=-1)
+    down, right = y - low_y, x - low_x
     up, left = 1 - down, 1 - right
     share = torch.stack([up * left, up * right, down * left, down * right], dim=-1)
-    return first[..., None] + around, share
+    return around, share
+
+
+def _cell_below(place: Tensor, size: int) -> Tensor:
+    """Last row or column up to a place, from -1 to ``size - 1``; NaN too has to be one. int32."""
+    return place.detach().floor().int().clamp(-1, size - 1)
 
 
 def _weighted_rows(table: Tensor, index: Tensor, share: Tensor) -> Tensor:

@@ -1,0 +1,98 @@
+"""Refuses what the config of a loss-aware head has left over from another head."""
+
+import inspect
+from collections.abc import Mapping
+
+from mmdet.models.losses import (
+    BalancedL1Loss,
+    L1Loss,
+    MSELoss,
+    QualityFocalLoss,
+    SmoothL1Loss,
+    VarifocalLoss,
+)
+from mmdet.models.task_modules.coders import DistancePointBBoxCoder
+from mmdet.registry import MODELS, TASK_UTILS
+
+from ...utils import find_type, is_type
+
+COORDINATE_LOSSES = (L1Loss, SmoothL1Loss, BalancedL1Loss, MSELoss)
+QUALITY_LOSSES = (QualityFocalLoss, VarifocalLoss)
+ASSIGNERS = "JLAAssigner or SpatialAlignAssigner"
+
+
+def check_head_config(head: type, config: Mapping) -> None:
+    """Refuse keys that a head does not read and parts that do not fit it, all in one error.
+
+    A config that changes ``bbox_head.type`` alone keeps every other key of the head that stood
+    there, and of its ``train_cfg``.
+
+    Args:
+        head: class of the head.
+        config: arguments of the head beyond those that its class names itself.
+
+    Raises:
+        ValueError: lists them and says what to write.
+    """
+    problems = [
+        *_unread("bbox_head", config, arguments_of(head), head.__name__),
+        *_wrong_parts(config),
+        *_wrong_training(config.get("train_cfg") or {}, head),
+    ]
+    if problems:
+        raise ValueError(
+            f"{head.__name__} does not fit this config: {'; '.join(problems)}. A config keeps the "
+            "keys of those in its _base_: write bbox_head=dict(_delete_=True, "
+            f"type='{head.__name__}', ...) and train_cfg=dict(_delete_=True, "
+            "assigner=dict(type=...)) to drop them all."
+        )
+
+
+def arguments_of(kind: type) -> set[str]:
+    """Names of the arguments of a class, with those that it hands on to its parents."""
+    names = set()
+    for parent in kind.__mro__:
+        if "__init__" in vars(parent):
+            parameters = inspect.signature(parent.__init__).parameters.values()
+            names |= {p.name for p in parameters if p.kind != p.VAR_KEYWORD}
+            if all(p.kind != p.VAR_KEYWORD for p in parameters):
+                break
+    return names
+
+
+def _unread(key: str, config: Mapping, read: set[str], reader: str) -> list[str]:
+    unread = [name for name in config if name not in read and name not in ("type", "_scope_")]
+    return [f"{key} has {', '.join(unread)}, which {reader} does not read"] if unread else []
+
+
+def _wrong_parts(config: Mapping) -> list[str]:
+    """Arguments that the head reads, with the value of another head."""
+    problems = []
+    coder = find_type((config.get("bbox_coder") or {}).get("type"), TASK_UTILS)
+    if coder and not is_type(coder, DistancePointBBoxCoder, TASK_UTILS):
+        problems.append(
+            f"bbox_head.bbox_coder is a {coder.__name__}, and the head predicts distances: leave "
+            "it out for DistancePointBBoxCoder"
+        )
+    losses = (
+        ("loss_cls", QUALITY_LOSSES, "takes no class labels: FocalLoss does"),
+        ("loss_bbox", COORDINATE_LOSSES, "compares coordinates, not boxes as IoULoss does"),
+    )
+    for key, unfit, why in losses:
+        loss = find_type((config.get(key) or {}).get("type"), MODELS)
+        if is_type(loss, unfit, MODELS):
+            problems.append(f"bbox_head.{key} is {loss.__name__}, which {why}")
+    return problems
+
+
+def _wrong_training(train_cfg: Mapping, head: type) -> list[str]:
+    problems = _unread("train_cfg", train_cfg, set(head.train_cfg_keys), head.__name__)
+    config = train_cfg.get("assigner") or {}
+    assigner = find_type(config.get("type"), TASK_UTILS)
+    if not isinstance(assigner, type):  # the registry says what it does not know
+        return problems
+    if hasattr(assigner, "assign_batch"):
+        return problems + _unread(
+            "train_cfg.assigner", config, arguments_of(assigner), assigner.__name__
+        )
+    return [*problems, f"train_cfg.assigner is {assigner.__name__}, where {ASSIGNERS} fits"]
