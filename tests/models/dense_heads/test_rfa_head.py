@@ -207,3 +207,88 @@ def test_cuda_equals_cpu(modulated):
     for mine, theirs in zip(outs, expected):
         for ours, level in zip(mine, theirs):
             torch.testing.assert_close(ours.cpu(), level, rtol=1e-3, atol=1e-3)
+
+class Recorder(torch.nn.Module):
+    """A loss that remembers what it is given."""
+
+    def forward(self, pred, target, weight=None, avg_factor=None):
+        self.pred, self.target, self.weight = pred, target, weight
+        return pred.sum() * 0
+
+
+def test_quality_is_the_clamped_giou_of_the_predicted_box():
+    head = rfa_head(loss_bbox=dict(type="IoULoss"))
+    head.loss_quality = Recorder()
+    outs = head(features(1))
+    targets = head.get_targets(outs[0], outs[1], [CROWD])
+    # Every other box is flat and reaches far beyond its GT: the GIoU is below zero.
+    far = targets.gt_bboxes + torch.tensor([0.0, 24, 400, -24])
+    targets.bboxes[targets.prior_inds[::2]] = far[::2]
+    head.get_targets = lambda *args: targets
+    head.loss_by_feat(*outs, [CROWD], METAS[:1])
+    boxes = targets.bboxes[targets.prior_inds]
+    gious = [
+        bbox_overlaps(box[None], gt[None], mode="giou").item()
+        for box, gt in zip(boxes, targets.gt_bboxes)
+    ]
+    target = head.loss_quality.target
+    assert min(gious) < 0 < max(gious) and not target.requires_grad
+    torch.testing.assert_close(target, torch.tensor(gious).clamp(min=0), rtol=1e-4, atol=1e-5)
+    ious = bbox_overlaps(boxes, targets.gt_bboxes, is_aligned=True)
+    assert (ious - target).abs().max() > 0.01
+
+
+def test_defaults_are_the_papers():
+    head = rfa_head()
+    for tower in (head.cls_convs, head.reg_convs):
+        assert [isinstance(block.conv, RFAConv2d) for block in tower] == [True, False]
+        assert not tower[0].conv.modulated
+    assert head.score_mode == "geometric_mean" and head.centerness_weight
+    assert type(head.loss_bbox).__name__ == "GIoULoss" and head.loss_bbox.loss_weight == 1
+    assert head.loss_quality.use_sigmoid and head.loss_quality.loss_weight == 1
+    assert head.loss_cls.alpha == 0.25 and head.loss_cls.gamma == 2
+
+
+@pytest.mark.parametrize("kind", ["RFAHead", "RFAFCOSHead"])
+def test_initialisation_leaves_the_offsets_at_zero(kind):
+    config = dict(type=kind, num_classes=3, in_channels=32, feat_channels=32, strides=STRIDES)
+    head = MODELS.build(config)
+    head.init_weights()
+    layers = [module for module in head.modules() if isinstance(module, RFAConv2d)]
+    assert len(layers) == 2
+    for layer in layers:
+        assert not any(p.any() for p in layer.conv_offset.parameters())
+        assert 0 < layer.weight.std() < 0.02  # the others are Normal, 0.01
+    assert isinstance(head.cls_convs[0].conv, RFAConv2d)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+def test_centerness_weights_the_box_loss_if_it_is_wanted(weighted):
+    head = rfa_head(**({} if weighted else dict(centerness_weight=False)))
+    outs = head(features(1))
+    losses = head.loss_by_feat(*outs, [ONE], METAS[:1])
+    targets = head.get_targets(outs[0], outs[1], [ONE])
+    weight = head.centerness(targets) if weighted else torch.ones(len(targets.prior_inds))
+    giou = bbox_overlaps(
+        targets.bboxes[targets.prior_inds], targets.gt_bboxes, mode="giou", is_aligned=True
+    )
+    expected = ((1 - giou) * weight).sum() / weight.sum()
+    torch.testing.assert_close(losses["loss_bbox"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tower, other", [("regression", "cls_convs"),
+                                          ("classification", "reg_convs")])  # fmt: skip
+def test_the_quality_comes_from_its_tower(tower, other):
+    head = rfa_head(quality_on=tower).eval()
+    before = head(features(1))[2]
+    torch.nn.init.normal_(getattr(head, other)[1].conv.weight)
+    for mine, theirs in zip(head(features(1))[2], before):
+        assert torch.equal(mine, theirs)
+    chosen = "reg_convs" if tower == "regression" else "cls_convs"
+    torch.nn.init.normal_(getattr(head, chosen)[1].conv.weight)
+    assert not torch.equal(head(features(1))[2][0], before[0])
+
+
+def test_the_last_convolution_of_a_deformable_tower_is_not_replaced():
+    with pytest.raises(ValueError, match="drop conv_cfg or dcn_on_last_conv"):
+        rfa_head(rfa_position="last", dcn_on_last_conv=True)

@@ -7,8 +7,11 @@ import pytest
 import torch
 from dense_head_cases import CROWD, METAS, ONE, STRIDES, features, instances, losses_of, make_head
 from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox_overlaps
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
+
+from misalign_det.models.layers import RFAConv2d, auto_deform_conv2d, box_guided_offsets
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 OPTIONS = [
@@ -205,3 +208,166 @@ def test_loss_predict_and_tensor_modes_of_a_whole_detector():
     with torch.no_grad():
         assert len(model(**data, mode="predict")) == 2
         assert len(model(**data, mode="tensor")) == 4
+
+class Recorder(torch.nn.Module):
+    """A loss that remembers what it is given."""
+
+    def forward(self, pred, target, weight=None, avg_factor=None):
+        self.pred, self.target, self.weight = pred, target, weight
+        return pred.sum() * 0
+
+
+def two_box_head(**options):
+    """A head whose refined boxes are not its coarse ones."""
+    head = make_head(**options)
+    torch.nn.init.normal_(head.conv_reg.weight, std=0.1)
+    for level, scale in enumerate(head.scales):
+        torch.nn.init.constant_(scale.scale, 1.0 + level)
+    return head
+
+
+@pytest.mark.parametrize("options, place", [({}, 3), (dict(assign_boxes="coarse"), 3),
+                                            (dict(assign_boxes="refined"), 1)])  # fmt: skip
+def test_boxes_that_drive_the_assigner(options, place):
+    head = two_box_head(**options)
+    outs, seen = head(features(1)), []
+    assign = head.assigner.assign_batch
+
+    def record(points, strides, logits, bboxes, gts):
+        seen.append(bboxes)
+        return assign(points, strides, logits, bboxes, gts)
+
+    head.assigner.assign_batch = record
+    head.loss_by_feat(*outs, [ONE], METAS[:1])
+    points, _ = head._points(outs[0])
+    assert torch.equal(seen[0], head.decode(points, outs[place]))
+    assert not torch.equal(seen[0], head.decode(points, outs[4 - place]))
+    assert not seen[0].requires_grad
+
+
+@pytest.mark.parametrize("options, place", [({}, 3), (dict(confidence_target="coarse"), 3),
+                                            (dict(confidence_target="refined"), 1)])  # fmt: skip
+def test_the_confidence_is_trained_towards_the_iou_of_its_box(options, place):
+    head = two_box_head(**options)
+    head.loss_confidence = Recorder()
+    outs = head(features(1))
+    head.loss_by_feat(*outs, [ONE], METAS[:1])
+    targets = head.get_targets(outs[0], outs[1], [ONE], outs[3])
+    boxes = head.decode(targets.points, outs[place]).flatten(0, 1)[targets.prior_inds]
+    expected = [
+        bbox_overlaps(box[None], gt[None]).item() for box, gt in zip(boxes, targets.gt_bboxes)
+    ]
+    torch.testing.assert_close(head.loss_confidence.target, torch.tensor(expected))
+    assert not head.loss_confidence.target.requires_grad
+    logits = torch.cat([level.flatten() for level in outs[2]])
+    assert torch.equal(head.loss_confidence.pred, logits[targets.prior_inds])
+
+
+def test_each_box_loss_sees_its_boxes():
+    head = two_box_head()
+    head.loss_bbox, head.loss_bbox_coarse = Recorder(), Recorder()
+    outs = head(features(1))
+    head.loss_by_feat(*outs, [ONE], METAS[:1])
+    targets = head.get_targets(outs[0], outs[1], [ONE], outs[3])
+    for loss, place in ((head.loss_bbox, 1), (head.loss_bbox_coarse, 3)):
+        boxes = head.decode(targets.points, outs[place]).flatten(0, 1)
+        assert torch.equal(loss.pred, boxes[targets.prior_inds])
+    assert not torch.equal(head.loss_bbox.pred, head.loss_bbox_coarse.pred)
+
+
+def test_defaults_are_the_papers():
+    head = make_head()
+    assert head.score_mode == "product" and head.with_confidence
+    assert (head.offset_mode, head.refine_mode, head.refine_detach) == ("box", "multiply", True)
+    for loss in (head.loss_bbox, head.loss_bbox_coarse):
+        assert type(loss).__name__ == "IoULoss" and loss.loss_weight == 1
+    assert head.loss_confidence.use_sigmoid and head.loss_confidence.loss_weight == 1
+    assert head.loss_cls.alpha == 0.25 and head.loss_cls.gamma == 2
+    assert not any(isinstance(module, RFAConv2d) for module in head.modules())
+    assert not head.sparse_refinement and head.offset_gradient == 0.1
+
+
+def test_gradient_into_the_coarse_box_through_the_offsets():
+    """A tenth of it by default; the class logits reach the coarse output on no other way."""
+    found = {}
+    for options in (dict(), dict(offset_gradient=1.0), dict(offset_gradient=0.0)):
+        head = make_head(**options)
+        logits = head(features(1))[0]
+        sum(level.square().sum() for level in logits).backward()
+        gradient = head.conv_coarse.weight.grad
+        found[options.get("offset_gradient", "default")] = gradient.norm().item()
+    assert found[1.0] > 0 and found[0.0] == 0
+    assert found["default"] == pytest.approx(0.1 * found[1.0], rel=1e-4)
+
+
+def test_refinement_stops_the_gradient_into_the_coarse_box():
+    """With no gradient through the offsets either, the refined boxes leave the coarse box alone."""
+    for detach in (True, False):
+        head = two_box_head(refine_detach=detach, offset_gradient=0.0)
+        sum(level.sum() for level in head(features(1))[1]).backward()
+        assert head.conv_coarse.weight.grad.any() != detach
+
+
+def test_other_readings_of_the_refinement():
+    output, coarse = torch.tensor([-1.5, 2.0]), torch.tensor([3.0, 5.0])
+    added = make_head(refine_mode="add")._refine(output.bfloat16(), coarse)
+    assert added.tolist() == [1.5, 7.0] and added.dtype == torch.float32
+    alone = make_head(refine_mode="none")._refine(output, coarse)
+    torch.testing.assert_close(alone, output.exp())
+
+
+@pytest.mark.parametrize("mode", ["multiply", "add"])
+def test_an_untrained_refinement_keeps_the_coarse_box(mode):
+    _, refined, _, coarse = make_head(refine_mode=mode)(features(1))
+    for mine, theirs in zip(refined, coarse):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_an_untrained_regression_branch_alone_is_not_zero():
+    assert make_head(refine_mode="none").conv_reg.weight.any()
+
+
+def test_outputs_of_a_level_by_its_layers():
+    """Tower, guided layer, ReLU, output, in both branches; the coarse box guides."""
+    head = two_box_head().eval()
+    x, level, stride = features(1)[1], 1, STRIDES[1]
+    outs = [part[level] for part in head(features(1))]
+    pre = head.pre_convs(x)
+    coarse = (head.conv_coarse(pre) * head.coarse_scales[level].scale).exp()
+    offset = box_guided_offsets(coarse, "box", 0.1)
+    guided = [
+        auto_deform_conv2d(tower(x), offset, layer.weight).relu()
+        for tower, layer in ((head.cls_convs, head.cls_guided), (head.reg_convs, head.reg_guided))
+    ]
+    refined = (head.conv_reg(guided[1]) * head.scales[level].scale).exp() * coarse
+    expected = [head.conv_cls(guided[0]), refined * stride, head.conv_confidence(pre)]
+    for mine, theirs in zip(outs, [*expected, coarse * stride], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_the_offset_mode_reaches_the_guided_layers():
+    logits = [make_head(offset_mode=mode)(features(1))[0][0] for mode in ("box", "grid_plus_box")]
+    assert not torch.allclose(*logits)
+
+
+@pytest.mark.parametrize("position", ["first", "last"])
+def test_adaptors_of_the_three_branches_start_at_zero(position):
+    head = make_head(rfa_position=position, stacked_convs=3)
+    place = 0 if position == "first" else -1
+    for tower in (head.pre_convs, head.cls_convs, head.reg_convs):
+        blocks = [isinstance(block.conv, RFAConv2d) for block in tower]
+        assert blocks[place] and sum(blocks) == 1
+        layer = tower[place].conv
+        assert not any(p.any() for p in layer.conv_offset.parameters())
+
+
+def test_one_convolution_a_tower_leaves_the_guided_layers_alone():
+    head = make_head(stacked_convs=1)
+    assert head.cls_guided.in_channels == 16 and len(head.cls_convs) == 0
+    _, total = losses_of(head, [ONE])
+    assert total.isfinite()
+
+
+def test_without_confidence_there_is_no_branch():
+    head = make_head(with_confidence=False, score_mode="class")
+    assert not hasattr(head, "conv_confidence") and head(features(1))[2] == [None] * 5

@@ -140,7 +140,8 @@ def test_a_folded_batch_norm_trains_the_same_parameters(modulated):
         conv, norm = deformed_block(True, modulated)
         norm.train(trains)
         x, found = torch.randn(2, 4, 8, 9), []
-        for layer in (lambda x: norm(conv(x)), partial(efficient_conv_bn_eval_control, norm, conv)):
+        folded = partial(efficient_conv_bn_eval_control, norm, conv)
+        for layer in (nn.Sequential(conv, norm), folded):
             conv.zero_grad()
             out = layer(x)
             out.square().sum().backward()
