@@ -11,7 +11,11 @@ STRIDES = [8, 16, 32, 64, 128]
 
 
 def make_head(kind="TripleHead", num_classes=3, assigner=None, **kwargs):
+    """With JLAAssigner by default, with none for ``assigner=False``."""
     torch.manual_seed(0)
+    train_cfg = dict(assigner={"type": "JLAAssigner", **(assigner or {})})
+    if assigner is False:
+        train_cfg = None
     head = MODELS.build(
         dict(
             type=kind,
@@ -21,7 +25,7 @@ def make_head(kind="TripleHead", num_classes=3, assigner=None, **kwargs):
             stacked_convs=kwargs.pop("stacked_convs", 2),
             strides=STRIDES,
             norm_cfg=dict(type="GN", num_groups=4),
-            train_cfg=dict(assigner={"type": "JLAAssigner", **(assigner or {})}),
+            train_cfg=train_cfg,
             test_cfg=ConfigDict(
                 nms_pre=100,
                 score_thr=0.0,

@@ -48,12 +48,12 @@ def dc(head, loss):
     _delete_=True, type='DCLoss', loss=dict({loss}))))"""
 
 
-def head(kind, assigner, replaces, channels=256, strides=(8, 16, 32, 64, 128), test=""):
+def head(kind, assigner, replaces, channels=256, strides=(8, 16, 32, 64, 128)):
     delete = "_delete_=True, " if replaces else ""
     return f"""model = dict(
     bbox_head=dict(_delete_=True, type='{kind}', num_classes=80, in_channels={channels},
                    strides={list(strides)}),
-    train_cfg=dict({delete}assigner=dict(type='{assigner}')){test})"""
+    train_cfg=dict({delete}assigner=dict(type='{assigner}')))"""
 
 
 def heads(kind, assigner):
@@ -63,10 +63,11 @@ def heads(kind, assigner):
                      "AutoAssign")
     }  # fmt: skip
     three = dict(replaces=True, channels=96, strides=(8, 16, 32))
-    # YOLOX's test_cfg lacks what other heads want.
-    test = ",\n    test_cfg=dict(nms_pre=1000, min_bbox_size=0, max_per_img=100)"
-    return {**usual, "RTMDet": head(kind, assigner, **three),
-            "YOLOX": head(kind, assigner, **three, test=test)}  # fmt: skip
+    return {
+        **usual,
+        "RTMDet": head(kind, assigner, **three),
+        "YOLOX": head(kind, assigner, **three),
+    }
 
 
 FOCAL = "type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25"

@@ -48,6 +48,17 @@ def check_head_config(head: type, config: Mapping) -> None:
         )
 
 
+def refuse_assigner(head: type, train_cfg: Mapping | None) -> None:
+    """Raise a ValueError where a head with FCOS's own targets is given one of this package's."""
+    assigner = find_type(((train_cfg or {}).get("assigner") or {}).get("type"), TASK_UTILS)
+    if hasattr(assigner, "assign_batch"):
+        raise ValueError(
+            f"{head.__name__} takes FCOS's targets and would not read train_cfg.assigner, "
+            f"{assigner.__name__}. It trains LossAwareFCOSHead, RFAHead and TripleHead; for this "
+            "head set train_cfg=None."
+        )
+
+
 def arguments_of(kind: type) -> set[str]:
     """Names of the arguments of a class, with those that it hands on to its parents."""
     names = set()

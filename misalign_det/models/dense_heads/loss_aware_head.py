@@ -15,8 +15,8 @@ from .head_configs import ASSIGNERS, check_head_config
 # exp(8) strides is far beyond any image; without a bound one bad step overflows to inf.
 MAX_LOG_DISTANCE = 8.0
 SCORE_MODES = ("product", "geometric_mean", "class")
-# What stands for absent keys of test_cfg; under its own default for nms_pre, -1, mmdet leaves out the
-# last candidate of each level.
+# What stands for absent keys of test_cfg. Under -1, its own default for nms_pre, mmdet leaves out
+# the last candidate of each level.
 NO_LIMITS = dict(nms_pre=2**31 - 1, nms=None, max_per_img=None)
 # mmdet's defaults with its scope: in another default scope a bare name may be another class.
 FOCAL_LOSS = dict(type="mmdet.FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)

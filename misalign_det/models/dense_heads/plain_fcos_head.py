@@ -5,6 +5,7 @@ from mmdet.models.dense_heads import FCOSHead
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from .head_configs import refuse_assigner
 from .loss_aware_head import (
     BINARY_CROSS_ENTROPY,
     DISTANCE_CODER,
@@ -39,6 +40,7 @@ class FCOSHeadWithoutCenterness(FCOSHead):
     """
 
     def __init__(self, *args, **kwargs) -> None:
+        refuse_assigner(type(self), kwargs.get("train_cfg"))
         super().__init__(*args, **{**FCOS_PARTS, **kwargs})
 
     def _init_layers(self) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..choices import check_choice
 from ..layers import adapt_receptive_field, init_offsets
+from .head_configs import refuse_assigner
 from .loss_aware_head import (
     BINARY_CROSS_ENTROPY,
     SCORE_MODES,
@@ -160,6 +161,7 @@ class RFAFCOSHead(FCOSHead):
     ) -> None:
         self.rfa_position = rfa_position
         self.rfa_modulated = rfa_modulated
+        refuse_assigner(type(self), kwargs.get("train_cfg"))
         super().__init__(*args, **{**FCOS_PARTS, **kwargs})
 
     def _init_layers(self) -> None:

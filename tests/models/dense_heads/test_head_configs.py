@@ -121,6 +121,15 @@ def test_without_an_assigner_it_predicts_but_does_not_train(kind, train_cfg):
         losses_of(head, [ONE])
 
 
+@pytest.mark.parametrize("kind", ["RFAFCOSHead", "FCOSHeadWithoutCenterness"])
+def test_heads_with_fcos_targets_read_no_assigner(kind):
+    message = complaint(kind=kind)
+    assert f"{kind} takes FCOS's targets" in message and "JLAAssigner. It trains" in message
+    build(kind, train_cfg=None)
+    build(kind, train_cfg=dict(assigner=None))
+    build(kind, train_cfg=dict(assigner=dict(type="MaxIoUAssigner")))  # as old configs of FCOS
+
+
 @pytest.mark.parametrize("num_levels", [4, 6])
 @pytest.mark.parametrize("kind", [*OURS, "RFAFCOSHead", "FCOSHeadWithoutCenterness"])
 def test_strides_and_levels_have_to_agree(kind, num_levels):

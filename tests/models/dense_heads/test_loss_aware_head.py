@@ -100,6 +100,8 @@ def test_box_loss_by_hand():
     # Further weights: the divisor is their sum, and below 1 too.
     further = head.box_loss(loss, targets, targets.bboxes, torch.tensor([1.0, 0.5]))
     assert further.item() == pytest.approx(0.5)
+    tiny = head.box_loss(loss, targets, targets.bboxes, torch.full((2,), 5e-7))
+    assert tiny.item() == pytest.approx(0.1, rel=0.2)  # 2e-7 x 0.5 over the least divisor, 1e-6
     nothing = head.box_loss(loss, targets, targets.bboxes, torch.zeros(2))
     assert nothing.item() == 0
 

@@ -11,7 +11,7 @@ KIND = "FCOSHeadWithoutCenterness"
 
 def head_and_outputs(**options):
     torch.manual_seed(0)
-    head = make_head(KIND, **options)
+    head = make_head(KIND, assigner=False, **options)
     return head, head(features(1))
 
 
@@ -64,7 +64,7 @@ def test_the_score_is_the_class_probability():
 @pytest.mark.parametrize("norm_on_bbox", [False, True])
 @pytest.mark.parametrize("gts", [[CROWD, instances()], [instances(), instances()]])
 def test_every_parameter_has_a_gradient(norm_on_bbox, gts):
-    head = make_head(KIND, norm_on_bbox=norm_on_bbox, center_sampling=True)
+    head = make_head(KIND, assigner=False, norm_on_bbox=norm_on_bbox, center_sampling=True)
     losses = head.loss_by_feat(*head(features()), gts, METAS)
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
