@@ -210,6 +210,12 @@ def test_a_config_of_the_call_comes_before_the_heads_own():
     for cfg in (dict(max_per_img=3), ConfigDict(max_per_img=3, nms=None)):
         (found,) = head.predict_by_feat(*head(features(1)), batch_img_metas=METAS[:1], cfg=cfg)
         assert len(found) == 3
+    assert head.test_cfg.max_per_img == 20 and head.test_cfg.score_thr == 0
+    head.predict_by_feat(*head(features(1)), batch_img_metas=METAS[:1])
+    assert head.test_cfg.nms_pre == 100 and head.test_cfg.nms.iou_threshold == 0.6
+    del head.test_cfg.nms
+    head.predict_by_feat(*head(features(1)), batch_img_metas=METAS[:1])
+    assert "nms" not in head.test_cfg
 
 
 @torch.no_grad()
@@ -256,6 +262,9 @@ def test_geometric_mean_selects_by_the_class_probability(score_thr, nms_pre):
     for mode in ("geometric_mean", "product", "class"):
         head.score_mode = mode
         (found[mode],) = head.predict_by_feat(*outs, batch_img_metas=METAS[:1], cfg=cfg)
+    assert cfg == ConfigDict(score_thr=score_thr, nms_pre=nms_pre)
+    best = max(level.sigmoid().max() for level in outs[0])  # the quality has no part in it
+    torch.testing.assert_close(found["class"].scores.max(), best)
     mean, product = found["geometric_mean"], found["product"]
     assert len(mean) == len(product) == len(found["class"]) > 0
     torch.testing.assert_close(mean.scores, product.scores.sqrt(), rtol=0, atol=1e-6)
