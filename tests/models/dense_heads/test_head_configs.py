@@ -109,6 +109,9 @@ def test_keys_of_the_assigner_that_stood_there_are_named():
     message = complaint(train_cfg=dict(
         assigner=dict(type="JLAAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4)))  # fmt: skip
     assert "train_cfg.assigner has pos_iou_thr, neg_iou_thr, which JLAAssigner" in message
+    message = complaint(train_cfg=dict(
+        assigner=dict(type="JLAAssigner", min_pos_iou=0), allowed_border=-1))  # fmt: skip
+    assert "train_cfg has allowed_border" in message and "assigner has min_pos_iou" in message
 
 
 @pytest.mark.parametrize("train_cfg", [None, {}, dict(assigner=None)])
