@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from mmcv.ops import deform_conv2d
+from mmcv.ops import deform_conv2d, modulated_deform_conv2d
 
 from misalign_det.models.layers import (
     AutoDeformConv2d,
@@ -196,3 +196,39 @@ def test_some_locations_alone(dtype, chosen):
     assert mine.dtype == dtype
     tolerance = 1e-10 if dtype == torch.float64 else 0.05
     torch.testing.assert_close(mine, everywhere[locations], rtol=tolerance, atol=tolerance)
+
+
+def test_some_locations_of_a_wide_map_in_half_precision():
+    """A quarter cell beside column 150, where bfloat16 knows whole cells alone."""
+    layer = AutoDeformConv2d(1, 1)
+    layer.weight.data.zero_()[0, 0, 1, 1] = 1
+    x = (torch.arange(200) % 2).to(torch.bfloat16).expand(1, 1, 3, 200)
+    offset = torch.full((1, 18, 3, 200), 0.25, dtype=torch.bfloat16)
+    found = layer.at(x, offset, torch.tensor([150, 151, 200 + 150]))
+    assert found.dtype == torch.bfloat16 and found.flatten().tolist() == [0.25, 0.75, 0.25]
+
+
+@torch.no_grad()
+def test_autocast_does_not_reach_some_locations():
+    layer, (x, offset, _) = AutoDeformConv2d(3, 4), inputs(6, 7, torch.float32)
+    locations = torch.tensor([3, 50])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = layer.at(x, offset, locations)
+    assert torch.equal(found, layer.at(x, offset, locations))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("exports", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_offsets_and_factors_reach_every_form(monkeypatch, exports, dtype):
+    """In half precision too, at more than its own precision."""
+    x, offset, weight = inputs(6, 7, torch.float32)
+    mask = torch.rand(2, 9, 6, 7).to(dtype)
+    offset = offset.to(dtype)
+    expected = modulated_deform_conv2d(
+        x, offset.float(), mask.float(), weight, None, 1, 1, 1, 1, 1
+    )
+    monkeypatch.setattr(deform_conv, "exporting", lambda: exports)
+    found = deform_conv.auto_deform_conv2d(x, offset, weight, mask)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
