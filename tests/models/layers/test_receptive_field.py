@@ -226,3 +226,28 @@ def test_an_offset_moves_the_tap_it_belongs_to():
     x = torch.arange(12.0).view(1, 1, 3, 4)
     expected = torch.tensor([[0.0, 0, 4, 5], [0, 0, 8, 9], [0, 0, 0, 0]]) + 0.5
     torch.testing.assert_close(layer(x)[0, 0], expected)
+
+
+def test_a_factor_weights_the_tap_it_belongs_to():
+    """The centre tap alone, at a factor of 2 * sigmoid(log 3) = 1.5; the others stay at one."""
+    layer = RFAConv2d(1, 1, modulated=True, bias=False)
+    nn.init.zeros_(layer.weight)
+    layer.weight.data[0, 0, 1, 1] = 1
+    layer.conv_offset.bias.data[18 + 4] = math.log(3)
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    torch.testing.assert_close(layer(x), 1.5 * x)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_bias_keeps_the_dtype_of_the_input(dtype):
+    layer = RFAConv2d(2, 2)
+    nn.init.ones_(layer.bias)
+    out = layer._conv_forward(torch.zeros(1, 2, 3, 3, dtype=dtype), layer.weight, layer.bias)
+    assert out.dtype == dtype and (out == 1).all()
+
+
+@pytest.mark.parametrize("modulated", [False, True])
+def test_adapt_hands_modulated_on(modulated):
+    tower = [ConvModule(4, 4, 3, padding=1)]
+    adapt_receptive_field(tower, "first", modulated)
+    assert tower[0].conv.modulated == modulated
