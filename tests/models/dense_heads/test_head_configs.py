@@ -43,11 +43,10 @@ def complaint(**kwargs):
     [
         ("retinanet/retinanet_r50_fpn_1x_coco.py",
          ["anchor_generator", "bbox_coder is a DeltaXYWHBBoxCoder", "loss_bbox is L1Loss",
-          "train_cfg has sampler, allowed_border, pos_weight, debug",
           "train_cfg.assigner is MaxIoUAssigner"]),
         ("atss/atss_r50_fpn_1x_coco.py",
          ["anchor_generator, loss_centerness,", "bbox_coder is a DeltaXYWHBBoxCoder",
-          "allowed_border", "train_cfg.assigner is ATSSAssigner"]),
+          "train_cfg.assigner is ATSSAssigner"]),
         ("gfl/gfl_r50_fpn_1x_coco.py",
          ["loss_dfl", "reg_max", "loss_cls is QualityFocalLoss", "ATSSAssigner"]),
         ("fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py",
@@ -110,8 +109,24 @@ def test_keys_of_the_assigner_that_stood_there_are_named():
         assigner=dict(type="JLAAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4)))  # fmt: skip
     assert "train_cfg.assigner has pos_iou_thr, neg_iou_thr, which JLAAssigner" in message
     message = complaint(train_cfg=dict(
-        assigner=dict(type="JLAAssigner", min_pos_iou=0), allowed_border=-1))  # fmt: skip
+        assigner=dict(type="JLAAssigner", min_pos_iou=0), allowed_border=0))  # fmt: skip
     assert "train_cfg has allowed_border" in message and "assigner has min_pos_iou" in message
+
+
+IDLE = dict(sampler=dict(type="PseudoSampler"), allowed_border=-1, pos_weight=-1, debug=False)
+
+
+def test_what_any_train_cfg_of_mmdets_holds_is_no_complaint():
+    assert isinstance(build(train_cfg=dict(JLA, **IDLE)).assigner, JLAAssigner)
+
+
+@pytest.mark.parametrize(
+    "change", [dict(sampler=dict(type="RandomSampler")), dict(pos_weight=2.0), dict(debug=True)]
+)
+def test_unless_it_asks_for_something(change):
+    assert f"train_cfg has {next(iter(change))}, which" in complaint(
+        train_cfg={**JLA, **IDLE, **change}
+    )
 
 
 @pytest.mark.parametrize("train_cfg", [None, {}, dict(assigner=None)])
