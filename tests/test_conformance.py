@@ -184,7 +184,7 @@ class TestAssigners:
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_reduction_overrides_of_dc_loss(reduction):
     wrapped = MODELS.build(FOCAL)
-    loss = MODELS.build(dict(type="DCLoss", loss=FOCAL))
+    loss = MODELS.build(dict(type="DCLoss", loss=FOCAL, use_sigmoid=True))
     logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 4, 4])
     torch.testing.assert_close(
         loss(logits, labels, reduction_override=reduction),

@@ -179,7 +179,7 @@ def test_dc_loss(request, seed, num, distance):
     counted(request)
     generator = torch.Generator().manual_seed(seed)
     loss = MODELS.build(dict(type="DCLoss", distance=distance, loss=dict(
-        type="FocalLoss", use_sigmoid=True)))  # fmt: skip
+        type="FocalLoss", use_sigmoid=True), use_sigmoid=True))  # fmt: skip
     logits = 4 * torch.randn(num, 3, generator=generator)
     labels = torch.randint(0, 4, (num,), generator=generator)
     corner = torch.rand(2, num, 2, generator=generator) * 50

@@ -3,6 +3,14 @@
 The mixins call mmdet's heads and stand between two of their steps: they hand the positives' boxes
 to :class:`~misalign_det.models.losses.DCLoss`, and class probabilities to an assigner that reads
 them.
+
+Both go by attributes that hold for the time of one ``loss_by_feat``. mmdet's ``loss_by_feat`` finds
+the targets, calls the loss level by level and returns reduced values, and its ``assign`` gets the
+anchors alone: nothing else of the boxes, the unreduced losses or the predictions can be passed in
+or out, short of copying the method. So ``DCLoss.batch`` is open while it runs: ``get_targets`` adds
+the boxes, each call of the loss leaves its rows and gives mmdet a zero, and the true values, which
+eq. 2 gives once all levels are known, take the zeros' place. The assigner gets the logits of one
+image after another, in the order in which mmdet takes the images. An exception ends all of it.
 """
 
 from functools import partial
@@ -11,18 +19,25 @@ import torch
 from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RetinaHead
 from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.registry import MODELS
+from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
 from ..losses import DCLoss
+from ..losses.dc_loss import with_use_sigmoid
 
 
 class DCMixin:
     """Before a dense head of mmdet's: eq. 2 over all levels, whatever its levels' loop does."""
 
-    def __init__(self, *args, loss_cls: dict, **kwargs) -> None:
-        if loss_cls["type"] == "DCLoss":  # mmdet's heads look for use_sigmoid at the top
-            loss_cls = dict(loss_cls, use_sigmoid=loss_cls["loss"].get("use_sigmoid", False))
-        super().__init__(*args, loss_cls=loss_cls, **kwargs)
+    def __init__(self, *args, **kwargs) -> None:
+        if "loss_cls" in kwargs:  # mmdet's heads look for use_sigmoid at the top
+            kwargs["loss_cls"] = with_use_sigmoid(kwargs["loss_cls"])
+        super().__init__(*args, **kwargs)
+        if isinstance(self.loss_cls, DCLoss) and self.loss_cls.use_sigmoid != self.use_sigmoid_cls:
+            raise ValueError(
+                f"loss_cls is a DCLoss of use_sigmoid={self.loss_cls.use_sigmoid}, but its config "
+                "does not say so: write use_sigmoid beside its type."
+            )
 
     def loss_by_feat(self, cls_scores, bbox_preds, *args, **kwargs) -> dict:
         """mmdet's losses, with the dynamic coefficient if ``loss_cls`` is a DCLoss."""
@@ -42,7 +57,8 @@ class DCMixin:
         batch = getattr(self.loss_cls, "current_batch", None)
         if batch is not None:
             labels = targets[self.labels_place]
-            with torch.no_grad():
+            device = batch.bbox_preds[0].device.type
+            with torch.no_grad(), torch.autocast(device, enabled=False):  # boxes in float32
                 for i, (level, label) in enumerate(zip(batch.bbox_preds, labels)):
                     rows = level.permute(0, 2, 3, 1).reshape(label.numel(), -1).float()
                     positive = batch.is_positive(label.flatten())
@@ -68,6 +84,8 @@ class DCMixin:
 class PredictionMixin:
     """Before an anchor head: gives its assigner ``pred_instances.scores``, if it asks for them."""
 
+    _logits = None  # of the images still to come, (P, C) each
+
     def loss_by_feat(self, cls_scores, *args, **kwargs) -> dict:
         """mmdet's losses; the class logits are kept for the assigner meanwhile."""
         if not getattr(self.assigner, "needs_scores", False):
@@ -79,14 +97,14 @@ class PredictionMixin:
             ],
             dim=1,
         )
-        self._logits = list(logits)  # the images are taken one by one, in order
+        self._logits = iter(logits)  # the images are taken one by one, in order
         try:
             return super().loss_by_feat(cls_scores, *args, **kwargs)
         finally:
-            self.assigner.scores = None
+            self._logits = self.assigner.scores = None
 
     def _get_targets_single(self, flat_anchors, valid_flags, *args, **kwargs) -> tuple:
-        if getattr(self.assigner, "needs_scores", False):
+        if self._logits is not None:
             img_meta = kwargs.get("img_meta") or next(a for a in args if isinstance(a, dict))
             inside = anchor_inside_flags(
                 flat_anchors,
@@ -95,17 +113,30 @@ class PredictionMixin:
                 self.train_cfg["allowed_border"],
             )
             places = inside.nonzero().squeeze(1)
-            self.assigner.scores = partial(self._probability, self._logits.pop(0), places)
+            self.assigner.scores = partial(self._probability, next(self._logits), places)
         return super()._get_targets_single(flat_anchors, valid_flags, *args, **kwargs)
 
     def _probability(
         self, logits: Tensor, places: Tensor, prior_inds: Tensor, labels: Tensor
     ) -> Tensor:
-        """Of a class at an anchor, ``(E,)``; ``places`` are those of the assigner's anchors."""
-        rows = places[prior_inds]
+        """Of a class at an anchor, ``(E,)``.
+
+        Args:
+            logits: of all anchors of the image, ``(P, C)``.
+            places: those of the assigner's anchors among them.
+            prior_inds, labels: the assigner's anchor and the class of each pair, ``(E,)``, on any
+                device: with ``gpu_assign_thr`` mmdet assigns on the CPU.
+
+        Returns:
+            In float32, on the device of ``prior_inds``.
+        """
+        rows = places[prior_inds.to(places.device)]
+        labels = labels.to(logits.device)
         if self.use_sigmoid_cls:
-            return logits[rows, labels].float().sigmoid()
-        return logits[rows].float().softmax(dim=-1).gather(1, labels[:, None]).squeeze(1)
+            found = logits[rows, labels].float().sigmoid()
+        else:
+            found = logits[rows].float().softmax(dim=-1).gather(1, labels[:, None]).squeeze(1)
+        return found.to(prior_inds.device)
 
 
 @MODELS.register_module()
@@ -127,11 +158,11 @@ class DCRetinaHead(DCMixin, PredictionMixin, RetinaHead):
     labels_place = 0
 
     def level_boxes(self, i, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
-        anchors = torch.stack([image[i] for image in priors]).view(-1, 4)[positive]
+        anchors = torch.stack([get_box_tensor(image[i]) for image in priors]).view(-1, 4)[positive]
         target = targets[2][i].reshape(-1, 4)[positive]
         if not self.reg_decoded_bbox:
-            target = self.bbox_coder.decode(anchors, target)
-        return self.bbox_coder.decode(anchors, rows), target
+            target = get_box_tensor(self.bbox_coder.decode(anchors, target))
+        return get_box_tensor(self.bbox_coder.decode(anchors, rows)), target
 
 
 class _CenterAnchorMixin(DCMixin, PredictionMixin):

@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from inspect import Parameter, signature
 
 import torch
+from mmdet.models.losses import EQLV2Loss, SeesawLoss
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, reduce_mean
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
+from ...utils import is_type
 from ..choices import check_choice
 
 DISTANCE_MODES = ("enclosing", "gt", "raw")
@@ -21,7 +26,8 @@ def dynamic_coefficient(
     """Reciprocal of the localisation error, lambda (paper C, eq. 1).
 
     ``1 / (sigmoid(d^2) + tanh(|w / h - w' / h'|) + eps)`` with d the distance of the centres: 2
-    for a perfect box, towards 1 / 2 for a bad one.
+    for a perfect box, towards 1 / 2 for a bad one. A pair with an infinite or NaN coordinate gets
+    the least value, ``1 / (2 + eps)``.
 
     Args:
         pred, target: boxes xyxy in pixels, ``(E, 4)`` each.
@@ -30,8 +36,11 @@ def dynamic_coefficient(
             a few pixels saturate).
 
     Returns:
-        ``(E,)``.
+        ``(E,)``, in float32 or the wider type of the boxes; all finite.
     """
+    dtype = torch.promote_types(torch.promote_types(pred.dtype, target.dtype), torch.float32)
+    # In float64 the square of any float32 is finite.
+    pred, target = pred.double(), target.double()
     size, target_size = ((boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-6) for boxes in (pred, target))
     squared = ((pred[:, :2] + pred[:, 2:] - target[:, :2] - target[:, 2:]) / 2).square().sum(dim=1)
     if distance == "enclosing":
@@ -42,7 +51,9 @@ def dynamic_coefficient(
     elif distance != "raw":
         raise ValueError(f"distance must be one of {DISTANCE_MODES}, not {distance!r}.")
     ratio = (size[:, 0] / size[:, 1] - target_size[:, 0] / target_size[:, 1]).abs()
-    return 1 / (squared.sigmoid() + ratio.tanh() + eps)
+    error = squared.sigmoid() + ratio.tanh()
+    usable = (pred.isfinite() & target.isfinite()).all(dim=1) & error.isfinite()
+    return (1 / (torch.where(usable, error, 2) + eps)).to(dtype)
 
 
 def normalized_coefficient(coefficient: Tensor, losses: Tensor) -> Tensor:
@@ -50,19 +61,37 @@ def normalized_coefficient(coefficient: Tensor, losses: Tensor) -> Tensor:
 
     Args:
         coefficient: lambda of each positive of this process's batch, ``(E,)``.
-        losses: its classification loss, ``(E,)``.
+        losses: its classification loss, ``(E,)``, of the same dtype.
 
     Returns:
         ``lambda * sum(L) / sum(lambda * L)``, ``(E,)``, with the sums over the positives of all
-        processes; without gradient. Exactly one where all lambda are equal.
+        processes; without gradient. Exactly one where all lambda are equal. Where the sums are
+        zero or not finite, lambda over the largest lambda.
     """
     with torch.no_grad():
         peak = coefficient.max() if len(coefficient) else coefficient.new_zeros(())
         all_reduce(peak, "max")
         relative = coefficient / peak
         total, weighted = reduce_mean(torch.stack([losses.sum(), (relative * losses).sum()]))
-        scale = torch.where(weighted > 0, total / weighted, torch.ones_like(weighted))
-        return relative * scale
+        usable = (weighted > 0) & total.isfinite() & weighted.isfinite()
+        return relative * torch.where(usable, total / weighted, 1)
+
+
+def with_use_sigmoid(loss_cls: ConfigType) -> ConfigType:
+    """A head's ``loss_cls`` with ``use_sigmoid`` filled in where it is a DCLoss without it.
+
+    Args:
+        loss_cls: config of any loss; ``type`` a string, a scoped string or a class.
+
+    Returns:
+        The same config, or a copy that says whether the wrapped loss is a sigmoid one.
+    """
+    wrapped = loss_cls.get("loss")
+    given = loss_cls.get("use_sigmoid") is not None
+    if given or wrapped is None or not is_type(loss_cls.get("type"), DCLoss, MODELS):
+        return loss_cls
+    own = getattr(MODELS.build(wrapped), "use_sigmoid", wrapped.get("use_sigmoid", False))
+    return dict(loss_cls, use_sigmoid=own)
 
 
 @MODELS.register_module()
@@ -72,14 +101,21 @@ class DCLoss(nn.Module):
     Paper C. Within the batch's positives the loss moves from badly to well localised ones; its
     sum, the negatives and the box loss stay (eq. 2 and 3). Used by the heads of
     :mod:`~misalign_det.models.dense_heads.dc_heads`, which know the boxes; in any other head it
-    is the wrapped loss.
+    is the wrapped loss. Attributes that it does not have are those of the wrapped loss.
 
     Args:
-        loss: config of the wrapped loss: focal, quality focal, cross entropy, ...
+        loss: config of the wrapped loss: focal, quality focal, varifocal, cross entropy, GHMC, ...
+            It must give the loss of each row under ``reduction_override='none'``. One that takes
+            no ``avg_factor``, as GHMC, keeps the divisor that it finds itself.
         distance: see :func:`dynamic_coefficient`.
         eps: of eq. 1.
-        use_sigmoid: that of ``loss``; mmdet's heads read it here. Filled in by the heads named
-            above.
+        use_sigmoid: that of ``loss``. mmdet's heads read it here, and build softmax with a
+            background channel without it. The heads named above fill it in; everywhere else it
+            must be given for a sigmoid loss.
+
+    Raises:
+        ValueError: a loss that cannot be weighed row by row, or ``use_sigmoid`` left out or other
+            than that of ``loss``.
 
     Example::
 
@@ -102,13 +138,32 @@ class DCLoss(nn.Module):
         self.loss = MODELS.build(loss)
         self.distance = distance
         self.eps = eps
-        self.use_sigmoid = getattr(self.loss, "use_sigmoid", False)
-        if use_sigmoid is not None and use_sigmoid != self.use_sigmoid:
+        self.current_batch: DCBatch | None = None
+        _check_rows(self.loss)
+        self.divides_itself = not _takes(self.loss, "avg_factor")
+        own = getattr(self.loss, "use_sigmoid", use_sigmoid)
+        if use_sigmoid is None and own:
             raise ValueError(
-                f"use_sigmoid={use_sigmoid} beside a wrapped loss with {self.use_sigmoid}: leave "
+                f"DCLoss around {type(self.loss).__name__}, a sigmoid loss, needs use_sigmoid=True "
+                "beside its type: mmdet's heads read it there and otherwise build softmax with a "
+                "background channel. DCRetinaHead, DCATSSHead, DCFCOSHead and DCGFLHead fill it "
+                "in; only they use the coefficients."
+            )
+        if use_sigmoid is not None and use_sigmoid != own:
+            raise ValueError(
+                f"use_sigmoid={use_sigmoid} beside a wrapped loss with {own}: leave "
                 "it out of DCLoss, or make them equal."
             )
-        self.current_batch: DCBatch | None = None
+        self.use_sigmoid = bool(own)
+
+    def __getattr__(self, name: str):
+        # mmdet's heads ask their loss for loss_weight, custom_accuracy, get_activation, ...
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "loss":
+                raise
+            return getattr(self.loss, name)
 
     @contextmanager
     def batch(self, num_classes: int, bbox_preds: Sequence[Tensor] = ()):
@@ -134,18 +189,68 @@ class DCLoss(nn.Module):
         weight: Tensor | None = None,
         avg_factor=None,
         reduction_override: str | None = None,
+        **kwargs,
     ) -> Tensor:
-        """As the wrapped loss; inside :meth:`batch`, a placeholder for what it returns later."""
+        """As the wrapped loss; inside :meth:`batch`, a placeholder for what it returns later.
+
+        Args:
+            cls_score: ``(n, C)``.
+            target: labels ``(n,)``, a tuple that begins with them, or a target for each class
+                ``(n, C)``, in which a row with any value above zero is a positive.
+            weight: of the rows, ``(n,)``, or whatever else the wrapped loss takes.
+            avg_factor, reduction_override, kwargs: as in the wrapped loss.
+
+        Raises:
+            TypeError: inside :meth:`batch`, the wrapped loss gives no loss of each row.
+        """
+        # Third by place: mmdet's losses call it weight, label_weight or label_weights.
+        inputs = (cls_score, target) if weight is None else (cls_score, target, weight)
+        call = partial(self.loss, *inputs, **kwargs)
+        reduced = partial(call, avg_factor=avg_factor, reduction_override=reduction_override)
         if self.current_batch is None:
-            return self.loss(
-                cls_score,
-                target,
-                weight,
-                avg_factor=avg_factor,
-                reduction_override=reduction_override,
+            return reduced()
+        reduction = reduction_override or getattr(self.loss, "reduction", "mean")
+        own_value = None
+        if reduction != "none" and (avg_factor is None or self.divides_itself):
+            # Asked for twice, a loss with running statistics (GHMC) must count the batch once.
+            state = {name: value.clone() for name, value in self.loss.state_dict().items()}
+            with torch.no_grad():
+                own_value = reduced()
+            self.loss.load_state_dict(state)
+        losses = call(reduction_override="none")
+        if not isinstance(losses, Tensor) or losses.shape[:1] != cls_score.shape[:1]:
+            raise TypeError(
+                f"DCLoss weighs the loss of each row, which {type(self.loss).__name__} does not "
+                "give under reduction_override='none'. Wrap another classification loss."
             )
-        losses = self.loss(cls_score, target, weight, reduction_override="none")
-        return self.current_batch.add(losses, target, avg_factor)
+        return self.current_batch.add(losses, target, reduction, avg_factor, own_value)
+
+
+@dataclass
+class _Call:
+    """One call's unreduced losses, ``(n,)`` or ``(n, C)``, its positives, and how to reduce it."""
+
+    losses: Tensor
+    positive: Tensor
+    reduction: str
+    avg_factor: float | Tensor | None
+    own_value: Tensor | None  # what the wrapped loss makes of them by its own divisor
+
+    def rows(self) -> Tensor:
+        """Loss of each row, ``(n,)``, without gradient, in float32 or wider."""
+        losses = self.losses.detach()
+        losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
+        return losses.flatten(1).sum(dim=1) if losses.ndim > 1 else losses
+
+    def reduce(self, factor: Tensor) -> Tensor:
+        """Value of the call with its rows multiplied by ``factor``, ``(n,)``."""
+        factor = factor.to(self.losses.dtype).view(-1, *[1] * (self.losses.ndim - 1))
+        losses = self.losses * factor
+        if self.own_value is None:
+            return weight_reduce_loss(losses, None, self.reduction, self.avg_factor)
+        total = self.rows().sum()
+        share = torch.where(total != 0, self.own_value / total, 0)
+        return losses.sum() * share.to(losses.dtype)
 
 
 class DCBatch:
@@ -162,47 +267,59 @@ class DCBatch:
         self.num_classes = num_classes
         self.bbox_preds = bbox_preds
         self._coefficients: list[Tensor] = []
-        self._calls: list[tuple] = []
+        self._calls: list[_Call] = []
 
     def is_positive(self, labels: Tensor) -> Tensor:
-        """Whether each label is a class, ``(n,)`` bool."""
+        """Whether each label is a class, ``(n,)`` bool; or has a class, of ``(n, C)`` targets."""
+        if labels.ndim > 1:
+            return (labels[:, : self.num_classes] > 0).any(dim=1)
         return (labels >= 0) & (labels < self.num_classes)
 
     def add_boxes(self, pred: Tensor, target: Tensor) -> None:
         """Positives' boxes, xyxy in pixels, ``(E, 4)``, in the order of the calls' rows."""
         self._coefficients.append(
-            dynamic_coefficient(
-                pred.detach().float(), target.float(), self.loss.distance, self.loss.eps
-            )
+            dynamic_coefficient(pred.detach(), target, self.loss.distance, self.loss.eps)
         )
 
-    def add(self, losses: Tensor, target, avg_factor) -> Tensor:
+    def add(self, losses: Tensor, target, reduction: str, avg_factor, own_value) -> Tensor:
         """Keep one call's losses, ``(n,)`` or ``(n, C)``; returns a placeholder."""
-        labels = target[0] if isinstance(target, tuple) else target
-        self._calls.append((losses, self.is_positive(labels), avg_factor))
+        labels = target[0] if isinstance(target, (tuple, list)) else target
+        positive = self.is_positive(labels)
+        self._calls.append(_Call(losses, positive, reduction, avg_factor, own_value))
         return losses.new_zeros(())
 
     def losses(self) -> list[Tensor]:
         """What each call would have returned, with eq. 3's coefficients on its positives."""
-        rows = [
-            losses.flatten(1).sum(dim=1) if losses.ndim > 1 else losses
-            for losses, _, _ in self._calls
-        ]
-        own = torch.cat([row[positive] for row, (_, positive, _) in zip(rows, self._calls)])
+        own = [call.rows()[call.positive] for call in self._calls]
+        counts = [len(part) for part in own]
+        own = torch.cat(own)
         coefficient = torch.cat(self._coefficients) if self._coefficients else own.new_zeros(0)
         if len(coefficient) != len(own):
             raise RuntimeError(
                 f"DCLoss got boxes of {len(coefficient)} positives and losses of {len(own)}: the "
                 "head and its targets do not belong together."
             )
-        normalized = normalized_coefficient(coefficient.to(own), own.detach())
-        results, first = [], 0
-        for losses, positive, avg_factor in self._calls:
-            count = int(positive.sum())
-            factor = losses.new_ones(len(losses))
-            factor[positive] = normalized[first : first + count]
-            first += count
-            factor = factor.view(-1, *[1] * (losses.ndim - 1))
-            reduction = self.loss.loss.reduction
-            results.append(weight_reduce_loss(losses * factor, None, reduction, avg_factor))
+        normalized = normalized_coefficient(coefficient.to(own), own)
+        results = []
+        for call, part in zip(self._calls, normalized.split(counts)):
+            factor = part.new_ones(len(call.losses))
+            factor[call.positive] = part
+            results.append(call.reduce(factor))
         return results
+
+
+def _takes(loss: nn.Module, name: str) -> bool:
+    return name in signature(loss.forward).parameters
+
+
+def _check_rows(loss: nn.Module) -> None:
+    """Raise a ValueError for a loss that has no value of each row."""
+    parameters = signature(loss.forward).parameters.values()
+    named = any(p.name == "reduction_override" or p.kind == Parameter.VAR_KEYWORD
+                for p in parameters)  # fmt: skip
+    whole = isinstance(loss, (EQLV2Loss, SeesawLoss)) or getattr(loss, "use_mask", False)
+    if whole or not named:
+        raise ValueError(
+            f"DCLoss weighs the loss of each row, which {type(loss).__name__} does not give under "
+            "reduction_override='none'. Wrap another classification loss, FocalLoss for example."
+        )

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, ATSSAssigner, MaxIoUAssigner
 from mmdet.registry import TASK_UTILS
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -16,22 +18,26 @@ MIN_REACH = 0.01  # pixels from a box's centre of a positive to each side, as in
 
 
 def iou_classification_score(
-    overlaps: Tensor, areas: Tensor, gt_areas: Tensor, probabilities: Tensor, alpha: float
+    priors: Tensor, gt_bboxes: Tensor, probabilities: Tensor, alpha: float
 ) -> Tensor:
     """``alpha * p + (1 - alpha) * intersection / smaller area`` of each pair (paper C, eq. 4).
 
+    The second term is exactly one for a box that lies wholly in the other one, and zero for a box
+    without area.
+
     Args:
-        overlaps: IoU of a GT and an anchor, ``(E,)``.
-        areas, gt_areas: in square pixels, ``(E,)``.
+        priors, gt_bboxes: an anchor and a GT of each pair, xyxy in pixels, ``(E, 4)``.
         probabilities: of the GT's class at the anchor, ``(E,)``.
         alpha: weight of the classification.
 
     Returns:
         ``(E,)``.
     """
-    intersection = overlaps.clamp(min=0) * (areas + gt_areas) / (1 + overlaps.clamp(min=0))
-    smaller = torch.min(areas, gt_areas).clamp(min=1e-6)
-    return alpha * probabilities + (1 - alpha) * (intersection / smaller).clamp(max=1)
+    (low, high), (gt_low, gt_high) = priors.split(2, dim=1), gt_bboxes.split(2, dim=1)
+    intersection = _area(torch.max(low, gt_low), torch.min(high, gt_high))
+    smaller = torch.min(_area(low, high), _area(gt_low, gt_high))
+    share = intersection / smaller.clamp(min=torch.finfo(smaller.dtype).tiny)
+    return alpha * probabilities + (1 - alpha) * share
 
 
 class ScorePositives:
@@ -67,7 +73,8 @@ class ScorePositives:
         self.min_iou = min_iou
         self.score_topk = score_topk
         # Of the next image, set by a head that knows them: (P, C), or a function of the indices of
-        # anchors and classes, (E,) both, for the few pairs that are looked at.
+        # anchors and classes, (E,) both, for the few pairs that are looked at. The indices are
+        # where mmdet assigns, which is the CPU for many GTs with gpu_assign_thr.
         self.scores: Tensor | Callable[[Tensor, Tensor], Tensor] | None = None
 
     def _probabilities(self, pred_instances: InstanceData) -> Tensor | Callable | None:
@@ -97,7 +104,7 @@ class ScorePositives:
         Args:
             result: mmdet's decision; changed in place.
             overlaps: IoU, ``(G, P)``; -1 in ignored regions.
-            priors, gt_bboxes: xyxy, ``(P, 4)`` and ``(G, 4)``.
+            priors, gt_bboxes: xyxy in pixels, ``(P, 4)`` and ``(G, 4)``.
             gt_labels: ``(G,)``.
             scores: class probabilities; see ``self.scores``.
             allowed: pairs that may be chosen at all, ``(G, P)`` bool.
@@ -109,15 +116,11 @@ class ScorePositives:
         if allowed is not None:
             eligible &= allowed
         gt_inds, prior_inds = eligible.nonzero(as_tuple=True)
-        labels = gt_labels[gt_inds]
-        probabilities = (
-            scores(prior_inds, labels) if callable(scores) else scores[prior_inds, labels]
-        )
+        gt_labels = gt_labels.long()
         score = iou_classification_score(
-            overlaps[gt_inds, prior_inds],
-            _area(priors[prior_inds]),
-            _area(gt_bboxes[gt_inds]),
-            probabilities.to(overlaps.device),
+            priors[prior_inds].float(),
+            gt_bboxes[gt_inds].float(),
+            _look_up(scores, prior_inds, gt_labels[gt_inds]),
             self.score_alpha,
         )
         cost = (-score).masked_fill(~(score >= self.score_threshold), math.inf)
@@ -177,11 +180,14 @@ class IACAssigner(ScorePositives, MaxIoUAssigner):
             gt_instances: ``bboxes`` ``(G, 4)``, ``labels`` ``(G,)``.
             gt_instances_ignore: ``bboxes`` of ignored regions.
 
+        Boxes are tensors or mmdet's ``HorizontalBoxes``.
+
         Raises:
             ValueError: no probabilities, although ``score_threshold`` is finite.
         """
         scores = self._probabilities(pred_instances)
-        self._instances = (pred_instances.priors, gt_instances.bboxes, scores)
+        boxes = get_box_tensor(pred_instances.priors), get_box_tensor(gt_instances.bboxes)
+        self._instances = (*boxes, scores)
         try:
             return super().assign(pred_instances, gt_instances, gt_instances_ignore, **kwargs)
         finally:
@@ -232,15 +238,25 @@ class IACATSSAssigner(ScorePositives, ATSSAssigner):
         gt_instances: InstanceData,
         gt_instances_ignore: InstanceData | None = None,
     ) -> AssignResult:
-        """See mmdet's ATSSAssigner and :meth:`IACAssigner.assign`."""
+        """See mmdet's ATSSAssigner and :meth:`IACAssigner.assign`.
+
+        With ``alpha``, DDOD's cost, ``pred_instances.scores`` are logits, as mmdet reads them.
+        """
         scores = self._probabilities(pred_instances)
-        if self.alpha is None:  # without DDOD's cost mmdet warns of scores
-            pred_instances = InstanceData(priors=pred_instances.priors)
         self.scores = None
-        result = super().assign(
-            pred_instances, num_level_priors, gt_instances, gt_instances_ignore
-        )
-        gt_bboxes, priors = gt_instances.bboxes, pred_instances.priors[:, :4]
+        priors = get_box_tensor(pred_instances.priors)[:, :4]
+        gt_bboxes = get_box_tensor(gt_instances.bboxes)
+        seen = InstanceData(priors=priors)
+        if self.alpha is not None:  # without it mmdet warns of them
+            for name in ("scores", "bboxes"):
+                if name in pred_instances:
+                    seen.set_field(get_box_tensor(pred_instances[name]), name)
+            scores = partial(_of_logits, scores)
+        if gt_instances_ignore is not None:
+            ignored = get_box_tensor(gt_instances_ignore.bboxes)
+            gt_instances_ignore = InstanceData(bboxes=ignored)
+        gts = InstanceData(bboxes=gt_bboxes, labels=gt_instances.labels)
+        result = super().assign(seen, num_level_priors, gts, gt_instances_ignore)
         if len(gt_bboxes) == 0 or len(priors) == 0 or not math.isfinite(self.score_threshold):
             return result
         overlaps = self.iou_calculator(gt_bboxes, priors)
@@ -257,8 +273,22 @@ class IACATSSAssigner(ScorePositives, ATSSAssigner):
         return result
 
 
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2] - boxes[:, 0]).clamp(min=0) * (boxes[:, 3] - boxes[:, 1]).clamp(min=0)
+def _area(low: Tensor, high: Tensor) -> Tensor:
+    """From the upper left and the lower right corner, ``(E, 2)``: ``(E,)``."""
+    return (high - low).clamp(min=0).prod(dim=1)
+
+
+def _look_up(scores: Tensor | Callable, prior_inds: Tensor, labels: Tensor) -> Tensor:
+    """Probability of each pair, ``(E,)``, in float32 on the device of the indices."""
+    if callable(scores):
+        found = scores(prior_inds, labels)
+    else:
+        found = scores[prior_inds.to(scores.device), labels.to(scores.device)]
+    return found.to(prior_inds.device, torch.float32)
+
+
+def _of_logits(logits: Tensor, prior_inds: Tensor, labels: Tensor) -> Tensor:
+    return _look_up(logits, prior_inds, labels).sigmoid()
 
 
 def _center(boxes: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
 import misalign_det  # noqa: F401
-from misalign_det.models.losses import dynamic_coefficient, normalized_coefficient
+from misalign_det.models.losses import dc_loss, dynamic_coefficient, normalized_coefficient
 
 STOCK = Path(mmdet.__file__).parent / ".mim/configs"
 FOCAL = dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)
@@ -27,6 +27,13 @@ HEADS = {
 
 def sigmoid(x):
     return 1 / (1 + math.exp(-x))
+
+
+def dc_loss_around(config, **options):
+    """A DCLoss built by itself: it must be told what its heads would tell it."""
+    return MODELS.build(
+        dict(type="DCLoss", loss=config, use_sigmoid=config["use_sigmoid"], **options)
+    )
 
 
 @pytest.mark.parametrize("distance", ["enclosing", "gt", "raw"])
@@ -46,8 +53,74 @@ def test_coefficient_falls_from_two_with_the_error():
     assert (values[1:] < values[:-1]).all() and (values > 0.5).all()
 
 
-def test_boxes_without_area_stay_finite():
-    assert dynamic_coefficient(torch.zeros(1, 4), torch.zeros(1, 4)).isfinite().all()
+@pytest.mark.parametrize("distance", ["enclosing", "gt", "raw"])
+def test_distance_counts_where_the_shapes_are_equal(distance):
+    # 20 x 20 each, centres 30 and 40 px apart; enclosing box 50 x 60.
+    pred, target = torch.tensor([[30.0, 40, 50, 60]]), torch.tensor([[0.0, 0, 20, 20]])
+    unit = {"enclosing": 50**2 + 60**2, "gt": 800, "raw": 1}[distance]
+    expected = 1 / (sigmoid(2500 / unit) + 1e-6)
+    assert dynamic_coefficient(pred, target, distance).item() == pytest.approx(expected)
+
+
+def test_size_of_the_gt_not_of_the_prediction():
+    # Squares of 10 (predicted) and 30, centres 9 px apart along x.
+    pred, target = torch.tensor([[19.0, 10, 29, 20]]), torch.tensor([[0.0, 0, 30, 30]])
+    expected = 1 / sigmoid(81 / 1800)
+    assert dynamic_coefficient(pred, target, "gt", 0).item() == pytest.approx(expected)
+
+
+def test_defaults_are_the_enclosing_box_and_a_millionth():
+    pred, target = torch.tensor([[0.0, 0, 10, 20]]), torch.tensor([[0.0, 0, 30, 20]])
+    default = dynamic_coefficient(pred.double(), target.double()).item()
+    assert default == pytest.approx(1 / (sigmoid(100 / 1300) + math.tanh(1) + 1e-6), abs=1e-12)
+    loss = dc_loss_around(FOCAL)
+    assert (loss.distance, loss.eps) == ("enclosing", 1e-6)
+
+
+def test_boxes_without_area():
+    """Sides are at least 1e-6 px: a point is a square, a line far from one."""
+    point, line, box = [3.0, 3, 3, 3], [3.0, 3, 3, 13], [0.0, 0, 6, 6]
+    pred, target = torch.tensor([point, line, point, box]), torch.tensor([point, line, box, point])
+    for distance, values in dict(enclosing=[2, 2, 2, 2], gt=[2, 2, 2, 2]).items():
+        found = dynamic_coefficient(pred, target, distance, eps=0).tolist()
+        assert found == pytest.approx(values)
+    inside_out = torch.tensor([[6.0, 6, 0, 0]])  # of no extent, as a point
+    assert dynamic_coefficient(inside_out, pred[3:], eps=0).item() == pytest.approx(2)
+    away = dynamic_coefficient(torch.tensor([point]), torch.tensor([[5.0, 3, 5, 3]]), "gt", 0)
+    assert away.item() == pytest.approx(1)  # sigmoid of a huge distance, equal shapes
+
+
+@pytest.mark.parametrize("distance", ["enclosing", "gt", "raw"])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_broken_boxes_get_the_least_coefficient(distance, value):
+    """And leave the others as they are, whichever of both boxes and corners is broken."""
+    target = torch.tensor([[10.0, 10, 30, 30]]).repeat(9, 1)
+    pred = target + 2
+    expected = dynamic_coefficient(pred, target, distance)
+    for place in range(4):
+        pred[place, place] = target[4 + place, place] = value
+    found = dynamic_coefficient(pred, target, distance)
+    assert found[:8].tolist() == [pytest.approx(0.5)] * 8 and found[8] == expected[8]
+    whole = torch.full((1, 4), value)
+    assert dynamic_coefficient(whole, whole, distance).item() == pytest.approx(0.5)
+
+
+def test_squares_beyond_float32():
+    target = torch.tensor([[0.0, 0, 1e30, 1e30], [0.0, 0, 10, 10]])
+    pred = torch.tensor([[0.0, 0, 1e30, 1e30], [-1e30, -1e30, 1e30, 1e30]])
+    assert dynamic_coefficient(pred, target, eps=0).tolist() == pytest.approx([2, 2])
+    pred = torch.tensor([[1e30, 1e30, 2e30, 2e30], [1e30, 1e30, 2e30, 2e30]])
+    # Centres a diagonal apart in an enclosing box of two; a diagonal and a half in 2 of them.
+    expected = [1 / sigmoid(1 / 4), 1 / sigmoid(9 / 16)]
+    assert dynamic_coefficient(pred, target, eps=0).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dtype_of_the_coefficient(dtype):
+    boxes = torch.tensor([[0.0, 0, 64, 64], [0, 0, 400, 400]], dtype=dtype)  # 400^2 > 65504
+    found = dynamic_coefficient(boxes, boxes)
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert found.tolist() == pytest.approx([2, 2], rel=1e-5)
 
 
 def test_normalized_coefficient_keeps_the_sum():
@@ -60,6 +133,41 @@ def test_normalized_coefficient_keeps_the_sum():
     assert torch.equal(
         normalized_coefficient(coefficient, losses * 0), coefficient / coefficient.max()
     )
+
+
+def test_losses_without_a_finite_sum_leave_the_coefficients():
+    coefficient = torch.tensor([2.0, 1.0])
+    for broken in (math.inf, math.nan):
+        found = normalized_coefficient(coefficient, torch.tensor([broken, 1.0]))
+        assert found.tolist() == [1, 0.5]
+
+
+class OtherProcess:
+    """Stands for a second process whose tensors are known: what both reductions would give."""
+
+    def __init__(self, monkeypatch, peak, total, weighted):
+        self.peak, self.sums = torch.tensor(peak), torch.tensor([total, weighted])
+        monkeypatch.setattr(dc_loss, "all_reduce", self.all_reduce)
+        monkeypatch.setattr(dc_loss, "reduce_mean", self.reduce_mean)
+
+    def all_reduce(self, own, op):
+        assert op == "max" and not own.requires_grad
+        own.copy_(torch.max(own, self.peak))  # in place, as torch.distributed's
+
+    def reduce_mean(self, own):
+        return (own + self.sums) / 2
+
+
+def test_sums_and_peak_run_over_all_processes(monkeypatch):
+    # Here lambda 1, 2 and losses 3, 1; there lambda 4 and loss 6: sums 10 and 3 + 2 + 24 = 29.
+    OtherProcess(monkeypatch, peak=4.0, total=6.0, weighted=6.0 * 4 / 4)
+    found = normalized_coefficient(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.0]))
+    assert found.tolist() == pytest.approx([10 / 29, 20 / 29])
+
+
+def test_a_process_without_positives_takes_part(monkeypatch):
+    OtherProcess(monkeypatch, peak=4.0, total=6.0, weighted=6.0)
+    assert normalized_coefficient(torch.zeros(0), torch.zeros(0)).shape == (0,)
 
 
 def one_batch(loss, calls, boxes):
@@ -90,7 +198,7 @@ def inputs(config, dtype=torch.float32):
 
 @pytest.mark.parametrize("config", [FOCAL, QUALITY, ENTROPY], ids=lambda config: config["type"])
 def test_constant_coefficient_is_the_wrapped_loss_exactly(config):
-    loss = MODELS.build(dict(type="DCLoss", loss=config))
+    loss = dc_loss_around(config)
     calls, (_, gt) = inputs(config)
     results = one_batch(loss, calls, (gt, gt))  # perfect boxes: lambda is 2 everywhere
     for result, (scores, target, weight, avg_factor) in zip(results, calls):
@@ -102,7 +210,7 @@ def test_constant_coefficient_is_the_wrapped_loss_exactly(config):
 @pytest.mark.parametrize("config", [FOCAL, QUALITY, ENTROPY], ids=lambda config: config["type"])
 def test_the_positives_total_over_all_levels_is_unchanged(config):
     """And so is each level's negatives' loss; single levels' positives do change."""
-    loss = MODELS.build(dict(type="DCLoss", loss=config))
+    loss = dc_loss_around(config)
     calls, boxes = inputs(config)
     with torch.no_grad():
         results = one_batch(loss, calls, boxes)
@@ -113,7 +221,7 @@ def test_the_positives_total_over_all_levels_is_unchanged(config):
 
 
 def test_equals_equation_3_in_plain_numbers():
-    loss = MODELS.build(dict(type="DCLoss", loss=FOCAL))
+    loss = dc_loss_around(FOCAL)
     calls, (pred, gt) = inputs(FOCAL)
     positive, negative, coefficient = [], 0.0, []
     for (scores, target, _, _), p, g in zip(calls, pred, gt):
@@ -138,7 +246,7 @@ def test_equals_equation_3_in_plain_numbers():
 
 def test_gradients_in_float64():
     """Equation 2's factor is a constant to the gradient."""
-    loss = MODELS.build(dict(type="DCLoss", loss=QUALITY)).double()
+    loss = dc_loss_around(QUALITY).double()
     calls, boxes = inputs(QUALITY, torch.float64)
     scores = [call[0] for call in calls]
     total = sum(one_batch(loss, calls, boxes))
@@ -165,19 +273,106 @@ def test_gradients_in_float64():
 
 
 def test_no_positive_at_all():
-    loss = MODELS.build(dict(type="DCLoss", loss=FOCAL))
+    loss = dc_loss_around(FOCAL)
     scores = torch.randn(4, 3, requires_grad=True)
     (result,) = one_batch(loss, [(scores, torch.full((4,), 3), None, 1.0)], ([], []))
     assert result > 0
     result.backward()
 
 
+def test_one_broken_box_of_a_batch():
+    loss = dc_loss_around(FOCAL)
+    calls, (pred, gt) = inputs(FOCAL)
+    pred[0][0, 2] = math.inf
+    results = one_batch(loss, calls, (pred, gt))
+    torch.testing.assert_close(sum(results), sum(loss(s, t, w, avg_factor=a)
+                                                 for s, t, w, a in calls))  # fmt: skip
+    sum(results).backward()
+    assert all(call[0].grad.isfinite().all() for call in calls)
+
+
+def test_which_labels_are_positives():
+    """0 to num_classes - 1; -1 stands for ignored anchors in mmdet."""
+    with dc_loss_around(FOCAL).batch(num_classes=3) as batch:
+        labels = batch.is_positive(torch.tensor([-1, 0, 2, 3, 255])).tolist()
+        dense = batch.is_positive(torch.tensor([[0.0, 0.2, 0], [0, 0, 0], [0, 0, 1]])).tolist()
+        background = batch.is_positive(torch.tensor([[0, 0, 0, 1.0]])).tolist()
+    assert labels == [False, True, True, False, False]
+    assert dense == [True, False, True] and background == [False]
+
+
+def test_distance_and_eps_reach_the_coefficient():
+    """Two positives, equal losses: lambda' is twice each one's share of lambda."""
+    gt = torch.tensor([[0.0, 0, 10, 10]]).repeat(2, 1)
+    pred = gt + torch.tensor([[0.0, 0, 0, 0], [3, 4, 3, 4]])
+    bad = {"enclosing": 25 / (13**2 + 14**2), "gt": 25 / 200, "raw": 25}
+    for distance, squared in bad.items():
+        for eps in (1e-6, 0.5):
+            loss = dc_loss_around(FOCAL, distance=distance, eps=eps)
+            scores, lambdas = torch.zeros(2, 3), (1 / (0.5 + eps), 1 / (sigmoid(squared) + eps))
+            with loss.batch(3) as batch:
+                batch.add_boxes(pred, gt)
+                loss(scores, torch.tensor([0, 0]), avg_factor=1.0, reduction_override="none")
+                (rows,) = batch.losses()
+            share = rows.sum(dim=1) / rows.sum()
+            assert share.tolist() == pytest.approx([each / sum(lambdas) for each in lambdas])
+
+
+def test_state_ends_with_the_batch():
+    loss = dc_loss_around(FOCAL)
+    with pytest.raises(KeyError), loss.batch(3):
+        assert loss.current_batch is not None
+        raise KeyError
+    assert loss.current_batch is None
+    scores, labels = torch.randn(2, 3), torch.tensor([0, 3])
+    assert loss(scores, labels) == MODELS.build(FOCAL)(scores, labels)
+
+
+def test_boxes_carry_no_gradient():
+    loss = dc_loss_around(FOCAL)
+    pred = torch.tensor([[0.0, 0, 9, 10]], requires_grad=True)
+    scores = torch.zeros(1, 3, requires_grad=True)
+    result = one_batch(loss, [(scores, torch.tensor([0]), None, 1.0)], ([pred], [pred.detach()]))
+    result[0].backward()
+    assert pred.grad is None and scores.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_losses(dtype):
+    """Equation 2 in float32, the value in the wrapped loss's own type."""
+    loss = dc_loss_around(ENTROPY)
+    scores = torch.tensor([[3.0, 0, 0, 0], [0, 0, 0, 0]], dtype=dtype)
+    call = (scores, torch.tensor([0, 1]), None, 1.0)
+    boxes = torch.tensor([[0.0, 0, 400, 400], [0, 0, 400, 400]])
+    (same,) = one_batch(loss, [call], ([boxes], [boxes]))
+    plain = loss(*call[:2], avg_factor=1.0)
+    assert same.dtype == plain.dtype and same == plain
+    (moved,) = one_batch(loss, [call], ([boxes + torch.tensor([[300.0], [0]])], [boxes]))
+    torch.testing.assert_close(moved, plain, rtol=2e-2, atol=0)
+
+
+def test_levels_of_different_precision():
+    """Under autocast one level may give float32 losses and the next half precision."""
+    loss = dc_loss_around(ENTROPY)
+    calls, boxes = inputs(ENTROPY)
+    calls[1:2] = [(calls[1][0].detach().bfloat16(), *calls[1][1:])]
+    calls[2:3] = [(calls[2][0].detach().half(), *calls[2][1:])]
+    plain = [loss(s, t, w, avg_factor=a) for s, t, w, a in calls]
+    results = one_batch(loss, calls, boxes)
+    assert [r.dtype for r in results] == [p.dtype for p in plain]
+    torch.testing.assert_close(sum(map(float, results)), sum(map(float, plain)), rtol=1e-3, atol=0)
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="distance"):
         MODELS.build(dict(type="DCLoss", loss=FOCAL, distance="far"))
-    with pytest.raises(ValueError, match="use_sigmoid"):
+    with pytest.raises(ValueError, match="distance"):
+        dynamic_coefficient(torch.zeros(1, 4), torch.zeros(1, 4), "far")
+    with pytest.raises(ValueError, match="use_sigmoid=False beside a wrapped loss with True"):
         MODELS.build(dict(type="DCLoss", loss=FOCAL, use_sigmoid=False))
-    loss = MODELS.build(dict(type="DCLoss", loss=FOCAL))
+    with pytest.raises(ValueError, match="use_sigmoid=True beside a wrapped loss with False"):
+        MODELS.build(dict(type="DCLoss", loss=ENTROPY, use_sigmoid=True))
+    loss = dc_loss_around(FOCAL)
     with pytest.raises(RuntimeError, match="positives"):
         one_batch(loss, [(torch.randn(2, 3), torch.tensor([0, 3]), None, 1.0)], ([], []))
 
