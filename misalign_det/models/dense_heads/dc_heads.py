@@ -97,7 +97,7 @@ class PredictionMixin:
             ],
             dim=1,
         )
-        self._logits = iter(logits)  # the images are taken one by one, in order
+        self._logits = list(logits)  # the images are taken one by one, in order
         try:
             return super().loss_by_feat(cls_scores, *args, **kwargs)
         finally:
@@ -113,7 +113,7 @@ class PredictionMixin:
                 self.train_cfg["allowed_border"],
             )
             places = inside.nonzero().squeeze(1)
-            self.assigner.scores = partial(self._probability, next(self._logits), places)
+            self.assigner.scores = partial(self._probability, self._logits.pop(0), places)
         return super()._get_targets_single(flat_anchors, valid_flags, *args, **kwargs)
 
     def _probability(
