@@ -116,7 +116,6 @@ class ScorePositives:
         if allowed is not None:
             eligible &= allowed
         gt_inds, prior_inds = eligible.nonzero(as_tuple=True)
-        gt_labels = gt_labels.long()
         score = iou_classification_score(
             priors[prior_inds].float(),
             gt_bboxes[gt_inds].float(),
@@ -200,6 +199,7 @@ class IACAssigner(ScorePositives, MaxIoUAssigner):
             overlaps: IoU, ``(G, P)``; -1 in ignored regions.
             gt_labels: ``(G,)``.
         """
+        gt_labels = gt_labels.long()
         result = super().assign_wrt_overlaps(overlaps, gt_labels)
         if overlaps.numel() and math.isfinite(self.score_threshold):
             priors, gt_bboxes, scores = self._instances
@@ -255,7 +255,8 @@ class IACATSSAssigner(ScorePositives, ATSSAssigner):
         if gt_instances_ignore is not None:
             ignored = get_box_tensor(gt_instances_ignore.bboxes)
             gt_instances_ignore = InstanceData(bboxes=ignored)
-        gts = InstanceData(bboxes=gt_bboxes, labels=gt_instances.labels)
+        gt_labels = gt_instances.labels.long()
+        gts = InstanceData(bboxes=gt_bboxes, labels=gt_labels)
         result = super().assign(seen, num_level_priors, gts, gt_instances_ignore)
         if len(gt_bboxes) == 0 or len(priors) == 0 or not math.isfinite(self.score_threshold):
             return result
@@ -265,7 +266,7 @@ class IACATSSAssigner(ScorePositives, ATSSAssigner):
         inside &= (y - top > MIN_REACH) & (bottom - y > MIN_REACH)
         allowed = inside & (result.gt_inds >= 0)
         gained = self._promote(
-            result, overlaps, priors, gt_bboxes, gt_instances.labels, scores, allowed
+            result, overlaps, priors, gt_bboxes, gt_labels, scores, allowed
         )
         owner = (result.gt_inds - 1).clamp(min=0)
         own_overlap = overlaps.gather(0, owner[None])[0]

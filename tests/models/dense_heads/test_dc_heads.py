@@ -1,85 +1,26 @@
-"""The four DC heads: how they are built, which boxes reach DCLoss, which probabilities IAC."""
+"""The four DC heads: how they are built, and their losses beside those of mmdet's heads."""
 
 import math
 
 import pytest
 import torch
-from mmdet.models.task_modules.assigners import AssignResult
-from mmdet.registry import MODELS
-from mmdet.structures.bbox import HorizontalBoxes
-from mmengine.config import ConfigDict
-from mmengine.structures import InstanceData
-from other_device import place
-
-import misalign_det  # noqa: F401
-from misalign_det.models import DCLoss
-from misalign_det.models.losses import dc_loss
-
-FOCAL = dict(type="FocalLoss", use_sigmoid=True)
-QUALITY = dict(type="QualityFocalLoss", use_sigmoid=True)
-SOFTMAX = dict(type="CrossEntropyLoss", use_sigmoid=False)
-STRIDES = [8, 16]
-# One square anchor a location, centred on multiples of the stride, four strides wide.
-ANCHORS = dict(
-    type="AnchorGenerator", ratios=[1.0], octave_base_scale=4, scales_per_octave=1, strides=STRIDES
+from dc_head_cases import (
+    FOCAL,
+    HEADS,
+    METAS,
+    SCENE,
+    SOFTMAX,
+    features,
+    instances,
+    make,
+    total,
+    with_dc,
+    wrapped,
 )
-HEADS = {
-    "DCRetinaHead": dict(anchor_generator=ANCHORS),
-    "DCATSSHead": dict(
-        anchor_generator=ANCHORS, norm_cfg=None, loss_bbox=dict(type="GIoULoss")
-    ),
-    "DCGFLHead": dict(
-        anchor_generator=ANCHORS, norm_cfg=None, reg_max=7, loss_bbox=dict(type="GIoULoss")
-    ),
-    "DCFCOSHead": dict(strides=STRIDES, norm_cfg=None, regress_ranges=((-1, 64), (64, 1e8))),
-}
-ANCHOR_HEADS = ["DCRetinaHead", "DCATSSHead", "DCGFLHead"]
-MAX_IOU = dict(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0)
-TRAIN = dict(
-    sampler=dict(type="PseudoSampler"), allowed_border=-1, pos_weight=-1, debug=False
-)  # fmt: skip
-METAS = [dict(img_shape=(128, 128), pad_shape=(128, 128))] * 2
+from mmdet.registry import MODELS
 
-
-def make(kind, **options):
-    assigner = dict(type="MaxIoUAssigner", **MAX_IOU)
-    if kind.endswith(("ATSSHead", "GFLHead")):
-        assigner = dict(type="ATSSAssigner", topk=9)
-    train_cfg = dict(TRAIN, **{"assigner": assigner, **options.pop("train_cfg", {})})
-    known = HEADS[kind if kind in HEADS else f"DC{kind}"]
-    torch.manual_seed(0)
-    head = MODELS.build(
-        ConfigDict(type=kind, num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1,
-                   **{**known, "train_cfg": train_cfg, **options})
-    )  # fmt: skip
-    head.init_weights()
-    return head
-
-
-def wrapped(kind):
-    return QUALITY if "GFL" in kind else FOCAL
-
-
-def with_dc(kind, **options):
-    return make(kind, loss_cls=dict(type="DCLoss", loss=wrapped(kind)), **options)
-
-
-def instances(*boxes, labels=None):
-    bboxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    labels = range(len(bboxes)) if labels is None else labels
-    return InstanceData(bboxes=bboxes, labels=torch.tensor(list(labels), dtype=torch.long))
-
-
-def features():
-    generator = torch.Generator().manual_seed(1)
-    return tuple(torch.randn(2, 8, 128 // s, 128 // s, generator=generator) for s in STRIDES)
-
-
-def total(losses):
-    return {k: sum(v) if isinstance(v, (list, tuple)) else v for k, v in losses.items()}
-
-
-SCENE = [instances((20, 30, 60, 70), (50, 60, 120, 126)), instances((44, 50, 84, 78))]
+from misalign_det.models import DCLoss
+from misalign_det.models.losses.dc_loss import with_use_sigmoid
 
 
 class OwnDCLoss(DCLoss):
@@ -129,8 +70,9 @@ class TestConstruction:
 
     def test_the_config_stays_as_it_was(self, kind):
         config = dict(type="DCLoss", loss=dict(wrapped(kind)))
-        make(kind, loss_cls=config)
+        assert with_use_sigmoid(config) == dict(config, use_sigmoid=True)
         assert config == dict(type="DCLoss", loss=wrapped(kind))
+        assert with_use_sigmoid(config["loss"]) is config["loss"]
 
     def test_mmdets_own_head(self, kind):
         """It reads use_sigmoid from the config; DCLoss there is the wrapped loss."""
@@ -195,6 +137,23 @@ class TestLosses:
         assert total(head.loss_by_feat(*outs, SCENE, METAS))["loss_cls"].isfinite()
 
 
+@pytest.mark.parametrize("momentum", [0, 0.75])
+def test_ghm_in_retinanet(momentum):
+    """It divides by its own count, whatever the head's avg_factor; three steps."""
+    loss = dict(type="GHMC", bins=30, momentum=momentum, use_sigmoid=True)
+    plain, head = (make("DCRetinaHead", loss_cls=config)
+                   for config in (loss, dict(type="DCLoss", loss=loss)))  # fmt: skip
+    for _ in range(3):
+        expected, found = (
+            total(each.loss_by_feat(*each(features()), SCENE, METAS))["loss_cls"]
+            for each in (plain, head)
+        )
+        # With several levels each divides by its own count, so that eq. 2 keeps no sum here.
+        assert found != expected and 0.5 < found / expected < 2
+    for mine, theirs in zip(head.loss_cls.loss.buffers(), plain.loss_cls.buffers()):
+        assert torch.equal(mine, theirs)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "DCGFLHead"])
 def test_half_precision_scores(kind, dtype):
@@ -220,269 +179,3 @@ def test_one_infinite_box(kind):
         values.append(total(head.loss_by_feat(*outs, SCENE, METAS))["loss_cls"])
     assert values[0].isfinite()
     torch.testing.assert_close(*values)
-
-
-@pytest.fixture
-def seen(monkeypatch):
-    """Predicted and GT boxes of the calls of eq. 1, level by level."""
-    calls, coefficient = [], dc_loss.dynamic_coefficient
-
-    def record(pred, target, *args):
-        assert not pred.requires_grad
-        calls.append((pred, target))
-        return coefficient(pred, target, *args)
-
-    monkeypatch.setattr(dc_loss, "dynamic_coefficient", record)
-    return calls
-
-
-class FixedAssigner:
-    """Gives one image after another the positives that it is told, anchor -> GT."""
-
-    needs_scores = False
-
-    def __init__(self, *images):
-        self.images = list(images)
-
-    def assign(self, pred_instances, *args, **kwargs):
-        gts = next(a for a in (*args, *kwargs.values()) if isinstance(a, InstanceData))
-        self.priors = pred_instances.priors
-        gt_inds = torch.zeros(len(pred_instances.priors), dtype=torch.long)
-        for prior, gt in self.images.pop(0).items():
-            gt_inds[prior] = gt + 1
-        labels = torch.full_like(gt_inds, -1)
-        labels[gt_inds > 0] = gts.labels[gt_inds[gt_inds > 0] - 1]
-        return AssignResult(len(gts), gt_inds, torch.zeros(len(gt_inds)), labels)
-
-
-# Level 0 has 16 x 16 anchors of 32 px, level 1 has 8 x 8 of 64 px behind them.
-FINE, COARSE = 8 * 16 + 8, 16 * 16 + 4 * 8 + 4  # both centred on (64, 64)
-GTS = [
-    instances((50, 44, 82, 84), (30, 32, 100, 96), labels=[1, 0]),
-    instances((48, 52, 88, 92), labels=[2]),
-]
-POSITIVES = [{FINE: 0, COARSE: 1}, {FINE: 0}]
-
-
-def outputs(head, rows):
-    """Class logits 0, boxes constant over each level and image: ``rows[image][level]``, (D,)."""
-    zeros = lambda channels: [torch.zeros(2, channels, 128 // s, 128 // s) for s in STRIDES]  # noqa: E731
-    boxes = [
-        torch.stack([torch.as_tensor(rows[image][i], dtype=torch.float32) for image in (0, 1)])
-        [:, :, None, None].expand(-1, -1, 128 // s, 128 // s).clone()
-        for i, s in enumerate(STRIDES)
-    ]  # fmt: skip
-    outs = [zeros(head.cls_out_channels), [level.requires_grad_() for level in boxes]]
-    return outs if "GFL" in type(head).__name__ or "Retina" in type(head).__name__ else [
-        *outs, zeros(1)
-    ]  # fmt: skip
-
-
-def check(seen, pred, target, shift=(0, 0)):
-    """Boxes of level 0 (image 0, image 1) and level 1 (image 0), on both sides."""
-    assert len(seen) == 2
-    shifts = [torch.tensor([*s, *s], dtype=torch.float32) for s in (shift, shift)]
-    for side, expected in ((0, pred), (1, target)):
-        for i, level in enumerate((expected[:2], expected[2:])):
-            found = seen[i][side] + shifts[i]
-            torch.testing.assert_close(found, torch.tensor(level), rtol=0, atol=2e-4)
-
-
-# Deltas in a quarter of the anchor's width along x, doubling its height; half along y; none.
-DELTAS = [[[0.25, 0, 0, math.log(2)], [0, 0.5, 0, 0]], [[0, 0, 0, 0], [0, 0, 0, 0]]]
-DECODED = [[56.0, 32, 88, 96], [48.0, 48, 80, 80], [32.0, 64, 96, 128]]
-TARGETS = [[50.0, 44, 82, 84], [48.0, 52, 88, 92], [30.0, 32, 100, 96]]
-
-
-@pytest.mark.parametrize("decoded", [False, True])
-def test_boxes_of_retinanet(seen, decoded):
-    head = with_dc("DCRetinaHead", reg_decoded_bbox=decoded)
-    head.assigner = FixedAssigner(*POSITIVES)
-    head.loss_by_feat(*outputs(head, DELTAS), GTS, METAS)
-    check(seen, DECODED, TARGETS)
-
-
-def test_boxes_of_atss(seen):
-    head = with_dc("DCATSSHead")
-    head.assigner = FixedAssigner(*POSITIVES)
-    stds = torch.tensor(head.bbox_coder.stds)
-    rows = [[(torch.tensor(row) / stds).tolist() for row in image] for image in DELTAS]
-    head.loss_by_feat(*outputs(head, rows), GTS, METAS)
-    check(seen, DECODED, TARGETS)
-
-
-def test_boxes_of_gfl(seen):
-    """Distances are the means of distributions over 0 to 7 strides."""
-    head = with_dc("DCGFLHead")
-    head.assigner = FixedAssigner(*POSITIVES)
-    peaked = lambda *strides: [50.0 * (k == s) for s in strides for k in range(8)]  # noqa: E731
-    rows = [[peaked(1, 2, 3, 4), peaked(2, 2, 1, 1)], [peaked(2, 1, 1, 2), peaked(1, 1, 1, 1)]]
-    head.loss_by_feat(*outputs(head, rows), GTS, METAS)
-    pred = [[56.0, 48, 88, 96], [48.0, 56, 72, 80], [32.0, 32, 80, 80]]
-    check(seen, pred, TARGETS)
-
-
-@pytest.mark.parametrize("norm_on_bbox", [False, True])
-def test_boxes_of_fcos(seen, norm_on_bbox):
-    """Locations (68, 68) of level 0 and (72, 72) of level 1, the GTs' centres; from there."""
-    head = with_dc("DCFCOSHead", norm_on_bbox=norm_on_bbox, center_sampling=True,
-                   center_sample_radius=0.25)  # fmt: skip
-    unit = (lambda row, s: [x / s for x in row]) if norm_on_bbox else lambda row, s: row
-    rows = [[unit([3, 5, 7, 9], 8), unit([60, 70, 80, 90], 16)],
-            [unit([4, 4, 2, 2], 8), unit([9, 9, 9, 9], 16)]]  # fmt: skip
-    gts = [instances((61, 62, 75, 74), (2, 12, 142, 132), labels=[1, 0]),
-           instances((58, 66, 78, 70), labels=[2])]  # fmt: skip
-    head.loss_by_feat(*outputs(head, rows), gts, METAS)
-    pred = [[-3.0, -5, 7, 9], [-4.0, -4, 2, 2], [-60.0, -70, 80, 90]]
-    check(seen, pred, [[-7.0, -6, 7, 6], [-10.0, -2, 10, 2], [-70.0, -60, 70, 60]])
-
-
-@pytest.mark.parametrize("kind", HEADS)
-def test_boxes_are_decoded_in_float32_under_autocast(seen, kind):
-    """bfloat16 could not tell 301 from 300 pixels."""
-    head = with_dc(kind)
-    with torch.autocast("cpu", torch.bfloat16):
-        head.loss_by_feat(*head(features()), SCENE, METAS)
-    assert seen and all(box.dtype == torch.float32 for pair in seen for box in pair)
-    if kind == "DCGFLHead":  # uniform distributions: 3.5 strides to each side
-        seen.clear()
-        head.assigner = FixedAssigner(*POSITIVES)
-        uneven = [[k * 0.1 for _ in range(4) for k in range(8)]] * 2
-        with torch.autocast("cpu", torch.bfloat16):
-            head.loss_by_feat(*outputs(head, [uneven, uneven]), GTS, METAS)
-        mean = sum(k * math.exp(k * 0.1) for k in range(8)) / sum(
-            math.exp(k * 0.1) for k in range(8)
-        )
-        width = (seen[0][0][:, 2] - seen[0][0][:, 0]).tolist()
-        assert width == pytest.approx([2 * mean * 8] * 2, rel=1e-5)
-
-
-class ScoreReader(FixedAssigner):
-    """Asks for the probabilities of given (anchor, class) pairs, as IACAssigner does."""
-
-    needs_scores = True
-    scores = None
-
-    def __init__(self, pairs, *images):
-        super().__init__(*images)
-        self.pairs, self.found = pairs, []
-
-    def assign(self, *args, **kwargs):
-        self.found.append(self.scores(*torch.tensor(self.pairs).T))
-        return super().assign(*args, **kwargs)
-
-
-def logits_of(head, num_anchors=1):
-    """Class logits, all different: by image, place, anchor and class."""
-    channels = num_anchors * head.cls_out_channels
-    levels = []
-    for i, s in enumerate(STRIDES):
-        side = 128 // s
-        level = torch.arange(2 * channels * side * side, dtype=torch.float32)
-        level = level.view(2, channels, side, side) / 4000 - 1 + i
-        levels.append(level.requires_grad_())
-    return levels
-
-
-@pytest.mark.parametrize("loss", [None, SOFTMAX])
-@pytest.mark.parametrize("kind", ANCHOR_HEADS)
-def test_probabilities_of_the_right_image_place_and_class(kind, loss):
-    if loss is not None and kind == "DCGFLHead":
-        loss = dict(type="DCLoss", loss=QUALITY)  # knows sigmoid only
-    options = {} if loss is None else dict(loss_cls=loss)
-    two = dict(ANCHORS, scales_per_octave=2)
-    num = 2 if kind == "DCRetinaHead" else 1
-    if num == 2:
-        options["anchor_generator"] = two
-    if kind == "DCGFLHead":
-        options["loss_cls"] = dict(type="DCLoss", loss=QUALITY)
-    head = make(kind, **options)
-    places = [(0, 0), (FINE * num + num - 1, 2), (COARSE * num, 1)]
-    reader = head.assigner = ScoreReader(places, {}, {})
-    levels = logits_of(head, num)
-    rest = outputs(head, [[[0.0] * (32 if kind == "DCGFLHead" else 4 * num)] * 2] * 2)[1:]
-    head.loss_by_feat(levels, *rest, [instances(), instances()], METAS)
-    assert reader.scores is None and head._logits is None
-    columns = head.cls_out_channels
-    activate = torch.sigmoid if head.use_sigmoid_cls else lambda x: x.softmax(dim=0)
-    for image, found in enumerate(reader.found):
-        assert not found.requires_grad
-        expected = []
-        for level, y, x, anchor, label in [(0, 0, 0, 0, 0), (0, 8, 8, num - 1, 2), (1, 4, 4, 0, 1)]:
-            column = levels[level][image, anchor * columns : (anchor + 1) * columns, y, x]
-            expected.append(activate(column)[label].item())
-        assert found.tolist() == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("kind", ANCHOR_HEADS)
-def test_anchors_outside_the_image_are_not_counted(kind):
-    """With allowed_border 0 the assigner sees those inside only: the first is at (16, 16)."""
-    head = with_dc(kind, train_cfg=dict(allowed_border=0))
-    reader = head.assigner = ScoreReader([(0, 1), (12, 2)], {}, {})
-    levels = logits_of(head)
-    rest = outputs(head, [[[0.0] * (32 if kind == "DCGFLHead" else 4)] * 2] * 2)[1:]
-    head.loss_by_feat(levels, *rest, [instances(), instances()], METAS)
-    assert reader.priors[0].tolist() == [0, 0, 32, 32]
-    for image, found in enumerate(reader.found):
-        # 12 anchors a row lie inside: centres at 16, 24, ..., 104.
-        expected = [levels[0][image, 1, 2, 2].sigmoid(), levels[0][image, 2, 3, 2].sigmoid()]
-        assert found.tolist() == pytest.approx([each.item() for each in expected])
-
-
-@pytest.mark.parametrize("kind", ANCHOR_HEADS)
-def test_an_assigner_that_fails_leaves_no_scores_behind(kind):
-    head = with_dc(kind)
-    reader = head.assigner = ScoreReader([(10**9, 0)], {}, {})
-    with pytest.raises(IndexError):
-        head.loss_by_feat(*head(features()), SCENE, METAS)
-    assert reader.scores is None and head._logits is None
-    assert head.loss_cls.current_batch is None
-
-
-def test_assigners_without_scores_get_none():
-    head = with_dc("DCRetinaHead")
-    head.assigner.scores = "untouched"
-    head.loss_by_feat(*head(features()), SCENE, METAS)
-    assert head.assigner.scores == "untouched"
-
-
-@pytest.mark.parametrize("sigmoid", [True, False])
-def test_probabilities_across_devices(sigmoid):
-    """mmdet assigns on the CPU with gpu_assign_thr, while the logits stay on the GPU."""
-    head = make("DCRetinaHead", loss_cls=FOCAL if sigmoid else SOFTMAX)
-    logits = torch.randn(20, head.cls_out_channels)
-    places, inds, labels = torch.arange(12) + 3, torch.tensor([0, 11, 5]), torch.tensor([2, 0, 1])
-    expected = head._probability(logits, places, inds, labels)
-    rows = logits[[3, 14, 8]]
-    activated = rows.sigmoid() if sigmoid else rows.softmax(dim=1)
-    assert expected.tolist() == [activated[0, 2], activated[1, 0], activated[2, 1]]
-    for device in ("cpu", "cuda:0"):
-        parts = (place(logits, "cuda:0"), place(places, "cuda:0"),
-                 place(inds, device), place(labels, device))  # fmt: skip
-        found = head._probability(*parts)
-        assert found.device == torch.device(device) and found.tolist() == expected.tolist()
-    half = head._probability(logits.half(), places, inds, labels)
-    assert half.dtype == torch.float32
-    assert half.tolist() == pytest.approx(expected.tolist(), abs=2e-3)
-
-
-@pytest.mark.parametrize("boxes", ["gts", "priors", "both"])
-@pytest.mark.parametrize("assigner", ["IACAssigner", "MaxIoUAssigner"])
-def test_mmdets_box_classes(boxes, assigner):
-    """data_preprocessor=dict(boxtype2tensor=False), and use_box_type of the generator."""
-    losses = []
-    for typed in (False, True):
-        options = {}
-        if typed and boxes != "gts":
-            options = dict(
-                anchor_generator=dict(ANCHORS, use_box_type=True),
-                bbox_coder=dict(type="DeltaXYWHBBoxCoder", use_box_type=True),
-            )
-        head = with_dc("DCRetinaHead", train_cfg=dict(assigner=dict(type=assigner, **MAX_IOU)),
-                       **options)  # fmt: skip
-        gts = SCENE
-        if typed and boxes != "priors":
-            gts = [InstanceData(bboxes=HorizontalBoxes(gt.bboxes), labels=gt.labels)
-                   for gt in SCENE]  # fmt: skip
-        losses.append(total(head.loss_by_feat(*head(features()), gts, METAS)))
-    assert losses[0] == losses[1]

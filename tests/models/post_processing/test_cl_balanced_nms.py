@@ -110,6 +110,60 @@ def test_centre_and_selection_score_by_hand():
     assert dets[0, 4].item() == pytest.approx(0.8 + 2 * closeness, rel=1e-5)
 
 
+def relative_distances():
+    """Of the three centres (x = 24, 20, 20) from eq. 6's, in diagonals of 40 x 40."""
+    weights = [math.exp(s) for s in (0.9, 0.8, 0.7)]
+    middle = 20 + 4 * weights[0] / sum(weights)
+    return [abs(x - middle) / (40 * math.sqrt(2)) for x in (24, 20, 20)]
+
+
+def test_defaults_by_hand():
+    """gamma 0.3, sigma 0.05 and the gaussian; the box that is kept shows its own score."""
+    selection = [s + 0.3 * math.exp(-((d / 0.05) ** 2))
+                 for s, d in zip((0.9, 0.8, 0.7), relative_distances())]  # fmt: skip
+    dets, keep = cl_balanced_nms(THREE, SCORES, 0.5, output_score="selection")
+    assert keep.tolist() == [0] and max(selection) == selection[0]
+    assert dets[0, 4].item() == pytest.approx(selection[0], rel=1e-5)
+    dets, keep = cl_balanced_nms(THREE, torch.tensor([0.81, 0.8, 0.79]), 0.5)
+    assert keep.tolist() == [1] and dets[0, 4].item() == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize("closeness, sign", [("linear", -1), ("literal", 1)])
+def test_selection_scores_of_the_other_readings(closeness, sign):
+    selection = [s + 5 * ((sign < 0) + sign * d)
+                 for s, d in zip((0.9, 0.8, 0.7), relative_distances())]  # fmt: skip
+    dets, _ = cl_balanced_nms(
+        THREE, SCORES, 0.5, gamma=5.0, closeness=closeness, output_score="selection"
+    )
+    assert dets[0, 4].item() == pytest.approx(max(selection), rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0, 0.3])
+def test_a_score_at_the_threshold_is_out(gamma):
+    """As in mmcv's nms."""
+    apart = torch.tensor([[0.0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]])
+    scores = torch.tensor([0.25, 0.5, 0.251])
+    for threshold, kept in ((0.25, [1, 2]), (0.2, [1, 2, 0]), (0.5, [])):
+        found = cl_balanced_nms(apart, scores, 0.5, score_threshold=threshold, gamma=gamma)[1]
+        assert found.tolist() == kept
+        assert nms(apart, scores, 0.5, score_threshold=threshold)[1].tolist() == kept
+
+
+def test_an_offset_of_a_pixel_joins_boxes():
+    pair = torch.tensor([[0.0, 0, 9, 9], [5, 0, 14, 9]])  # 4 of 14 px, or 5 of 15 with the offset
+    scores = torch.tensor([0.9, 0.8])
+    for offset, kept in ((0, [0, 1]), (1, [0])):
+        assert cl_balanced_nms(pair, scores, 0.3, offset)[1].tolist() == kept
+    assert cl_balanced_nms(pair, scores, 0.3)[1].tolist() == [0, 1]
+
+
+def test_half_precision_and_large_coordinates():
+    dets, keep = cl_balanced_nms(THREE.half(), SCORES.half(), 0.5)
+    assert dets.dtype == torch.float16 and keep.tolist() == [0]
+    far = torch.tensor([[0.0, 0, 1e19, 1e19], [1e18, 0, 1e19, 1e19]])  # squares overflow
+    assert len(cl_balanced_nms(far, torch.tensor([0.5, 0.4]), 0.5)[1]) >= 1
+
+
 @pytest.mark.parametrize("mode, value", [("own", 0.8), ("best", 0.9)])
 def test_output_scores(mode, value):
     dets, _ = cl_balanced_nms(THREE, SCORES, 0.5, gamma=2.0, sigma=0.05, output_score=mode)
@@ -177,7 +231,9 @@ def test_rotated_boxes_are_refused():
     [
         (dict(gamma=-1), "gamma"),
         (dict(sigma=0), "sigma"),
+        (dict(sigma=-0.1), "sigma"),
         (dict(iou_threshold=0), "iou_threshold"),
+        (dict(iou_threshold=1.01), "iou_threshold"),
         (dict(closeness="near"), "closeness"),
         (dict(output_score="mean"), "output_score"),
     ],
@@ -266,3 +322,25 @@ def test_equal_scores_keep_the_box_that_mmcv_keeps():
     expected = nms(boxes, scores, 0.5)
     mine = cl_balanced_nms(boxes, scores, 0.5, gamma=0, output_score="selection")
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(mine, expected))
+
+
+def in_both_ways(monkeypatch, boxes, threshold):
+    """The suppressors by mmcv's nms_match, and by pairs of boxes near each other."""
+    array = np.array(boxes, np.float32)
+    compared = clusters._compare_all(array, threshold, 0).tolist()
+    monkeypatch.setattr(clusters, "MIN_SWEEP", 0)
+    monkeypatch.setattr(clusters, "FEW_PAIRS", len(boxes))
+    return compared, clusters.suppressors(array, threshold).tolist()
+
+
+def test_an_overlap_at_the_threshold_does_not_suppress(monkeypatch):
+    """3 px of 5 in common are 0.6 in float32, which is more than 0.6 in float64."""
+    boxes = [[0, 0, 4, 1], [1, 0, 5, 1]]
+    assert in_both_ways(monkeypatch, boxes, 0.6) == ([0, 1], [0, 1])
+    assert in_both_ways(monkeypatch, boxes, 0.59) == ([0, 0], [0, 0])
+
+
+def test_rounding_of_the_reach_loses_no_pair(monkeypatch):
+    """An IoU that exceeds 0.5 in float32 alone: the centres lie as far apart as may be."""
+    boxes = [[231, 231, 271, 236], [244.3333282470703, 231, 284.3333435058594, 236]]
+    assert in_both_ways(monkeypatch, boxes, 0.5) == ([0, 0], [0, 0])
