@@ -250,7 +250,7 @@ class _Call:
             return weight_reduce_loss(losses, None, self.reduction, self.avg_factor)
         total = self.rows().sum()
         share = torch.where(total != 0, self.own_value / total, 0)
-        return losses.sum() * share.to(losses.dtype)
+        return (losses.sum(dtype=total.dtype) * share).to(losses.dtype)
 
 
 class DCBatch:

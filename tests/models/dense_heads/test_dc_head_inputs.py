@@ -64,26 +64,26 @@ class FixedAssigner:
 
 
 # Level 0 has 16 x 16 anchors of 32 px, level 1 has 8 x 8 of 64 px behind them.
-FINE, COARSE = 8 * 16 + 8, 16 * 16 + 4 * 8 + 4  # both centred on (64, 64)
+FINE, COARSE = 9 * 16 + 8, 16 * 16 + 5 * 8 + 4  # centred on (64, 72) and (64, 80)
+PLACES = [(9, 8), (5, 4)]  # row and column on each level
 GTS = [
-    instances((50, 44, 82, 84), (30, 32, 100, 96), labels=[1, 0]),
-    instances((48, 52, 88, 92), labels=[2]),
+    instances((50, 52, 82, 92), (30, 48, 100, 112), labels=[1, 0]),
+    instances((48, 60, 88, 100), labels=[2]),
 ]
 POSITIVES = [{FINE: 0, COARSE: 1}, {FINE: 0}]
 
 
-def outputs(head, rows):
-    """Class logits 0, boxes constant over each level and image: ``rows[image][level]``, (D,)."""
-    zeros = lambda channels: [torch.zeros(2, channels, 128 // s, 128 // s) for s in STRIDES]  # noqa: E731
-    boxes = [
-        torch.stack([torch.as_tensor(rows[image][i], dtype=torch.float32) for image in (0, 1)])
-        [:, :, None, None].expand(-1, -1, 128 // s, 128 // s).clone()
-        for i, s in enumerate(STRIDES)
-    ]  # fmt: skip
-    outs = [zeros(head.cls_out_channels), [level.requires_grad_() for level in boxes]]
-    return outs if "GFL" in type(head).__name__ or "Retina" in type(head).__name__ else [
-        *outs, zeros(1)
-    ]  # fmt: skip
+def outputs(head, rows, dtype=torch.float32):
+    """Class logits 0; box outputs ``rows[image][level]``, (D,), at the level's place, else 0.1."""
+    maps = lambda channels, value: [  # noqa: E731
+        torch.full((2, channels, 128 // s, 128 // s), value, dtype=torch.float32) for s in STRIDES
+    ]
+    boxes = [level.to(dtype) for level in maps(len(rows[0][0]), 0.1)]
+    for i, (y, x) in enumerate(PLACES):
+        for image in (0, 1):
+            boxes[i][image, :, y, x] = torch.as_tensor(rows[image][i])
+    outs = [maps(head.cls_out_channels, 0.0), [level.requires_grad_() for level in boxes]]
+    return [*outs, maps(1, 0.0)] if type(head).__name__ in ("DCATSSHead", "DCFCOSHead") else outs
 
 
 def check(seen, pred, target, shift=(0, 0)):
@@ -98,8 +98,8 @@ def check(seen, pred, target, shift=(0, 0)):
 
 # Deltas in a quarter of the anchor's width along x, doubling its height; half along y; none.
 DELTAS = [[[0.25, 0, 0, math.log(2)], [0, 0.5, 0, 0]], [[0, 0, 0, 0], [0, 0, 0, 0]]]
-DECODED = [[56.0, 32, 88, 96], [48.0, 48, 80, 80], [32.0, 64, 96, 128]]
-TARGETS = [[50.0, 44, 82, 84], [48.0, 52, 88, 92], [30.0, 32, 100, 96]]
+DECODED = [[56.0, 40, 88, 104], [48.0, 56, 80, 88], [32.0, 80, 96, 144]]
+TARGETS = [[50.0, 52, 82, 92], [48.0, 60, 88, 100], [30.0, 48, 100, 112]]
 
 
 @pytest.mark.parametrize("decoded", [False, True])
@@ -119,6 +119,17 @@ def test_boxes_of_atss(seen):
     check(seen, DECODED, TARGETS)
 
 
+def test_deltas_in_half_precision(seen):
+    """A shift of 3 stds of 0.1 of 32 px: bfloat16 knows 0.3 as 0.3008."""
+    coder = dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.1] * 4)
+    head = with_dc("DCRetinaHead", bbox_coder=coder)
+    head.assigner = FixedAssigner(*POSITIVES)
+    outs = outputs(head, [[[3, 0, 0, 0], [0, 3, 0, 0]]] * 2, torch.bfloat16)
+    head.loss_by_feat(*outs, GTS, METAS)
+    pred = [[57.6, 56, 89.6, 88], [57.6, 56, 89.6, 88], [32, 67.2, 96, 131.2]]
+    check(seen, pred, TARGETS)
+
+
 def test_boxes_of_gfl(seen):
     """Distances are the means of distributions over 0 to 7 strides."""
     head = with_dc("DCGFLHead")
@@ -126,20 +137,20 @@ def test_boxes_of_gfl(seen):
     peaked = lambda *strides: [50.0 * (k == s) for s in strides for k in range(8)]  # noqa: E731
     rows = [[peaked(1, 2, 3, 4), peaked(2, 2, 1, 1)], [peaked(2, 1, 1, 2), peaked(1, 1, 1, 1)]]
     head.loss_by_feat(*outputs(head, rows), GTS, METAS)
-    pred = [[56.0, 48, 88, 96], [48.0, 56, 72, 80], [32.0, 32, 80, 80]]
+    pred = [[56.0, 56, 88, 104], [48.0, 64, 72, 88], [32.0, 48, 80, 96]]
     check(seen, pred, TARGETS)
 
 
 @pytest.mark.parametrize("norm_on_bbox", [False, True])
 def test_boxes_of_fcos(seen, norm_on_bbox):
-    """Locations (68, 68) of level 0 and (72, 72) of level 1, the GTs' centres; from there."""
+    """Locations (68, 76) of level 0 and (72, 88) of level 1, the GTs' centres; from there."""
     head = with_dc("DCFCOSHead", norm_on_bbox=norm_on_bbox, center_sampling=True,
                    center_sample_radius=0.25)  # fmt: skip
     unit = (lambda row, s: [x / s for x in row]) if norm_on_bbox else lambda row, s: row
     rows = [[unit([3, 5, 7, 9], 8), unit([60, 70, 80, 90], 16)],
             [unit([4, 4, 2, 2], 8), unit([9, 9, 9, 9], 16)]]  # fmt: skip
-    gts = [instances((61, 62, 75, 74), (2, 12, 142, 132), labels=[1, 0]),
-           instances((58, 66, 78, 70), labels=[2])]  # fmt: skip
+    gts = [instances((61, 70, 75, 82), (2, 28, 142, 148), labels=[1, 0]),
+           instances((58, 74, 78, 78), labels=[2])]  # fmt: skip
     head.loss_by_feat(*outputs(head, rows), gts, METAS)
     pred = [[-3.0, -5, 7, 9], [-4.0, -4, 2, 2], [-60.0, -70, 80, 90]]
     check(seen, pred, [[-7.0, -6, 7, 6], [-10.0, -2, 10, 2], [-70.0, -60, 70, 60]])
@@ -216,7 +227,7 @@ def test_probabilities_of_the_right_image_place_and_class(kind, loss):
     for image, found in enumerate(reader.found):
         assert not found.requires_grad
         expected = []
-        for level, y, x, anchor, label in [(0, 0, 0, 0, 0), (0, 8, 8, num - 1, 2), (1, 4, 4, 0, 1)]:
+        for level, y, x, anchor, label in [(0, 0, 0, 0, 0), (0, 9, 8, num - 1, 2), (1, 5, 4, 0, 1)]:
             column = levels[level][image, anchor * columns : (anchor + 1) * columns, y, x]
             expected.append(activate(column)[label].item())
         assert found.tolist() == pytest.approx(expected, rel=1e-6)

@@ -140,6 +140,13 @@ def test_losses_without_a_finite_sum_leave_the_coefficients():
     for broken in (math.inf, math.nan):
         found = normalized_coefficient(coefficient, torch.tensor([broken, 1.0]))
         assert found.tolist() == [1, 0.5]
+    beyond = normalized_coefficient(torch.tensor([2.0, 0.2]), torch.full((2,), 3e38))
+    assert beyond.tolist() == pytest.approx([1, 0.1])  # the sum of the losses overflows
+
+
+def test_normalized_coefficient_is_a_constant():
+    losses = torch.rand(3, requires_grad=True)
+    assert not normalized_coefficient(torch.rand(3, requires_grad=True), losses).requires_grad
 
 
 class OtherProcess:
@@ -272,6 +279,13 @@ def test_gradients_in_float64():
     assert torch.autograd.gradcheck(frozen, scores)
 
 
+def test_the_sum_stays_to_the_precision_of_the_losses():
+    loss = dc_loss_around(FOCAL)
+    calls, boxes = inputs(FOCAL, torch.float64)
+    plain = sum(loss(s, t, w, avg_factor=a) for s, t, w, a in calls)
+    assert sum(one_batch(loss, calls, boxes)).item() == pytest.approx(plain.item(), rel=1e-13)
+
+
 def test_no_positive_at_all():
     loss = dc_loss_around(FOCAL)
     scores = torch.randn(4, 3, requires_grad=True)
@@ -344,11 +358,26 @@ def test_half_precision_losses(dtype):
     scores = torch.tensor([[3.0, 0, 0, 0], [0, 0, 0, 0]], dtype=dtype)
     call = (scores, torch.tensor([0, 1]), None, 1.0)
     boxes = torch.tensor([[0.0, 0, 400, 400], [0, 0, 400, 400]])
-    (same,) = one_batch(loss, [call], ([boxes], [boxes]))
-    plain = loss(*call[:2], avg_factor=1.0)
-    assert same.dtype == plain.dtype and same == plain
+    for avg_factor in (None, 1.0):  # divided by the loss itself, and by what the head says
+        (same,) = one_batch(loss, [(*call[:3], avg_factor)], ([boxes], [boxes]))
+        plain = loss(*call[:2], avg_factor=avg_factor)
+        assert same.dtype == plain.dtype == dtype and same == plain
     (moved,) = one_batch(loss, [call], ([boxes + torch.tensor([[300.0], [0]])], [boxes]))
     torch.testing.assert_close(moved, plain, rtol=2e-2, atol=0)
+
+
+def test_sums_beyond_half_precision():
+    """40 rows of 2000 are more than float16 holds; mmdet's own sum is then infinite too."""
+    loss = dc_loss_around(ENTROPY)
+    scores = torch.zeros(40, 4, dtype=torch.float16)
+    scores[:, 1] = 2800
+    boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(40, 1)
+    with loss.batch(3) as batch:
+        batch.add_boxes(boxes + torch.arange(40)[:, None] % 2 * 5.0, boxes)
+        loss(scores, torch.zeros(40, dtype=torch.long), reduction_override="none")
+        (rows,) = batch.losses()
+    assert rows.dtype == torch.float16 and rows[0] > 1960 > rows[1]
+    assert rows.float().sum().item() == pytest.approx(40 * 1960, rel=1e-3)
 
 
 def test_levels_of_different_precision():

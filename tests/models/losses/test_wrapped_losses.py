@@ -10,6 +10,7 @@ from torch import nn
 
 import misalign_det  # noqa: F401
 from misalign_det.models.losses import DCLoss
+from misalign_det.models.losses.dc_loss import with_use_sigmoid
 
 NUM_CLASSES = 3
 LABELS = [torch.tensor([0, 3, 2, 3, 1]), torch.tensor([3, 3, 3]), torch.tensor([1, 3])]
@@ -166,6 +167,17 @@ def test_further_keywords_reach_the_wrapped_loss(where):
         assert value(**kwargs) != value(**dict(kwargs, ignore_index=None))
 
 
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_labels_and_qualities_as_a_pair(kind):
+    wrapped, loss = make("quality focal")
+    scores, target, weight = next(calls("quality focal"))
+    with loss.batch(NUM_CLASSES) as batch:
+        batch.add_boxes(GT[:3], GT[:3])
+        loss(scores, kind(target), weight, avg_factor=2.0)
+        (result,) = batch.losses()
+    torch.testing.assert_close(result, wrapped(scores, target, weight, avg_factor=2.0))
+
+
 def test_weights_under_another_name():
     """mmdet's GHMC calls them label_weight."""
     wrapped, loss = make("GHM")
@@ -193,6 +205,15 @@ def test_reductions(reduction, by):
     expected = MODELS.build(config)(scores, labels, weight, reduction_override=override)
     torch.testing.assert_close(result, expected)
     assert result.shape == (scores.shape if reduction == "none" else ())
+    with loss.batch(NUM_CLASSES) as batch:
+        batch.add_boxes(MOVED[:3], GT[:3])
+        loss(scores, labels, weight, reduction_override=override)
+        (moved,) = batch.losses()
+    torch.testing.assert_close(moved.sum(), expected.sum())
+    if reduction == "none":
+        factors = (moved / expected)[weight > 0]  # of the rows: equal in all columns
+        torch.testing.assert_close(factors, factors[:, :1].expand(-1, 3))
+        assert factors[0, 0] > 1 and factors[1, 0] == 1 and factors[3, 0] < 1
 
 
 class OwnFocalLoss(nn.Module):
@@ -255,6 +276,24 @@ def test_a_sigmoid_loss_must_be_declared(kind):
     assert MODELS.build(dict(config, loss=LOSSES["softmax"])).use_sigmoid is False
 
 
+class OwnDCLoss(DCLoss):
+    """A user's loss derived from DCLoss."""
+
+
+@pytest.mark.parametrize("kind", ["DCLoss", "mmdet.DCLoss", DCLoss, OwnDCLoss])
+def test_use_sigmoid_is_filled_in_for_a_head(kind):
+    config = dict(type=kind, loss=dict(type="FocalLoss"))  # sigmoid by its default
+    for given in (config, dict(config, use_sigmoid=None)):
+        copied = dict(given)
+        assert with_use_sigmoid(given) == dict(config, use_sigmoid=True)
+        assert given == copied
+    assert with_use_sigmoid(dict(config, loss=LOSSES["softmax"]))["use_sigmoid"] is False
+    own = dict(type=OwnFocalLoss, use_sigmoid=True)
+    assert with_use_sigmoid(dict(config, loss=own, use_sigmoid=False))["use_sigmoid"] is False
+    for other in (LOSSES["focal"], dict(type="GHMC", loss=config), dict(type=kind)):
+        assert with_use_sigmoid(other) is other
+
+
 def test_attributes_of_the_wrapped_loss():
     """mmdet's heads ask for them: V3Det's activation and accuracy, and the weight."""
     wrapped, loss = make("softmax of V3Det")
@@ -262,5 +301,7 @@ def test_attributes_of_the_wrapped_loss():
     scores = torch.randn(2, 4)
     assert torch.equal(loss.get_activation(scores), wrapped.get_activation(scores))
     assert not hasattr(make("focal")[1], "custom_cls_channels")
+    with pytest.raises(AttributeError):  # asked before it has a loss, as by copy
+        _ = DCLoss.__new__(DCLoss).loss
     for copied in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
         assert copied.get_cls_channels(NUM_CLASSES) == NUM_CLASSES + 1
