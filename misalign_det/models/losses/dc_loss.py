@@ -234,23 +234,24 @@ class _Call:
     positive: Tensor
     reduction: str
     avg_factor: float | Tensor | None
-    own_value: Tensor | None  # what the wrapped loss makes of them by its own divisor
+    scale: Tensor | None  # what the wrapped loss multiplies their sum by, if it divides itself
 
     def rows(self) -> Tensor:
-        """Loss of each row, ``(n,)``, without gradient, in float32 or wider."""
-        losses = self.losses.detach()
-        losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
-        return losses.flatten(1).sum(dim=1) if losses.ndim > 1 else losses
+        """Loss of each row, ``(n,)``, without gradient, in float32 or wider.
+
+        With the wrapped loss's own divisor, which differs between calls; the head's is the same.
+        """
+        losses = self.losses.detach().to(_wide(self.losses))
+        rows = losses.flatten(1).sum(dim=1) if losses.ndim > 1 else losses
+        return rows if self.scale is None else rows * self.scale
 
     def reduce(self, factor: Tensor) -> Tensor:
         """Value of the call with its rows multiplied by ``factor``, ``(n,)``."""
         factor = factor.to(self.losses.dtype).view(-1, *[1] * (self.losses.ndim - 1))
         losses = self.losses * factor
-        if self.own_value is None:
+        if self.scale is None:
             return weight_reduce_loss(losses, None, self.reduction, self.avg_factor)
-        total = self.rows().sum()
-        share = torch.where(total != 0, self.own_value / total, 0)
-        return (losses.sum(dtype=total.dtype) * share).to(losses.dtype)
+        return (losses.sum(dtype=_wide(losses)) * self.scale).to(losses.dtype)
 
 
 class DCBatch:
@@ -282,10 +283,17 @@ class DCBatch:
         )
 
     def add(self, losses: Tensor, target, reduction: str, avg_factor, own_value) -> Tensor:
-        """Keep one call's losses, ``(n,)`` or ``(n, C)``; returns a placeholder."""
+        """Keep one call's losses, ``(n,)`` or ``(n, C)``; returns a placeholder.
+
+        ``own_value`` is what the wrapped loss makes of them by a divisor of its own, else ``None``.
+        """
         labels = target[0] if isinstance(target, (tuple, list)) else target
+        scale = None
+        if own_value is not None:
+            total = losses.detach().sum(dtype=_wide(losses))
+            scale = torch.where(total != 0, own_value / total, 0)
         positive = self.is_positive(labels)
-        self._calls.append(_Call(losses, positive, reduction, avg_factor, own_value))
+        self._calls.append(_Call(losses, positive, reduction, avg_factor, scale))
         return losses.new_zeros(())
 
     def losses(self) -> list[Tensor]:
@@ -306,6 +314,10 @@ class DCBatch:
             factor[call.positive] = part
             results.append(call.reduce(factor))
         return results
+
+
+def _wide(losses: Tensor) -> torch.dtype:
+    return torch.promote_types(losses.dtype, torch.float32)
 
 
 def _takes(loss: nn.Module, name: str) -> bool:
