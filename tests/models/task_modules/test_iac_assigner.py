@@ -121,6 +121,9 @@ ANCHORS = [[0, 0, 20, 20], [0, 0, 10, 10], [0, 0, 20, 9], [50, 50, 60, 60]]
         ([0.9, 0.9, 0.9, 0.9], dict(min_iou=0.0, score_threshold=0.4), [1, 1, 1, 1]),
         # It is not: 0.5 * 0.1 + 0.5 < 0.8.
         ([0.1, 0.1, 0.1, 0.1], dict(min_iou=0.2, score_threshold=0.8), [1, 0, -1, 0]),
+        # The probability alone, and the share of the area alone.
+        ([0.1, 0.9, 0.7, 0.1], dict(score_alpha=1, min_iou=0.2, score_threshold=0.8), [1, 1, -1, 0]),
+        ([0.0, 0.0, 0.0, 0.9], dict(score_alpha=0, min_iou=0.2, score_threshold=0.8), [1, 1, 1, 0]),
         # At most one such positive a GT.
         ([0.1, 0.8, 0.9, 0.9], dict(min_iou=0.2, score_topk=1), [1, 0, 1, 0]),
     ],
