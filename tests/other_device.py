@@ -12,6 +12,8 @@ class Placed(torch.Tensor):
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         if func == torch.Tensor.device.__get__:
             return args[0].where
+        if func == torch.Tensor.cpu:
+            return place(args[0], "cpu")
         tensors = [x for x in _flat(args, (kwargs or {}).values()) if isinstance(x, torch.Tensor)]
         places = {x.device for x in tensors}
         if func == torch.Tensor.to:
