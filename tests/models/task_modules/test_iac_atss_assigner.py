@@ -139,6 +139,10 @@ class TestBothAssigners:
             found = self.run(kind, InstanceData(priors=pred.priors), gts, assigner=assigner)
             assert torch.equal(found.gt_inds, expected.gt_inds)
 
+    def test_an_infinite_threshold_needs_no_probabilities(self, kind):
+        result = self.run(kind, predictions(ANCHORS), instances(GT), score_threshold=math.inf)
+        assert result.num_gts == 1
+
     def test_scores_that_are_not_numbers_make_no_positive(self, kind):
         pred = predictions([[0, 0, 20, 20], [2, 2, 18, 17]], [[math.nan], [math.nan]])
         options = dict(topk=1) if kind == "IACATSSAssigner" else dict(pos_iou_thr=0.9)
