@@ -15,6 +15,8 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
+from misalign_det.engine.model_check import check_model
+
 ROOT = Path(__file__).resolve().parents[1]
 STOCK = Path(mmdet.__file__).parent / ".mim/configs"
 CONFIGS = {
@@ -120,6 +122,7 @@ def detector(folder, name, change):
         f"custom_imports = dict(imports=['misalign_det'])\n{change}\n"
     )
     model = Config.fromfile(path).model
+    check_model(model)
     model.backbone.init_cfg = None
     if "batch_augments" in model.data_preprocessor:
         model.data_preprocessor.batch_augments = None

@@ -182,6 +182,7 @@ class EdgeAssigner(BaseAssigner):
         pred_instances: InstanceData,
         gt_instances: InstanceData,
         gt_instances_ignore: InstanceData | None = None,
+        *args,
         **kwargs,
     ) -> AssignResult:
         """mmdet's assigner interface, for one image and any head that trains through it.
@@ -192,12 +193,24 @@ class EdgeAssigner(BaseAssigner):
             gt_instances: ``bboxes`` ``(G, 4)``, ``labels`` ``(G,)``; see
                 :meth:`BatchGroundTruth.from_instances`.
             gt_instances_ignore: not used: the papers have no ignored regions.
+            **kwargs: not used: what a head hands to any assigner.
 
         Returns:
             AssignResult with one GT a location. ``max_overlaps`` holds the IoU of the location's
             predicted box with its GT, and the attribute ``positive_edges`` the
             :class:`PositiveEdges`, where a location may have several.
+
+        Raises:
+            TypeError: the head gives no predictions, or calls as for another kind of assigner.
         """
+        given = isinstance(gt_instances, InstanceData) and not args
+        if not given or any(name not in pred_instances for name in ("scores", "bboxes")):
+            raise TypeError(
+                f"{type(self).__name__} cannot be the assigner of this head, which does not call "
+                "assign(pred_instances, gt_instances, gt_instances_ignore) with priors, scores and "
+                "bboxes in pred_instances. It goes with TripleHead, RFAHead, LossAwareFCOSHead, "
+                "and mmdet's RTMDetHead and YOLOXHead."
+            )
         bboxes = get_box_tensor(pred_instances.bboxes)
         points, strides = self._points_and_strides(get_box_tensor(pred_instances.priors).float())
         logits = pred_instances.scores.float()

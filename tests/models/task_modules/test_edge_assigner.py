@@ -318,3 +318,20 @@ def test_the_result_of_mmdets_interface():
     assert result.labels.tolist() == [1, 1, -1]
     # IoU of the predicted box of 24 pixels with the GT of 14.
     assert result.max_overlaps.tolist() == pytest.approx([14 / 24, 14 / 24, 0])
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_head_that_calls_in_another_way_is_told_so(kind):
+    assigner, pred, gts = make(kind), predictions(), objects((0, 0, 24, 8))
+    calls = [
+        lambda: assigner.assign(pred, [3], gts, None),  # ATSS
+        lambda: assigner.assign(pred, gts, None, 1.0, 6.0),  # TOOD
+        lambda: assigner.assign(InstanceData(priors=pred.priors), gts, None),  # RetinaNet
+        lambda: assigner.assign(  # GFL
+            pred_instances=InstanceData(priors=pred.priors), num_level_priors=[3], gt_instances=gts
+        ),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=f"{kind} cannot be the assigner of this head"):
+            call()
+    assert assigner.assign(pred, gts, None, img_meta={}).num_gts == 1
