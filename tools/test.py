@@ -9,19 +9,26 @@ import copy
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
+from mmdet.datasets.transforms import PackDetInputs
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
+from mmdet.registry import TRANSFORMS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 
+from misalign_det.engine.annotation_checks import InputError
 from misalign_det.engine.checkpoint_io import check_checkpoint, tensors_only
 from misalign_det.engine.command_line import (
     add_common_arguments,
+    add_preflight_argument,
     build_runner,
     errors_in_one_line,
     load_config,
+    prepare_work_dir,
+    read_early,
 )
 from misalign_det.engine.distributed import finish_processes
 from misalign_det.engine.preflight import check_config
+from misalign_det.utils import is_type, leaf_datasets
 
 
 def parse_args(arguments=None):
@@ -41,6 +48,7 @@ def parse_args(arguments=None):
         "--tta", action="store_true",
         help="test-time augmentation, as the config's tta_model and tta_pipeline say; a mirrored "
         "copy of each image where it has none")
+    add_preflight_argument(parser)
     args = parser.parse_args(arguments)
     if args.out and not args.out.endswith((".pkl", ".pickle")):
         parser.error(f"--out {args.out}: the detections are saved as a pickle, name it *.pkl")
@@ -48,28 +56,45 @@ def parse_args(arguments=None):
 
 
 def use_test_time_augmentation(cfg):
-    """Wrap the model for test-time augmentation.
+    """Wrap the model for test-time augmentation, and give every data set its pipeline.
 
     Args:
         cfg (mmengine.Config): changed in place; its `tta_model` and `tta_pipeline` are used if
-            there are any, else each image is also taken mirrored, and NMS at 0.5 merges the two.
+            there are any. Else each image is also taken mirrored, after the other steps of its own
+            data set's pipeline, and NMS at 0.5 merges the two.
+
+    Raises:
+        InputError: a pipeline without `PackDetInputs`, and no `tta_pipeline` in its place.
     """
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    if "tta_pipeline" in cfg:
-        pipeline = cfg.tta_pipeline
-    else:
-        keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip",
-                "flip_direction")
-        flips = [dict(type="RandomFlip", prob=1.0), dict(type="RandomFlip", prob=0.0)]
-        pack = [dict(type="PackDetInputs", meta_keys=keys)]
-        pipeline = copy.deepcopy(dataset.pipeline)
-        pipeline[-1] = dict(type="TestTimeAug", transforms=[flips, pack])
+    for where, dataset in leaf_datasets(cfg.test_dataloader.dataset, "test_dataloader.dataset"):
+        if "tta_pipeline" in cfg:
+            dataset.pipeline = copy.deepcopy(cfg.tta_pipeline)
+        else:
+            dataset.pipeline = mirrored_too(dataset.get("pipeline") or [], where)
     merge = dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100)
     wrapper = cfg.get("tta_model") or dict(type="DetTTAModel", tta_cfg=merge)
-    dataset.pipeline = pipeline
     cfg.model = dict(**wrapper, module=cfg.model)
+
+
+def mirrored_too(pipeline, where):
+    """A pipeline that gives each image twice, as it is and mirrored.
+
+    Args:
+        pipeline (list[dict]): ends with `PackDetInputs`; left as it is.
+        where (str): its data set's key in the config, for the message.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not pipeline or not is_type(pipeline[-1].get("type"), PackDetInputs, TRANSFORMS):
+        raise InputError(f"--tta: {where}.pipeline does not end with PackDetInputs, so what to do "
+                         "with its images has to be said by a tta_pipeline in the config.")
+    keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip",
+            "flip_direction")
+    flips = [dict(type="RandomFlip", prob=1.0), dict(type="RandomFlip", prob=0.0)]
+    pack = [dict(type="PackDetInputs", meta_keys=keys)]
+    return [*copy.deepcopy(list(pipeline[:-1])),
+            dict(type="TestTimeAug", transforms=[flips, pack])]
 
 
 def main():
@@ -78,7 +103,9 @@ def main():
     setup_cache_size_limit_of_dynamo()
     with errors_in_one_line("test.py"), tensors_only(args.trust_checkpoint):
         cfg = load_config(args)
-        cfg.load_from = args.checkpoint
+        cfg.load_from, cfg.resume = args.checkpoint, False
+        read_early(cfg)
+        prepare_work_dir(cfg)
         if args.show or args.show_dir:
             cfg = trigger_visualization_hook(cfg, args)
         if args.tta:

@@ -10,14 +10,18 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 import torch
 from mmdet.utils import setup_cache_size_limit_of_dynamo
-from mmengine.runner import find_latest_checkpoint
 
+from misalign_det.engine.annotation_checks import InputError
 from misalign_det.engine.checkpoint_io import check_checkpoint, tensors_only
 from misalign_det.engine.command_line import (
     add_common_arguments,
+    add_preflight_argument,
     build_runner,
     errors_in_one_line,
     load_config,
+    prepare_work_dir,
+    read_early,
+    set_start,
 )
 from misalign_det.engine.distributed import finish_processes
 from misalign_det.engine.preflight import check_config
@@ -36,17 +40,23 @@ def parse_args(arguments=None):
         "--auto-scale-lr", action="store_true",
         help="scale the learning rate by the actual batch size over auto_scale_lr.base_batch_size")
     parser.add_argument(
-        "--resume", nargs="?", const="auto", metavar="CHECKPOINT",
-        help="continue from this checkpoint, or without value from the last one in the work dir")
+        "--resume", nargs="?", const="", metavar="CHECKPOINT",
+        help="go on from this checkpoint, or without value from the last one in the work dir. "
+        "Where there is none, the tool asks at a terminal and ends with an error elsewhere; "
+        "'--resume auto' then starts from scratch, unless other checkpoints would be overwritten")
+    add_preflight_argument(parser)
     return parser.parse_args(arguments)
 
 
 def apply_training_options(cfg, args):
-    """Put --amp, --auto-scale-lr and --resume into the config.
+    """Put --amp and --auto-scale-lr into the config.
 
     Args:
         cfg (mmengine.Config): changed in place.
         args (argparse.Namespace): from `parse_args`.
+
+    Raises:
+        InputError: the config does not say what its learning rate is meant for.
     """
     if args.amp and not torch.cuda.is_available():
         cfg.optim_wrapper.type = "BFloat16OptimWrapper"
@@ -55,29 +65,27 @@ def apply_training_options(cfg, args):
         cfg.optim_wrapper.loss_scale = "dynamic"
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-            raise SystemExit(
-                "train.py: error: --auto-scale-lr needs the batch size that the config's learning "
-                "rate is meant for; add auto_scale_lr=dict(base_batch_size=16) to the config")
+            raise InputError(
+                "--auto-scale-lr needs the batch size that the config's learning rate is meant "
+                "for; add auto_scale_lr=dict(base_batch_size=16) to the config")
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == "auto" else args.resume
 
 
 def main():
     """Train as the command line says."""
     args = parse_args()
     setup_cache_size_limit_of_dynamo()
-    with errors_in_one_line("train.py"), tensors_only(args.trust_checkpoint):
+    with errors_in_one_line("train.py", resumable=True), tensors_only(args.trust_checkpoint):
         cfg = load_config(args)
         apply_training_options(cfg, args)
+        set_start(cfg, args.resume)
+        read_early(cfg)
+        prepare_work_dir(cfg)
         check_config(cfg, modes=("train", "val"))
         runner = build_runner(cfg)
-        start = cfg.get("load_from")
-        if cfg.get("resume") and not start:
-            start = find_latest_checkpoint(cfg.work_dir)
-        if start:
-            check_checkpoint(runner.model, start, strict=bool(cfg.get("resume")))
+        if cfg.get("load_from"):
+            resume = bool(cfg.get("resume"))
+            check_checkpoint(runner.model, cfg.load_from, strict=resume, resume=resume)
         runner.train()
         finish_processes()
 

@@ -1,0 +1,123 @@
+"""Mistakes in a config that come up only when something is built from it, in one line."""
+
+import difflib
+import inspect
+import re
+import traceback
+from collections.abc import Mapping
+
+import mmdet.registry
+from mmengine.registry import Registry
+
+_UNKNOWN = re.compile(r"(\S+) is not in the (\S+?)::(.+?) registry")
+_ARGUMENT = re.compile(
+    r"(\w+)(?:\.__init__)?\(\) (?:"
+    r"got an unexpected keyword argument '(?P<surplus>\w+)'|"
+    r"missing \d+ required [\w-]+ arguments?: (?P<missing>.+))")
+
+
+class ConfigError(ValueError):
+    """A config that cannot be read, or from which nothing can be built."""
+
+
+def explain_build_error(error, cfg=None):
+    """One line for a type that no registry knows, or an argument that a type does not take.
+
+    Args:
+        error (Exception): what came out of building a runner, a loop, a dataset ...
+        cfg (mmengine.Config, optional): where the key is looked for.
+
+    Returns:
+        str | None: which key, what is wrong, the near matches; None for any other error.
+    """
+    if isinstance(error, KeyError) and error.args:
+        found = _UNKNOWN.match(str(error.args[0]))
+        return found and _unknown_type(*found.groups(), cfg)
+    if isinstance(error, TypeError) and _comes_from_a_config(error):
+        found = _ARGUMENT.search(str(error))
+        return found and _wrong_argument(found, _class_of(error), cfg)
+    return None
+
+
+def _unknown_type(name, scope, kind, cfg):
+    place = next((key for key, part in _dicts(cfg or {}) if part.get("type") == name), None)
+    place = f"{place}.type: " if place else ""
+    known = _known_names(kind)
+    near = difflib.get_close_matches(name.split(".")[-1], known, n=3, cutoff=0.6)
+    found_by = "" if near else (" A class of your own is found once custom_imports names its "
+                                "module.")
+    return f"{place}{scope} has no {kind} {name!r}.{_near(near)}{found_by}"
+
+
+def _known_names(kind):
+    """Names in mmdet's registry of this kind, and in those above it."""
+    registries = [value for value in vars(mmdet.registry).values() if isinstance(value, Registry)]
+    registry = next((value for value in registries if value.name == kind), None)
+    names = set()
+    while registry is not None:
+        names |= set(registry.module_dict)
+        registry = registry.parent
+    return sorted(names)
+
+
+def _wrong_argument(found, owner, cfg):
+    name, surplus = found[1], found["surplus"]
+    # Of the class itself, where the message names the parent to which it passes the keyword on.
+    kinds = [kind for kind in (getattr(owner, "__name__", None), name) if kind]
+    parts = [(key, part) for key, part in _dicts(cfg or {})
+             if _type_name(part) in kinds and (not surplus or surplus in part)]
+    if surplus and not parts:  # a runner's own loop needs no type
+        parts = [(key, part) for key, part in _dicts(cfg or {}) if surplus in part]
+    place = parts[0][0] if parts else None
+    if surplus:
+        near = difflib.get_close_matches(surplus, _parameters(owner), n=3, cutoff=0.6)
+        key = f"{place}.{surplus}: " if place else ""
+        return f"{key}{kinds[0]} takes no {surplus!r}.{_near(near)}"
+    return f"{f'{place}: ' if place else ''}{kinds[0]} needs {found['missing']}."
+
+
+def _comes_from_a_config(error):
+    """Whether the call that failed was made to build something, or to build its parent class."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    while frames and frames[-1].f_code.co_name == "__init__":
+        frames.pop()
+    return bool(frames) and frames[-1].f_code.co_name.startswith("build_")
+
+
+def _class_of(error):
+    """The class that the innermost registry was building; None where no registry was."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return next((frame.f_locals["obj_cls"] for frame in reversed(frames)
+                 if "obj_cls" in frame.f_locals), None)
+
+
+def _parameters(owner):
+    """Names of all arguments of a class, those of its parents included."""
+    names = []
+    for kind in inspect.getmro(owner) if inspect.isclass(owner) else [owner]:
+        function = vars(kind).get("__init__") if inspect.isclass(kind) else kind
+        if inspect.isfunction(function):
+            names += [name for name in inspect.signature(function).parameters if name != "self"]
+    return names
+
+
+def _type_name(part):
+    kind = part.get("type")
+    return kind.split(".")[-1] if isinstance(kind, str) else getattr(kind, "__name__", None)
+
+
+def _dicts(value, key=""):
+    """Every dict inside a config, with its dotted key."""
+    items = ()
+    if isinstance(value, Mapping) or hasattr(value, "_cfg_dict"):
+        if key:
+            yield key, value
+        items = value.items()
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    for name, part in items:
+        yield from _dicts(part, f"{key}.{name}" if key else str(name))
+
+
+def _near(names):
+    return f" Near matches: {', '.join(names)}." if names else ""
