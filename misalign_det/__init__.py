@@ -8,9 +8,10 @@ config needs
 and can then name `TripleHead`, `JLAAssigner` and the rest as mmdet's own.
 """
 
-from .environment import check_environment
+from .environment import check_environment, let_threads_sleep
 from .version import __version__
 
+let_threads_sleep()
 check_environment()
 
 from . import engine, evaluation, models  # noqa: E402  (only once the stack is known to be there)

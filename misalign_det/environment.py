@@ -1,4 +1,4 @@
-"""Is the stack below fit for use? Floors and a clear error, never a ceiling.
+"""Is the stack below fit for use? Floors and a clear error, and no ceiling for what works.
 
 mmcv, mmengine and mmdet come from one of two sets of distributions that install the same modules:
 the maintained `onedl-*` forks or the original ones. What matters is therefore what can be imported,
@@ -6,12 +6,18 @@ not which distribution it came from.
 """
 
 import importlib
+import os
+import sys
 from importlib import metadata
 
 from packaging.version import Version
 
 # The oldest releases that the tests have run on; a newer one is never refused.
 FLOORS = {"torch": "2.1", "mmengine": "0.10.5", "mmcv": "2.1.0", "mmdet": "3.3.0"}
+
+# The oldest torch whose headers need C++20: mmcv's ops, of either stack, are compiled as C++17. Only
+# the compilation minds. tools/setup_environment.sh reads this line.
+TORCH_TOO_NEW_TO_COMPILE_MMCV = "2.14"
 
 ONEDL = {"mmengine": "onedl-mmengine", "mmcv": "onedl-mmcv", "mmdet": "onedl-mmdetection"}
 OPENMMLAB = {"mmengine": "mmengine", "mmcv": "mmcv", "mmdet": "mmdet"}
@@ -21,6 +27,18 @@ _BUILD_MMCV = (
     "MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary {0} --no-cache-dir "
     "--force-reinstall --no-deps {0}"
 )
+
+
+def let_threads_sleep():
+    """Let OpenMP's threads sleep between two operations, unless OMP_WAIT_POLICY is set already.
+
+    By default they spin. On a machine that does anything else at the same time, each operation then
+    waits for the thread that was not run: a training step on two cores takes five times as long.
+    OpenMP reads the variable once, when torch is imported; with torch imported before, nothing is
+    done, so that a program which uses this package as a plugin keeps its own way.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class UnfitEnvironmentError(ImportError):
@@ -49,10 +67,10 @@ def find_problems(import_module=importlib.import_module):
         list[tuple[str, str]]: (what to mend, what is wrong); the first is a key of `FLOORS`,
         'ops' for mmcv's compiled part or 'setuptools'.
     """
-    problems = []
+    problems, versions = [], {}
     for module, floor in FLOORS.items():
         try:
-            version = import_module(module).__version__
+            version = versions[module] = import_module(module).__version__
         except Exception as error:  # mmdet asserts, a broken binary raises OSError, ...
             problems.append(_explain(module, error))
             continue
@@ -64,6 +82,12 @@ def find_problems(import_module=importlib.import_module):
         except Exception as error:
             text = f"mmcv has no usable compiled ops (mmcv._ext: {_brief(error)})"
             problems.append(("ops", text))
+    torch = versions.get("torch", "0")
+    if any(module in ("mmcv", "ops") for module, _ in problems) and (
+        Version(torch).release >= Version(TORCH_TOO_NEW_TO_COMPILE_MMCV).release
+    ):
+        text = f"mmcv's ops do not compile against torch {torch}, whose headers need C++20"
+        problems.insert(0, ("torch", text))
     return problems
 
 
@@ -90,7 +114,8 @@ def describe(problems, stack=None):
     if "setuptools" in what:
         commands.append('pip install "setuptools<81"')
     if "torch" in what:
-        commands.append(f'pip install "torch>={FLOORS["torch"]}"')
+        bound = TORCH_TOO_NEW_TO_COMPILE_MMCV
+        commands.append(f'pip install "torch>={FLOORS["torch"]},<{bound}"')
     wanted = [f'"{stack[m]}>={FLOORS[m]}"' for m in ("mmengine", "mmdet") if m in what]
     if wanted:
         commands.append(f"pip install {' '.join(wanted)}")

@@ -13,7 +13,7 @@
 #   FORCE_CUDA=1         compile mmcv's CUDA ops on a machine that has the toolkit but no GPU
 #   PIP_INDEX_URL, PIP_FIND_LINKS, ...   where pip looks, for instance for a CPU build of torch
 #
-# A torch that is in the environment already stays as it is.
+# A torch that is in the environment already stays as it is, if mmcv compiles against it.
 
 set -euo pipefail
 
@@ -69,8 +69,9 @@ make_environment() {
             return
         fi
     done
-    die "no Python 3.10 to 3.12 with venv and headers was found; on Debian or Ubuntu:" \
-        "apt install python3 python3-venv python3-dev"
+    die "no Python 3.10 to 3.12 with venv and headers was found. Where the system's python3 is one" \
+        "of these (Debian 12, Ubuntu 22.04 and 24.04): apt install python3-venv python3-dev." \
+        "Elsewhere: conda create --name misalign_det python=3.12, activate it and run this again."
 }
 
 # Errors alone: pip's warnings about its indexes would drown the steps. Python compiles a file when
@@ -91,6 +92,30 @@ fingerprint() {
 install_torch() {
     python -m pip --disable-pip-version-check install --no-compile "torch==$TORCH" numpy \
         -c "$REPOSITORY/tools/environment/constraints.txt"
+}
+
+# The first torch against which mmcv does not compile; misalign_det/environment.py says why.
+torch_too_new() {
+    sed -n 's/^TORCH_TOO_NEW_TO_COMPILE_MMCV = "\(.*\)"$/\1/p' \
+        "$REPOSITORY/misalign_det/environment.py"
+}
+
+# Said at once, and not by a compiler after some minutes.
+check_that_mmcv_compiles() {
+    local bound found way="deactivate it, and this makes an environment of its own"
+    bound=$(torch_too_new)
+    found=$(python - "$bound" <<'PYTHON'
+import re, sys, torch
+numbers = lambda version: [int(part) for part in re.findall(r"\d+", version)[:2]]
+print(torch.__version__ if numbers(torch.__version__) >= numbers(sys.argv[1]) else "")
+PYTHON
+    ) || die "torch cannot be imported"
+    [ -n "$found" ] || return 0
+    [ "$ENVIRONMENT" != "$REPOSITORY/.venv" ] ||
+        way="remove the folder $ENVIRONMENT, and this makes it anew"
+    die "$(mmcv_requirement) does not compile against torch $found, which $ENVIRONMENT has: torch" \
+        "$bound and later need C++20. Install an older one there (python -m pip install" \
+        "torch==$TORCH), or $way with torch $TORCH. Then run this again."
 }
 
 install_build_tools() {
@@ -174,6 +199,7 @@ provide_mmcv() {
         flock 9
     fi
     if [ -z "$(find "$folder" -maxdepth 1 -name '*.whl')" ]; then
+        check_that_mmcv_compiles
         step "Compiling $(mmcv_requirement) with its ops (once; the wheel is kept in $folder)" \
             build_mmcv "$folder"
     else

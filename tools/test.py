@@ -107,6 +107,9 @@ def main():
         read_early(cfg)
         prepare_work_dir(cfg)
         if args.show or args.show_dir:
+            if "visualization" not in cfg.get("default_hooks", {}):
+                raise InputError("--show and --show-dir need "
+                                 "default_hooks.visualization=dict(type='DetVisualizationHook')")
             cfg = trigger_visualization_hook(cfg, args)
         if args.tta:
             use_test_time_augmentation(cfg)

@@ -1,15 +1,18 @@
 """AssignmentInspectorHook: watch the label assignment while a detector trains."""
 
+from collections.abc import Mapping
+
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
 from ..evaluation.assignment_statistics import ImageAssignment, agreement, assignment_scalars
 from ..evaluation.recorded_assignments import recorded_assignments
 from ..visualization.assignment import draw_assignment
 from .annotation_checks import InputError
+from .pixels import to_picture
 
 
 @HOOKS.register_module()
@@ -23,7 +26,8 @@ class AssignmentInspectorHook(Hook):
 
     Args:
         interval: steps between two looks.
-        pictures: whether the first image of the batch is written with its positives.
+        pictures: whether the first image of the batch is written with its positives; see
+            :func:`~misalign_det.engine.pixels.to_picture` for other than three channels of uint8.
         references: mmdet's assigners to agree with on the same step, ``'atss'`` and
             ``'task_aligned'``; the latter only for assigners that see predictions.
 
@@ -73,14 +77,25 @@ class AssignmentInspectorHook(Hook):
             {f"assignment/{name}": value for name, value in scalars.items()}, step=step
         )
         if self.pictures and images and data_batch is not None:
-            pixels = data_batch["inputs"][0].permute(1, 2, 0).cpu().numpy()
-            picture = draw_assignment(pixels[..., ::-1], images[0])
+            picture = draw_assignment(to_picture(_first_image(data_batch["inputs"])), images[0])
             runner.visualizer.add_image("assignment", picture, step=step)
+
+
+def _first_image(inputs) -> Tensor | None:
+    """Of a batch; of several branches (semi-supervised training), of the first, the annotated one.
+
+    Where a branch lacks an image, the batch holds None in its place.
+    """
+    if inputs is None or isinstance(inputs, Tensor) and inputs.ndim == 3:
+        return inputs
+    parts = inputs.values() if isinstance(inputs, Mapping) else inputs
+    return next((image for image in map(_first_image, parts) if image is not None), None)
 
 
 def _head(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model):
         model = model.module
+    model = getattr(model, "student", model)  # of a semi-supervised detector
     head = getattr(model, "bbox_head", None)
     if not hasattr(head, "assigner"):
         raise InputError(

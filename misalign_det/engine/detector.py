@@ -1,6 +1,7 @@
 """A trained detector from a config and a checkpoint, and its input from a dataset."""
 
 import copy
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,34 +11,61 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
 from .annotation_checks import InputError
-from .checkpoint_io import check_checkpoint
+from .checkpoint_io import load_checkpoint, read_checkpoint, tensors_only
+from .pixels import to_picture
 
 
-def load_detector(cfg, checkpoint: str, device: str = "cpu") -> nn.Module:
+def load_detector(
+    cfg, checkpoint: str, device: str = "cpu", trust: bool | None = None
+) -> nn.Module:
     """Like mmdet's ``init_detector``, but a checkpoint that does not fit is refused.
 
     Args:
         cfg: mmengine's ``Config``.
         checkpoint: file or URL.
+        device: where the model is to run.
+        trust: load checkpoints that hold more than tensors, whose code then runs. Default: as the
+            block of :func:`~misalign_det.engine.checkpoint_io.tensors_only` around the call, and
+            False without one.
 
     Returns:
         The model in eval mode, as mmdet's ``inference_detector`` takes it.
 
     Raises:
         CheckpointError: the file is missing, unsafe, damaged or of another architecture.
+        InputError: there is no such device.
     """
+    check_device(device)
     init_default_scope(cfg.get("default_scope", "mmdet"))
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    check_checkpoint(model, checkpoint)
-    load_checkpoint(model, checkpoint, map_location="cpu")
+    with tensors_only(trust):
+        read_checkpoint(checkpoint)
+        # Within the block: some detectors load a teacher's checkpoint while they are built.
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        load_checkpoint(model, checkpoint)
     model.cfg = cfg
     return model.to(device).eval()
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have.
+
+    Raises:
+        InputError: no such device; says what there is.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.type == "cuda" and (wanted.index or 0) >= count:
+        found = f"torch finds {count} GPUs" if count else "torch finds no GPU that it can use"
+        raise InputError(f"--device {device}: {found}. --device cpu does without.")
 
 
 def dense_predictor(model: nn.Module) -> nn.Module:
@@ -98,8 +126,9 @@ class NetworkInput:
     """One image as the network sees it.
 
     Attributes:
-        inputs: normalised and padded, ``(1, 3, H, W)``.
-        image: the same pixels unpadded, uint8 RGB, ``(h, w, 3)``.
+        inputs: normalised and padded, ``(1, C, H, W)``.
+        image: the same pixels unpadded, uint8 RGB, ``(h, w, 3)``; see
+            :func:`~misalign_det.engine.pixels.to_picture`.
         gt_instances: boxes in pixels of the input.
         meta: mmdet's metainfo.
     """
@@ -115,24 +144,28 @@ def build_dataset(cfg, split: str):
     return DATASETS.build(cfg[f"{split}_dataloader"]["dataset"])
 
 
-def network_input(model: nn.Module, dataset, index: int) -> NetworkInput:
+def network_input(
+    model: nn.Module, dataset, index: int, rgb: bool | None = None
+) -> NetworkInput:
     """Run one image through the dataset's pipeline and the model's preprocessor.
 
     Args:
         model: with ``data_preprocessor``.
-        dataset: whose pipeline leaves the image in BGR, as mmdet's do.
+        dataset: mmdet's.
         index: place in the dataset.
+        rgb: whether the pipeline leaves three channels in RGB. Default: where a step of it has
+            ``to_rgb`` (mmcv's ``Normalize``), or the model's config says ``rgb_to_bgr``; else BGR.
     """
     item = dataset[index]
-    pixels = item["inputs"]
     batch = model.data_preprocessor(pseudo_collate([item]), False)
     meta = batch["data_samples"][0].metainfo
     truth = ground_truth(dataset.get_data_info(index))
     factor = torch.tensor(meta["scale_factor"], dtype=torch.float32).repeat(2)
     device = batch["inputs"].device
+    rgb = _leaves_rgb(model, dataset) if rgb is None else rgb
     return NetworkInput(
         inputs=batch["inputs"],
-        image=pixels.permute(1, 2, 0).flip(-1).contiguous().cpu().numpy(),
+        image=to_picture(item["inputs"], rgb),
         gt_instances=InstanceData(
             bboxes=(truth.bboxes * factor).to(device), labels=truth.labels.to(device)
         ),
@@ -140,24 +173,56 @@ def network_input(model: nn.Module, dataset, index: int) -> NetworkInput:
     )
 
 
+def _leaves_rgb(model: nn.Module, dataset) -> bool:
+    preprocessor = getattr(model, "cfg", {}).get("model", {}).get("data_preprocessor") or {}
+    while not hasattr(dataset, "pipeline") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    while not hasattr(dataset, "pipeline") and getattr(dataset, "datasets", None):
+        dataset = dataset.datasets[0]
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", [])
+    return bool(preprocessor.get("rgb_to_bgr")) or any(
+        getattr(step, "to_rgb", False) is True for step in steps
+    )
+
+
 def find_image(dataset, name: str | None) -> int:
-    """Place of an image by file name, id or place.
+    """Place of an image by file name, by the end of its path, or by id.
+
+    Args:
+        dataset: mmdet's.
+        name: ``'0001.jpg'``, ``'cam1/0001.jpg'``, the same without the suffix, or an id. Default:
+            the first image.
 
     Raises:
-        InputError: no image of that name; says what the names look like.
+        InputError: no image of that name, or several; says what tells them apart.
     """
     if name is None:
         return 0
-    names = [dataset.get_data_info(i) for i in range(len(dataset))]
-    for i, info in enumerate(names):
-        path = str(info["img_path"])
-        if name in (path, path.rsplit("/", 1)[-1], path.rsplit("/", 1)[-1].rsplit(".", 1)[0]):
-            return i
-    for i, info in enumerate(names):
-        if name == str(info["img_id"]):
-            return i
-    example = str(names[0]["img_path"]).rsplit("/", 1)[-1]
-    raise InputError(
-        f"no image {name!r} among the {len(names)} of this split. Give a file name such as "
-        f"{example!r} or an image id such as {names[0]['img_id']!r}."
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    paths = [str(info["img_path"]) for info in infos]
+    stems = [os.path.splitext(path)[0] for path in paths]
+    end = f"/{name.removeprefix('./')}"
+    ways = (
+        lambda i: paths[i] == name,
+        lambda i: f"/{paths[i]}".endswith(end),
+        lambda i: f"/{stems[i]}".endswith(end),
+        lambda i: str(infos[i]["img_id"]) == name,
     )
+    for way in ways:
+        found = {paths[i]: i for i in reversed(range(len(paths))) if way(i)}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if found:
+            listed = sorted(found)
+            more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+            raise InputError(
+                f"{len(listed)} images are called {name!r}: {', '.join(listed[:5])}{more}. Give "
+                "one's path, or as much of its end as tells it from the others."
+            )
+    hint = ""
+    if paths:
+        hint = (
+            f" Give a file name such as {os.path.basename(paths[0])!r} or an image id such as "
+            f"{infos[0]['img_id']!r}."
+        )
+    raise InputError(f"no image {name!r} among the {len(paths)} of this split.{hint}")

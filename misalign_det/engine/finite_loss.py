@@ -1,6 +1,7 @@
 """A training step whose loss is not finite stops, says why, and can be run again."""
 
 import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import nn
 
+from .checkpoint_io import CheckpointError, read_checkpoint
+
 _FIELDS = ("bboxes", "labels")
+_TOOL = "tools/analysis/replay_step.py"
 
 
 class NonFiniteLossError(RuntimeError):
@@ -69,26 +73,61 @@ class FiniteLossHook(Hook):
         bad = bad or {"loss": float(log_vars["loss"].detach())}  # finite ones whose sum is not
         rank = f"_rank{get_rank()}" if get_rank() else ""
         path = Path(runner.work_dir) / f"non_finite_step_{runner.iter + 1}{rank}.pth"
-        images = [str(sample.metainfo.get("img_path", "an image without a path"))
-                  for sample in self._batch["data_samples"]]  # fmt: skip
-        torch.save(
-            dict(
-                iter=runner.iter,
-                losses={name: float(value.detach()) for name, value in log_vars.items()},
-                inputs=[image.cpu() for image in self._batch["inputs"]],
-                samples=[_plain(sample) for sample in self._batch["data_samples"]],
-                state_dict=_unwrapped(runner.model).state_dict(),
-                random=self._random,
-            ),
-            path,
-        )
+        batch = self._batch if isinstance(self._batch, dict) else {}
+        images = dict.fromkeys(_leaves(_converted(batch.get("data_samples"), _name)))
         values = ", ".join(f"{name} = {value}" for name, value in bad.items())
+        what = f"step {runner.iter + 1}: {values}. Images: {', '.join(images) or 'unknown'}."
+        try:
+            torch.save(
+                dict(
+                    iter=runner.iter,
+                    losses={name: float(value.detach()) for name, value in log_vars.items()},
+                    inputs=_converted(batch.get("inputs"), _plain),
+                    samples=_converted(batch.get("data_samples"), _plain),
+                    state_dict=_unwrapped(runner.model).state_dict(),
+                    random=self._random,
+                ),
+                path,
+            )
+            record = f"The step is saved in {path}: run it again by {_TOOL} CONFIG {path}."
+        except (OSError, RuntimeError) as error:  # the loss is what the user has to hear of
+            path.unlink(missing_ok=True)
+            record = f"The step could not be saved in {path}: {error}"
         raise NonFiniteLossError(
-            f"step {runner.iter + 1}: {values}. Images: {', '.join(images)}. Nothing was updated; "
-            f"the last checkpoint stands. The step is saved in {path}: run it again by "
-            f"tools/analysis/replay_step.py CONFIG {path}. Usual causes: a learning rate that is "
-            "too high, no optim_wrapper.clip_grad, boxes without area, float16 without need."
+            f"{what} Nothing was updated; the last checkpoint stands. {record} Usual causes: a "
+            "learning rate that is too high, no optim_wrapper.clip_grad, boxes without area, "
+            "float16 without need."
         )
+
+
+def read_record(filename: str, trust: bool | None = None) -> dict:
+    """Read the step that :class:`FiniteLossHook` saved.
+
+    Args:
+        filename: ``non_finite_step_N.pth`` of a work dir.
+        trust: see :func:`~misalign_det.engine.checkpoint_io.tensors_only`.
+
+    Raises:
+        CheckpointError: the file is missing, unsafe or damaged, or holds something else.
+    """
+    if not Path(filename).expanduser().is_file():
+        raise CheckpointError(
+            f"there is no saved step {filename}. FiniteLossHook writes one, "
+            "WORK_DIR/non_finite_step_N.pth, when a loss is not finite."
+        )
+    record = read_checkpoint(filename, trust)
+    if not {"inputs", "samples", "state_dict", "random", "losses"} <= set(record):
+        raise CheckpointError(f"{filename} is no step that FiniteLossHook saved.")
+    return record
+
+
+def image_names(record: dict) -> list[str]:
+    """Paths of a saved step's images.
+
+    Args:
+        record: from :func:`read_record`.
+    """
+    return list(dict.fromkeys(_leaves(_converted(_samples(record["samples"]), _name))))
 
 
 def replay(model: nn.Module, record: dict, device: str = "cpu") -> dict[str, float]:
@@ -96,7 +135,7 @@ def replay(model: nn.Module, record: dict, device: str = "cpu") -> dict[str, flo
 
     Args:
         model: built from the config of the run.
-        record: what :class:`FiniteLossHook` saved, loaded by ``torch.load``.
+        record: from :func:`read_record`.
         device: to run on; other numbers than the run's are possible on another kind of device.
 
     Returns:
@@ -105,7 +144,7 @@ def replay(model: nn.Module, record: dict, device: str = "cpu") -> dict[str, flo
     model.load_state_dict(record["state_dict"])
     model.to(device).train()
     _restore(record["random"])
-    batch = dict(inputs=record["inputs"], data_samples=[_sample(s) for s in record["samples"]])
+    batch = dict(inputs=record["inputs"], data_samples=_samples(record["samples"]))
     losses = model(**model.data_preprocessor(batch, True), mode="loss")
     _, log_vars = model.parse_losses(losses)
     return {name: float(value.detach()) for name, value in log_vars.items()}
@@ -117,30 +156,68 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def _plain(sample: DetDataSample) -> dict:
-    """A data sample in tensors and Python's own types, which load without running code."""
+def _converted(batch, convert: Callable):
+    """The same nested lists and dicts (branches, views), with each image or sample converted."""
+    if isinstance(batch, Mapping):
+        return {name: _converted(part, convert) for name, part in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return [_converted(part, convert) for part in batch]
+    return batch if batch is None else convert(batch)  # None: an image without that branch
+
+
+def _leaves(batch) -> list:
+    if isinstance(batch, dict):
+        batch = list(batch.values())
+    if isinstance(batch, list):
+        return [leaf for part in batch for leaf in _leaves(part)]
+    return [] if batch is None else [batch]
+
+
+def _name(sample) -> str:
+    return str(getattr(sample, "metainfo", {}).get("img_path", "an image without a path"))
+
+
+def _plain(value):
+    """An image or data sample in tensors and Python's own types, which load without running code.
+
+    Of a sample's instances boxes and labels are kept.
+    """
+    if not hasattr(value, "metainfo"):
+        return value.cpu() if isinstance(value, torch.Tensor) else _python(value)
     parts = {}
     for name in ("gt_instances", "ignored_instances"):
-        if name in sample:
-            found = getattr(sample, name)
+        if name in value:
+            found = getattr(value, name)
             parts[name] = {
                 key: getattr(found[key], "tensor", found[key]).cpu()
                 for key in _FIELDS
                 if key in found
             }
-    return dict(meta={key: _python(value) for key, value in sample.metainfo.items()}, **parts)
+    return dict(meta={key: _python(item) for key, item in value.metainfo.items()}, **parts)
 
 
 def _python(value):
+    """Arrays become tensors; `_samples` makes arrays of them again."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.from_numpy(value.copy())
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
     if isinstance(value, (list, tuple)):
         return tuple(_python(part) for part in value)
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _python(value.tolist())
     return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
 
 
-def _sample(parts: dict) -> DetDataSample:
-    sample = DetDataSample(metainfo=parts["meta"])
+def _samples(parts):
+    """Data samples from what `_converted` and `_plain` made of them."""
+    if isinstance(parts, list):
+        return [_samples(part) for part in parts]
+    if not isinstance(parts, dict):
+        return parts
+    if not isinstance(parts.get("meta"), dict):
+        return {branch: _samples(part) for branch, part in parts.items()}
+    arrays = {key: value.numpy() for key, value in parts["meta"].items()
+              if isinstance(value, torch.Tensor)}  # fmt: skip
+    sample = DetDataSample(metainfo={**parts["meta"], **arrays})
     for name in ("gt_instances", "ignored_instances"):
         if name in parts:
             setattr(sample, name, InstanceData(**parts[name]))

@@ -1,4 +1,4 @@
-"""How the tools end where the user's input is at fault: one line, and an exit status for scripts."""
+"""How the tools end where the input is at fault: one line, and an exit status for scripts."""
 
 import atexit
 import errno

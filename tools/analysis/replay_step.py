@@ -14,13 +14,14 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from misalign_det.engine.checkpoint_io import tensors_only
+from misalign_det.engine.checkpoint_io import check_checkpoint, tensors_only
 from misalign_det.engine.command_line import (
     add_common_arguments,
     errors_in_one_line,
     load_config,
 )
-from misalign_det.engine.finite_loss import replay
+from misalign_det.engine.detector import check_device
+from misalign_det.engine.finite_loss import image_names, read_record, replay
 
 
 def parse_args(arguments=None):
@@ -39,10 +40,12 @@ def main(arguments=None):
     with errors_in_one_line("replay_step.py"), tensors_only(args.trust_checkpoint):
         cfg = load_config(args)
         init_default_scope(cfg.get("default_scope", "mmdet"))
-        record = torch.load(args.record, map_location="cpu")
-        for sample in record["samples"]:
-            print(sample["meta"].get("img_path"))
-        found = replay(MODELS.build(cfg.model), record, args.device)
+        check_device(args.device)
+        record = read_record(args.record)
+        model = MODELS.build(cfg.model)
+        check_checkpoint(model, args.record)
+        print("Images:", ", ".join(image_names(record)))
+        found = replay(model, record, args.device)
     print(f"{'':<24} {'recorded':>12} {'now':>12}")
     for name, value in found.items():
         print(f"{name:<24} {record['losses'].get(name, float('nan')):>12.5g} {value:>12.5g}")

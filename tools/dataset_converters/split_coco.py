@@ -25,9 +25,15 @@ def split_coco(dataset, num, seed=0):
         tuple[dict, dict]: the rest, and what is held out.
 
     Raises:
-        ValueError: num leaves one of the two without an image.
+        ValueError: it is no COCO dictionary, or num leaves one of the two without an image.
     """
-    ids = sorted(image["id"] for image in dataset["images"])
+    if not isinstance(dataset, dict):
+        raise ValueError("not in COCO's format: no dictionary.")
+    lacking = [key for key in ("images", "annotations", "categories") if key not in dataset]
+    if lacking:
+        raise ValueError(f"not in COCO's format: no {', '.join(lacking)}.")
+    # By type first: a file may hold numbers and strings as ids.
+    ids = sorted((i["id"] for i in dataset["images"]), key=lambda i: (str(type(i)), i))
     if not 0 < num < len(ids):
         raise ValueError(f"--num must be between 1 and {len(ids) - 1} here, not {num}.")
     random.Random(seed).shuffle(ids)
@@ -46,16 +52,26 @@ def main(argv=None):
     parser.add_argument("annotations", type=Path, help="COCO annotation file")
     parser.add_argument("--num", type=int, required=True, help="images to hold out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out-dir", type=Path, help="folder of the two files (the file's own)")
+    parser.add_argument("--out-dir", type=Path, help="folder of the two files, made if need be (the file's own)")
     args = parser.parse_args(argv)
     try:
-        parts = split_coco(json.loads(args.annotations.read_text()), args.num, args.seed)
-    except (OSError, ValueError, KeyError) as error:
+        content = json.loads(args.annotations.read_text(encoding="utf-8"))
+        parts = split_coco(content, args.num, args.seed)
+    except OSError as error:
+        parser.error(f"{args.annotations}: {error.strerror}")
+    except ValueError as error:
         parser.error(f"{args.annotations}: {error}")
+    except (KeyError, TypeError) as error:
+        parser.error(f"{args.annotations}: not in COCO's format: an image without 'id', or an "
+                     f"annotation without 'image_id' ({type(error).__name__}: {error})")
     folder = args.out_dir or args.annotations.parent
     for name, dataset in zip(("rest", "held-out"), parts):
         path = folder / f"{args.annotations.stem}_{name}.json"
-        path.write_text(json.dumps(dataset))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(dataset), encoding="utf-8")
+        except OSError as error:
+            parser.error(f"cannot write {path}: {error.strerror}; choose another --out-dir")
         print(f"{path}: {len(dataset['images'])} images, {len(dataset['annotations'])} boxes")
 
 
