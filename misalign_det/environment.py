@@ -15,8 +15,8 @@ from packaging.version import Version
 # The oldest releases that the tests have run on; a newer one is never refused.
 FLOORS = {"torch": "2.1", "mmengine": "0.10.5", "mmcv": "2.1.0", "mmdet": "3.3.0"}
 
-# The oldest torch whose headers need C++20: mmcv's ops, of either stack, are compiled as C++17. Only
-# the compilation minds. tools/setup_environment.sh reads this line.
+# The oldest torch whose headers need C++20: mmcv's ops, of either stack, are compiled as C++17.
+# Only the compilation minds. tools/setup_environment.sh reads this line.
 TORCH_TOO_NEW_TO_COMPILE_MMCV = "2.14"
 
 ONEDL = {"mmengine": "onedl-mmengine", "mmcv": "onedl-mmcv", "mmdet": "onedl-mmdetection"}

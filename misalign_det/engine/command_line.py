@@ -133,8 +133,12 @@ def _read_config(path):
     """A config is a program of the user's: whatever it raises is said with the line at fault."""
     try:
         return Config.fromfile(path)
-    except SyntaxError as error:  # mmengine's names the file and the line
-        raise ConfigError(" ".join(str(error).split())) from error
+    except SyntaxError as error:  # mmengine's names the line, and the file only sometimes
+        read = [frame.f_locals.get("filename") for frame, _ in
+                traceback.walk_tb(error.__traceback__)]
+        at_fault = [str(name) for name in read if str(name).endswith(".py")] or [path]
+        raise ConfigError(f"the config {at_fault[-1]} has a syntax error: "
+                          f"{' '.join(str(error).split())}") from error
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         imported = any("importlib" in frame.filename for frame in frames)

@@ -42,18 +42,19 @@ def explain_build_error(error, cfg=None):
 def _unknown_type(name, scope, kind, cfg):
     place = next((key for key, part in _dicts(cfg or {}) if part.get("type") == name), None)
     place = f"{place}.type: " if place else ""
-    known = _known_names(kind)
+    known = _known_names(scope, kind)
     near = difflib.get_close_matches(name.split(".")[-1], known, n=3, cutoff=0.6)
     found_by = "" if near else (" A class of your own is found once custom_imports names its "
                                 "module.")
     return f"{place}{scope} has no {kind} {name!r}.{_near(near)}{found_by}"
 
 
-def _known_names(kind):
+def _known_names(scope, kind):
     """Names in mmdet's registry of this kind, and in those above it."""
-    registries = [value for value in vars(mmdet.registry).values() if isinstance(value, Registry)]
-    registry = next((value for value in registries if value.name == kind), None)
-    names = set()
+    registries = [value for value in vars(mmdet.registry).values()
+                  if isinstance(value, Registry) and value.name == kind]
+    registries.sort(key=lambda value: value.scope != scope)
+    registry, names = next(iter(registries), None), set()
     while registry is not None:
         names |= set(registry.module_dict)
         registry = registry.parent
@@ -70,9 +71,11 @@ def _wrong_argument(found, owner, cfg):
         parts = [(key, part) for key, part in _dicts(cfg or {}) if surplus in part]
     place = parts[0][0] if parts else None
     if surplus:
-        near = difflib.get_close_matches(surplus, _parameters(owner), n=3, cutoff=0.6)
+        takes = _parameters(owner)
+        near = difflib.get_close_matches(surplus, takes, n=3, cutoff=0.6)
         key = f"{place}.{surplus}: " if place else ""
-        return f"{key}{kinds[0]} takes no {surplus!r}.{_near(near)}"
+        rest = _near(near) or (f" It takes {', '.join(takes)}." if takes else "")
+        return f"{key}{kinds[0]} takes no {surplus!r}.{rest}"
     return f"{f'{place}: ' if place else ''}{kinds[0]} needs {found['missing']}."
 
 
@@ -97,8 +100,10 @@ def _parameters(owner):
     for kind in inspect.getmro(owner) if inspect.isclass(owner) else [owner]:
         function = vars(kind).get("__init__") if inspect.isclass(kind) else kind
         if inspect.isfunction(function):
-            names += [name for name in inspect.signature(function).parameters if name != "self"]
-    return names
+            names += [name for name, parameter in inspect.signature(function).parameters.items()
+                      if name != "self" and parameter.kind not in (
+                          parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
+    return list(dict.fromkeys(names))
 
 
 def _type_name(part):

@@ -1,15 +1,26 @@
 """Checkpoints: what mmengine saves loads, code is refused, another architecture is named."""
 
 import os
+import pickle
 import zipfile
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import load_checkpoint as load_by_mmengine
 from torch import nn
 
-from misalign_det.engine.checkpoint_io import CheckpointError, check_checkpoint, tensors_only
+from misalign_det.engine import checkpoint_io
+from misalign_det.engine.checkpoint_io import (
+    CheckpointError,
+    check_checkpoint,
+    load_checkpoint,
+    read_checkpoint,
+    tensors_only,
+)
 
 FORCE, FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 CFG = """
@@ -101,31 +112,157 @@ def test_code_is_refused_wherever_it_is_loaded(tmp_path):
     assert (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("load", [
+    read_checkpoint,
+    lambda path, **trust: check_checkpoint(small(), path, **trust),
+    lambda path, **trust: load_checkpoint(small(), path, **trust),
+], ids=["read", "check", "load"])
+def test_loading_is_guarded_without_a_block_around_it(tmp_path, load):
+    path = save(tmp_path / "x.pth", extra=Touch(tmp_path / "ran"))
+    for kwargs in ({}, dict(trust=False)):
+        with pytest.raises(CheckpointError, match="It asks for io.open"):
+            load(path, **kwargs)
+    assert not (tmp_path / "ran").exists()
+    load(path, trust=True)
+    assert (tmp_path / "ran").exists()
+
+
+def test_blocks_inside_one_another(tmp_path):
+    safe, unsafe = save(tmp_path / "x.pth"), save(tmp_path / "y.pth", extra=Touch(tmp_path / "ran"))
+    with tensors_only():
+        with tensors_only():
+            torch.load(safe)
+        torch.load(safe)  # the inner block's end does not take away what mmengine saves
+        with tensors_only(trust=True):
+            with tensors_only(trust=False):
+                torch.load(safe)
+                with pytest.raises(pickle.UnpicklingError):
+                    torch.load(unsafe)
+            torch.load(safe)
+        torch.load(safe)
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(unsafe)
+    assert not (tmp_path / "ran").exists()
+    with tensors_only(trust=True):
+        read_checkpoint(unsafe)  # as the block around it says
+    assert (tmp_path / "ran").exists()
+    assert checkpoint_io._blocks == [] and FORCE not in os.environ and FORCE_NO not in os.environ
+    with pytest.raises(pickle.UnpicklingError):  # nothing stays allowed
+        torch.load(safe, weights_only=True)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the files that torch reads, in order."""
+    names, real = [], torch.load
+
+    def counted(path, *args, **kwargs):
+        names.append(os.path.basename(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", counted)
+    return names
+
+
+def test_a_checkpoint_is_read_once(tmp_path, reads):
+    path = save(tmp_path / "x.pth")
+    model = small()
+    load_checkpoint(model, path)
+    assert reads == ["x.pth"]
+    saved = torch.load(path, weights_only=False)["state_dict"]
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+    reads.clear()
+    with tensors_only():
+        first = read_checkpoint(path)
+        check_checkpoint(model, path)
+        check_checkpoint(model, path, resume=True)
+        assert load_by_mmengine(small(), path) is first  # onedl and mmengine give it back
+        assert reads == ["x.pth"]
+        assert load_by_mmengine(small(), path) is not first  # which mmengine may have changed
+        assert reads == ["x.pth", "x.pth"]
+        read_checkpoint(path)
+    assert checkpoint_io._read == {}
+    assert isinstance(vars(CheckpointLoader)["load_checkpoint"], classmethod)
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    save(tmp_path / "x.pth")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    check_checkpoint(small(), "~/x.pth")
+
+
 class Attribute:
     """Unpickling it gets an attribute of a class that is allowed itself."""
 
+    def __init__(self, owner, name):
+        self.what = owner, name
+
     def __reduce__(self):
-        return getattr, (HistoryBuffer, "__init__")
+        return getattr, self.what
 
 
 def test_getattr_is_for_statistics_alone(tmp_path):
     """Files of mmengine 0.10.7 and of onedl's; both pickle the names of HistoryBuffer's methods."""
     torch.save({"state_dict": {}, "buffer": HistoryBuffer([1.0], [1])}, tmp_path / "x.pth")
-    torch.save({"state_dict": {}, "buffer": Attribute()}, tmp_path / "y.pth")
     with tensors_only():
         buffer = torch.load(tmp_path / "x.pth")["buffer"]
     assert buffer.statistics("mean") == 1.0
-    with pytest.raises(CheckpointError, match="It asks for builtins.getattr."), tensors_only():
-        torch.load(tmp_path / "y.pth")
+    for owner, name in ((HistoryBuffer, "__init__"), (np.ndarray, "tofile")):
+        torch.save({"state_dict": {}, "buffer": Attribute(owner, name)}, tmp_path / "y.pth")
+        with pytest.raises(CheckpointError, match="It asks for builtins.getattr."), tensors_only():
+            torch.load(tmp_path / "y.pth")
 
 
-def test_a_config_that_resuming_would_execute_is_refused(tmp_path):
+def test_only_resuming_minds_a_config_that_it_would_execute(tmp_path):
+    """mmdet 2.x wrote its config there."""
     path = save(tmp_path / "x.pth", config="import os")
-    with pytest.raises(CheckpointError, match=r"meta\['config'\] would be run as Python code"):
-        with tensors_only():
-            check_checkpoint(small(), path)
-    with tensors_only(trust=True):
-        check_checkpoint(small(), path)
+    check_checkpoint(small(), path)
+    check_checkpoint(small(), path, strict=False)
+    with pytest.raises(CheckpointError, match=r"meta\['config'\] would be run as Python code") as e:
+        check_checkpoint(small(), path, resume=True)
+    assert "\n" not in str(e.value) and "load_from" in str(e.value)
+    check_checkpoint(small(), path, resume=True, trust=True)
+
+
+def test_weights_alone_cannot_be_resumed_from(tmp_path):
+    content = {"state_dict": small().state_dict(), "meta": {"epoch": 1}}
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="not the state of a training .no iter, message_hub."):
+        check_checkpoint(small(), str(tmp_path / "x.pth"), resume=True)
+    check_checkpoint(small(), str(tmp_path / "x.pth"))
+
+
+class Renamed(nn.Module):
+    """Its weight was once called `old`, as some of mmdet's heads' were."""
+
+    _version = 1
+
+    def __init__(self, size=2):
+        super().__init__()
+        self.new = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        if local_metadata.get("version") is None and f"{prefix}old" in state_dict:
+            state_dict[f"{prefix}new"] = state_dict.pop(f"{prefix}old")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def test_names_that_mmdet_itself_renames_are_no_other_architecture(tmp_path):
+    path = str(tmp_path / "x.pth")
+    torch.save({"state_dict": {"old": torch.full((2,), 3.0), "bias": torch.zeros(2)}}, path)
+    model = Renamed()
+    check_checkpoint(model, path)
+    assert model.new.tolist() == [1, 1]  # compared, not loaded
+    load_checkpoint(model, path)
+    assert model.new.tolist() == [3, 3]
+    with pytest.raises(CheckpointError, match="0 of the model's 2 tensors.*Missing: new"):
+        check_checkpoint(Renamed(3), path)
+    state = OrderedDict(old=torch.ones(2), bias=torch.zeros(2))
+    state._metadata = {"": {"version": 1}}  # written by the new version, which has no `old`
+    torch.save({"state_dict": state}, path)
+    with pytest.raises(CheckpointError, match="1 of the model's 2 tensors"):
+        check_checkpoint(model, path)
 
 
 def test_old_torch_says_what_to_do(monkeypatch):

@@ -52,7 +52,8 @@ def main(argv=None):
     parser.add_argument("annotations", type=Path, help="COCO annotation file")
     parser.add_argument("--num", type=int, required=True, help="images to hold out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out-dir", type=Path, help="folder of the two files, made if need be (the file's own)")
+    parser.add_argument("--out-dir", type=Path,
+                        help="folder of the two files, made if need be (the file's own)")
     args = parser.parse_args(argv)
     try:
         content = json.loads(args.annotations.read_text(encoding="utf-8"))
