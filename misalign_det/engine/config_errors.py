@@ -11,7 +11,7 @@ from mmengine.registry import Registry
 
 _UNKNOWN = re.compile(r"(\S+) is not in the (\S+?)::(.+?) registry")
 _ARGUMENT = re.compile(
-    r"(\w+)(?:\.__init__)?\(\) (?:"
+    r"(\w+?)(?P<init>\.__init__)?\(\) (?:"
     r"got an unexpected keyword argument '(?P<surplus>\w+)'|"
     r"missing \d+ required [\w-]+ arguments?: (?P<missing>.+))")
 
@@ -33,9 +33,9 @@ def explain_build_error(error, cfg=None):
     if isinstance(error, KeyError) and error.args:
         found = _UNKNOWN.match(str(error.args[0]))
         return found and _unknown_type(*found.groups(), cfg)
-    if isinstance(error, TypeError) and _comes_from_a_config(error):
-        found = _ARGUMENT.search(str(error))
-        return found and _wrong_argument(found, _class_of(error), cfg)
+    found = isinstance(error, TypeError) and _ARGUMENT.search(str(error))
+    if found and _comes_from_a_config(error, found):
+        return _wrong_argument(found, _class_of(error), cfg)
     return None
 
 
@@ -79,12 +79,17 @@ def _wrong_argument(found, owner, cfg):
     return f"{f'{place}: ' if place else ''}{kinds[0]} needs {found['missing']}."
 
 
-def _comes_from_a_config(error):
+def _comes_from_a_config(error, found):
     """Whether the call that failed was made to build something, or to build its parent class."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    passed_on = frames[-1].f_code.co_name == "__init__"
     while frames and frames[-1].f_code.co_name == "__init__":
         frames.pop()
-    return bool(frames) and frames[-1].f_code.co_name.startswith("build_")
+    built = bool(frames) and frames[-1].f_code.co_name.startswith("build_")
+    if not passed_on:
+        return built
+    parents = [kind.__name__ for kind in getattr(_class_of(error), "__mro__", ())]
+    return built and bool(found["init"]) and found[1] in parents
 
 
 def _class_of(error):
