@@ -1,0 +1,52 @@
+"""Pixels of any type and number of channels as a picture."""
+
+import numpy as np
+import torch
+
+from misalign_det.engine.pixels import to_picture
+
+
+def image(*channels, dtype=torch.uint8):
+    """(C, 1, W) of rows of values."""
+    return torch.tensor(channels, dtype=dtype)[:, None]
+
+
+def test_bytes_keep_their_values_and_bgr_becomes_rgb():
+    pixels = image([10, 255], [20, 0], [30, 1])
+    picture = to_picture(pixels)
+    assert picture.dtype == np.uint8 and picture.shape == (1, 2, 3)
+    assert picture[0].tolist() == [[30, 20, 10], [1, 0, 255]]
+    assert to_picture(pixels, rgb=True)[0].tolist() == [[10, 20, 30], [255, 0, 1]]
+    picture[:] = 0
+    assert pixels.max() == 255  # memory of its own
+
+
+def test_floats_between_0_and_255_keep_their_values():
+    picture = to_picture(image([0.4, 254.6], [1.5, 2.5], [0.0, 255.0], dtype=torch.float32), True)
+    assert picture[0].tolist() == [[0, 2, 0], [255, 2, 255]]
+    half = image([100.0], [3.0], [200.0], dtype=torch.float16)
+    assert to_picture(half, True)[0].tolist() == [[100, 3, 200]]
+
+
+def test_floats_between_0_and_1_are_scaled():
+    picture = to_picture(image([0.0, 1.0], [0.2, 0.4], [0.6, 0.8], dtype=torch.float32), True)
+    assert picture[0].tolist() == [[0, 51, 153], [255, 102, 204]]
+    assert to_picture(torch.ones(3, 1, 1, dtype=torch.uint8))[0].tolist() == [[1, 1, 1]]
+    assert to_picture(torch.zeros(3, 1, 1)).max() == 0
+
+
+def test_other_ranges_are_stretched():
+    normalised = image([-1.0, 0.0], [1.0, 4.0], [-0.5, 1.5], dtype=torch.float32)
+    assert to_picture(normalised, True)[0].tolist() == [[0, 102, 26], [51, 255, 128]]
+    deep = image([0, 65535], [0, 13107], [26214, 0], dtype=torch.int32)
+    assert to_picture(deep, True)[0].tolist() == [[0, 0, 102], [255, 51, 0]]
+    assert to_picture(torch.full((3, 1, 1), 300.0)).tolist() == [[[0, 0, 0]]]
+    infinite = image([0.0, float("nan")], [float("inf"), 7.0], [9.0, -float("inf")],
+                     dtype=torch.float32)
+    assert to_picture(infinite, True)[0].tolist() == [[0, 0, 9], [0, 7, 0]]
+
+
+def test_one_two_and_five_channels_are_grey():
+    assert to_picture(image([7, 9]))[0].tolist() == [[7] * 3, [9] * 3]
+    assert to_picture(image([10], [20]))[0].tolist() == [[15] * 3]
+    assert to_picture(image([0], [10], [20], [30], [40]))[0].tolist() == [[20] * 3]
