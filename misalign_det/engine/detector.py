@@ -175,10 +175,9 @@ def network_input(
 
 def _leaves_rgb(model: nn.Module, dataset) -> bool:
     preprocessor = getattr(model, "cfg", {}).get("model", {}).get("data_preprocessor") or {}
-    while not hasattr(dataset, "pipeline") and hasattr(dataset, "dataset"):
-        dataset = dataset.dataset
-    while not hasattr(dataset, "pipeline") and getattr(dataset, "datasets", None):
-        dataset = dataset.datasets[0]
+    while not hasattr(dataset, "pipeline") and dataset is not None:
+        parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+        dataset = parts[0]
     steps = getattr(getattr(dataset, "pipeline", None), "transforms", [])
     return bool(preprocessor.get("rgb_to_bgr")) or any(
         getattr(step, "to_rgb", False) is True for step in steps

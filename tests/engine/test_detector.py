@@ -207,7 +207,7 @@ def test_images_that_a_pipeline_leaves_in_rgb():
     loader = Loader(PIXELS, SimpleNamespace(), to_rgb)
     wrapped = Loader(PIXELS)
     del wrapped.pipeline
-    wrapped.dataset = SimpleNamespace(datasets=[loader])
+    wrapped.datasets = [SimpleNamespace(dataset=SimpleNamespace(datasets=[loader]))]
     converting = dict(mean=[0.0] * 3, std=[1.0] * 3, rgb_to_bgr=True)
     for model, dataset, argument, expected in (
         (model_with(), loader, None, rgb),
