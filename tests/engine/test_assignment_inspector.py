@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import mmdet
+import numpy as np
 import pytest
 import torch
 from mmdet.registry import HOOKS, MODELS
@@ -103,3 +104,89 @@ def test_bad_input_is_named():
     hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1))
     with pytest.raises(InputError, match="no assigner"):
         hook.before_train_iter(SimpleNamespace(model=nn.Identity(), iter=0), 0, None)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A head that trains through an assigner, on a network of a few weights."""
+    torch.manual_seed(0)
+    cfg = Config.fromfile(OURS / "jla_triplehead_r18_fpn_12e_bccd.py").model
+    cfg.data_preprocessor.update(mean=None, std=None, bgr_to_rgb=False)
+    cfg.backbone.update(base_channels=8, init_cfg=None)
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
+    cfg.bbox_head.update(in_channels=8, feat_channels=8, norm_cfg=dict(type="GN", num_groups=2))
+    return MODELS.build(cfg)
+
+
+def packed(count=1, size=64):
+    return demo_mm_inputs(count, image_shapes=[(3, size, size)] * count,
+                          num_items=[2] * count, num_classes=3)  # fmt: skip
+
+
+def picture_of(inputs, model, packed_data):
+    """The picture that is written where a batch's `inputs` are these."""
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1, references=()))
+    runner = SimpleNamespace(model=model, visualizer=Visualizer(), iter=0)
+    hook.before_train_iter(runner, 0, None)
+    model(**model.data_preprocessor(packed_data, training=True), mode="loss")
+    hook.after_train_iter(runner, 0, dict(inputs=inputs))
+    assert runner.visualizer.scalars[1]
+    images = runner.visualizer.images
+    return images[0][1] if images else None
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float", "one channel", "five channels", "branches",
+                                  "views", "stacked"])
+def test_pictures_of_any_pixels(small, kind):
+    """RGB, in the colours of the image: blue here, which the pipeline has first."""
+    pixels = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    pixels[0] = 200
+    inputs, expected = {
+        "uint8": ([pixels], [0, 0, 200]),
+        "float": ([pixels.float()], [0, 0, 200]),
+        "one channel": ([pixels[:1]], [200, 200, 200]),
+        "five channels": ([pixels[[0, 0, 0, 0, 1]]], [160, 160, 160]),
+        "branches": (dict(sup=[None, pixels], unsup=[pixels * 0, None]), [0, 0, 200]),
+        "views": ([[pixels, pixels * 0]], [0, 0, 200]),
+        "stacked": (torch.stack([pixels, pixels * 0]), [0, 0, 200]),
+    }[kind]
+    picture = picture_of(inputs, small, packed())
+    assert picture.shape == (640, 640, 3) and picture.dtype == np.uint8
+    colors, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
+    assert colors[counts.argmax()].tolist() == expected
+
+
+def test_no_picture_is_asked_for(small):
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1, pictures=False))
+    runner = SimpleNamespace(model=small, visualizer=Visualizer(), iter=0)
+    data = packed()
+    hook.before_train_iter(runner, 0, data)
+    small(**small.data_preprocessor(data, training=True), mode="loss")
+    hook.after_train_iter(runner, 0, data)
+    seen = runner.visualizer
+    assert seen.images == [] and "assignment/agreement_task_aligned" in seen.scalars[1]
+
+
+def test_steps_between_are_not_touched(small):
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook"))
+    assert hook.interval == 50
+    runner = SimpleNamespace(model=small, visualizer=Visualizer(), iter=0)
+    for runner.iter in (0, 48, 50):
+        hook.before_train_iter(runner, 0, None)
+        assert not {"assign", "assign_batch"} & set(vars(small.bbox_head.assigner))
+        hook.after_train_iter(runner, 0, None)
+    assert runner.visualizer.scalars == {}
+    runner.iter = 49
+    hook.before_train_iter(runner, 0, None)
+    assert "assign_batch" in vars(small.bbox_head.assigner)
+    hook._watching.__exit__(None, None, None)
+
+
+def test_the_head_of_a_student_is_watched(small):
+    """A semi-supervised detector's, inside what wraps it for several processes."""
+    semi = nn.Module()
+    semi.student, semi.teacher = small, nn.Identity()
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1))
+    hook.before_train_iter(SimpleNamespace(model=semi, iter=0), 0, None)
+    assert "assign_batch" in vars(small.bbox_head.assigner)
+    hook._watching.__exit__(None, None, None)

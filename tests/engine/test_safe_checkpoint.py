@@ -25,6 +25,7 @@ from misalign_det.engine.safe_checkpoint import (
     CheckpointSaveError,
     SafeCheckpointHook,
     describe_write_error,
+    is_full_disk,
     last_good_checkpoint,
 )
 
@@ -247,3 +248,136 @@ def test_only_the_main_process_touches_the_spare_record(tmp_path, monkeypatch):
         with hook._all_or_nothing(runner):
             pass
         assert spare.exists() == left
+
+
+def test_a_new_file_takes_the_place_of_the_old_one_at_once(tmp_path):
+    """Renamed, not copied: whoever has the old one open keeps it whole."""
+    target = tmp_path / "deeper/epoch_1.pth"
+    AtomicLocalBackend().put(b"old", target)
+    with open(target, "rb") as reader:
+        AtomicLocalBackend().put(b"new, and longer", target)
+        assert reader.read() == b"old"
+    assert target.read_bytes() == b"new, and longer"
+    assert os.listdir(tmp_path / "deeper") == ["epoch_1.pth"]
+
+
+def test_a_failed_write_names_the_file_and_keeps_the_error(tmp_path):
+    os.symlink("/dev/full", tmp_path / ".x.pth.partial")
+    with pytest.raises(OSError) as error:
+        AtomicLocalBackend().put(b"content", tmp_path / "x.pth")
+    assert error.value.filename == str(tmp_path / "x.pth") and error.value.errno == errno.ENOSPC
+    assert os.listdir(tmp_path) == []
+
+
+def test_last_good_checkpoint(tmp_path):
+    assert last_good_checkpoint(tmp_path) is None
+    record, path = tmp_path / "last_checkpoint", tmp_path / "epoch_1.pth"
+    record.write_text(f"{path}\n")
+    assert last_good_checkpoint(tmp_path) is None, "it is gone"
+    path.write_bytes(b"")
+    assert last_good_checkpoint(tmp_path) == str(path)
+    record.write_text("")
+    assert last_good_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize(("number", "full"), [
+    (errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EROFS, False), (errno.EIO, False)])
+def test_a_full_disk_and_a_used_up_quota(tmp_path, number, full):
+    error = OSError(number, os.strerror(number))
+    assert is_full_disk(error) == full
+    assert ("the disk is full" in describe_write_error(error, str(tmp_path / "x"))) == full
+    assert not is_full_disk(ValueError(number))
+
+
+def test_what_to_do_next_names_the_checkpoint_or_the_command(tmp_path):
+    error = OSError(errno.ENOSPC, "full")
+    said = describe_write_error(error, str(tmp_path / "no/such/folder/x"), "/w/epoch_3.pth")
+    assert "The last good checkpoint is /w/epoch_3.pth; it is untouched." in said
+    assert said.endswith("then go on with --resume /w/epoch_3.pth.")
+    said = describe_write_error(error, str(tmp_path / "x"))
+    assert "No checkpoint had been saved yet." in said
+    assert said.endswith("then go on with the same command.")
+
+
+@pytest.mark.parametrize(("kwargs", "expected"), [
+    ({}, {"backend": "misalign_atomic"}),
+    ({"out_dir": "/mnt/checkpoints"}, {"backend": "misalign_atomic"}),
+    ({"out_dir": "s3://bucket/run"}, None),
+    ({"backend_args": {"backend": "local"}}, {"backend": "local"}),
+    ({"file_client_args": {"backend": "disk"}}, None),
+])
+def test_which_backend_writes(kwargs, expected):
+    assert SafeCheckpointHook(interval=1, **kwargs).backend_args == expected
+
+
+def test_the_record_of_a_first_checkpoint_that_failed_goes(tmp_path, monkeypatch):
+    """The checkpoint fits, its name does not: nothing whole is named afterwards."""
+    real = builtins.open
+
+    def full_when_recording(path, mode="r", *args, **kwargs):
+        file = real(path, mode, *args, **kwargs)
+        if str(path).endswith("/last_checkpoint") and "w" in mode:
+            file.close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return file
+
+    monkeypatch.setattr(builtins, "open", full_when_recording)
+    with pytest.raises(CheckpointSaveError, match="No checkpoint had been saved yet"):
+        run(tmp_path, hook(), epochs=1)
+    assert not (tmp_path / "last_checkpoint").exists()
+
+
+def test_a_record_without_its_checkpoint_is_no_last_good_one(tmp_path):
+    """Left from elsewhere: it is put back as it was, and not called good."""
+    (tmp_path / "last_checkpoint").write_text("/gone/epoch_9.pth")
+    with pytest.raises(CheckpointSaveError, match="No checkpoint had been saved yet"):
+        run(tmp_path, hook("epoch_1.pth"), epochs=1)
+    assert (tmp_path / "last_checkpoint").read_text() == "/gone/epoch_9.pth"
+
+
+def test_errors_that_are_not_the_disks_pass_and_restore_the_record(tmp_path):
+    good = tmp_path / "epoch_1.pth"
+    good.write_bytes(b"")
+    (tmp_path / "last_checkpoint").write_text(str(good))
+    made = SafeCheckpointHook()
+    made.file_backend = backend = get_file_backend(str(tmp_path))
+    old = tmp_path / "old.pth"
+    old.write_bytes(b"")
+    with pytest.raises(ZeroDivisionError), made._all_or_nothing(
+            SimpleNamespace(work_dir=str(tmp_path))):
+        (tmp_path / "last_checkpoint").write_text("half")
+        made.file_backend.remove(str(old))
+        raise ZeroDivisionError
+    assert (tmp_path / "last_checkpoint").read_text() == str(good)
+    assert old.exists(), "removals that were held back are dropped"
+    assert made.file_backend is backend
+    assert not (tmp_path / ".last_checkpoint.spare").exists()
+
+
+def test_a_save_within_a_save_ends_with_the_outer_one(tmp_path):
+    """mmengine saves the last checkpoint again when it saves a new best one."""
+    made, old = SafeCheckpointHook(), tmp_path / "old.pth"
+    made.file_backend = get_file_backend(str(tmp_path))
+    runner = SimpleNamespace(work_dir=str(tmp_path))
+    for fails in (True, False):
+        old.write_bytes(b"")
+        try:
+            with made._all_or_nothing(runner):
+                with made._all_or_nothing(runner):
+                    made.file_backend.remove(str(old))
+                assert old.exists(), "still held back"
+                if fails:
+                    raise OSError(errno.ENOSPC, "full", str(tmp_path / "x"))
+        except CheckpointSaveError:
+            pass
+        assert old.exists() == fails
+
+
+def test_whole_folders_are_held_back_too(tmp_path):
+    folder = tmp_path / "epoch_1"
+    folder.mkdir()
+    held = safe_checkpoint._HeldRemovals(get_file_backend(str(tmp_path)))
+    held.rmtree(str(folder))
+    assert folder.exists() and held.isdir(str(folder))
+    held.carry_out()
+    assert not folder.exists()
