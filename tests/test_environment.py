@@ -1,6 +1,11 @@
 """The environment check: what it finds, and the one message that it makes of it."""
 
 import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +21,8 @@ from misalign_det.environment import (
     find_problems,
     installed_stack,
 )
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def importer(**changes):
@@ -84,15 +91,63 @@ def test_missing_ops():
 
 
 @pytest.mark.parametrize(("stack", "commands"), [
-    (ONEDL, ['pip install "torch>=2.1"', 'pip install "onedl-mmengine>=0.10.5"',
+    (ONEDL, ['pip install "torch>=2.1,<2.14"', 'pip install "onedl-mmengine>=0.10.5"',
              "pip install onedl-mmcv"]),
-    (OPENMMLAB, ['pip install "torch>=2.1"', 'pip install "mmengine>=0.10.5"', "pip install mmcv"]),
+    (OPENMMLAB, ['pip install "torch>=2.1,<2.14"', 'pip install "mmengine>=0.10.5"',
+                 "pip install mmcv"]),
 ])
 def test_the_commands_fit_the_stack(stack, commands):
     absent = importer(torch=missing("torch"), mmengine=missing("mmengine"), mmcv=missing("mmcv"))
     lines = describe(find_problems(absent), stack).splitlines()
     positions = [lines.index(f"    {command}") for command in commands]
     assert positions == sorted(positions)
+
+
+@pytest.mark.parametrize("absent", [
+    {"mmcv": missing("mmcv")}, {"mmcv__ext": missing("mmcv._ext")}, {"mmcv": "2.0.1"}])
+@pytest.mark.parametrize(("torch", "too_new"), [
+    ("2.13.9", False), ("2.14.0", True), ("2.14.0.dev1+cpu", True), ("3.0", True)])
+def test_a_torch_against_which_mmcv_does_not_compile(absent, torch, too_new):
+    problems = find_problems(importer(torch=torch, **absent))
+    assert (problems[0][0] == "torch") == too_new
+    lines = describe(problems, ONEDL).splitlines()
+    command = '    pip install "torch>=2.1,<2.14"'
+    assert (command in lines) == too_new
+    if too_new:
+        assert lines[1] == (f"  - mmcv's ops do not compile against torch {torch}, whose headers "
+                            "need C++20")
+        build = next(line for line in lines if "MMCV_WITH_OPS=1" in line)
+        assert lines.index(command) < lines.index(build)
+
+
+def test_such_a_torch_is_fine_with_ops_that_are_there():
+    assert find_problems(importer(torch="2.14.0")) == []
+    assert find_problems(importer(torch="2.14.0", mmdet=missing("mmdet"))) == [
+        ("mmdet", "mmdet is not installed")]
+
+
+@pytest.mark.parametrize(("chosen", "imported", "expected"), [
+    (None, False, "PASSIVE"), ("ACTIVE", False, "ACTIVE"), (None, True, None)])
+def test_threads_sleep_unless_chosen_otherwise_or_too_late(monkeypatch, chosen, imported, expected):
+    monkeypatch.setenv("OMP_WAIT_POLICY", chosen or "")
+    if chosen is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    if not imported:
+        monkeypatch.delitem(sys.modules, "torch")
+    environment.let_threads_sleep()
+    assert os.environ.get("OMP_WAIT_POLICY") == expected
+
+
+def test_threads_do_sleep_in_a_process_that_imports_the_package():
+    """libgomp's own word: how often it looks before it sleeps."""
+    environ = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    environ.update(OMP_DISPLAY_ENV="VERBOSE", PYTHONPATH=str(ROOT))
+    done = subprocess.run([sys.executable, "-c", "import misalign_det"], env=environ, cwd="/",
+                          capture_output=True, text=True, check=True)
+    counts = re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stdout + done.stderr)
+    if not counts:
+        pytest.skip("this torch does not use libgomp")
+    assert set(counts) == {"0"}
 
 
 def test_which_stack(monkeypatch):

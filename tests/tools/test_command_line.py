@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.datasets.transforms import PackDetInputs
+from mmengine.config import Config
+
+from misalign_det.engine.annotation_checks import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, ROOT / "tools/train.py"]
@@ -36,8 +40,6 @@ def refused(monkeypatch, tmp_path, environ):
     return refused
 
 
-
-
 def test_help_leaves_mims_own_flag_out(capsys):
     for name, options in (
         ("train", ["--amp", "--auto-scale-lr", "--resume"]),
@@ -48,7 +50,7 @@ def test_help_leaves_mims_own_flag_out(capsys):
         text = capsys.readouterr().out
         assert "--gpus" not in text  # mim would pass its own --gpus on to a tool that knows one
         for option in [*options, "--work-dir", "--cfg-options", "--launcher", "--local_rank",
-                       "--local-rank", "--trust-checkpoint"]:
+                       "--local-rank", "--trust-checkpoint", "--no-preflight"]:
             assert option in text
 
 
@@ -57,6 +59,90 @@ def test_help_leaves_mims_own_flag_out(capsys):
 def test_both_spellings_of_local_rank(name, spelling):
     needed = ["config.py", "checkpoint.pth"][: 1 if name == "train" else 2]
     assert load(name).parse_args([*needed, f"{spelling}=3"]).local_rank == 3
+
+
+def tta(**keys):
+    """The config that test.py makes of this one for --tta."""
+    cfg = Config(dict(model=dict(type="FCOS"), **keys))
+    load("test").use_test_time_augmentation(cfg)
+    return cfg
+
+
+STEPS = [dict(type="LoadImageFromFile"), dict(type="Resize", scale=(64, 64))]
+PACK = dict(type="PackDetInputs", meta_keys=("img_id",))
+
+
+def test_tta_reaches_every_data_set_inside_wrappers():
+    other = [dict(type="LoadImageFromFile", to_float32=True)]
+    parts = [dict(ann_file="a", pipeline=[*STEPS, PACK]),
+             dict(type="RepeatDataset", dataset=dict(
+                 ann_file="b", pipeline=[*other, dict(PACK, type="mmdet.PackDetInputs")])),
+             dict(ann_file="c", pipeline=[*other, dict(PACK, type=PackDetInputs)])]  # fmt: skip
+    cfg = tta(test_dataloader=dict(dataset=dict(type="ConcatDataset", datasets=parts)))
+    first, second, third = cfg.test_dataloader.dataset.datasets
+    pipelines = [first.pipeline, second.dataset.pipeline, third.pipeline]
+    assert [step.type for step in first.pipeline] == ["LoadImageFromFile", "Resize", "TestTimeAug"]
+    assert second.dataset.pipeline[0].to_float32 and len(second.dataset.pipeline) == 2
+    for pipeline in pipelines:
+        flips, pack = pipeline[-1].transforms
+        assert [flip.prob for flip in flips] == [1.0, 0.0]
+        assert {"flip", "flip_direction", "img_id"} <= set(pack[0].meta_keys)
+    assert cfg.model.type == "DetTTAModel" and cfg.model.module.type == "FCOS"
+    assert cfg.model.tta_cfg.nms.iou_threshold == 0.5 and cfg.model.tta_cfg.max_per_img == 100
+
+
+def test_tta_of_the_config_itself():
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="TestTimeAug", transforms=[])]
+    cfg = tta(test_dataloader=dict(dataset=dict(ann_file="a")), tta_pipeline=pipeline,
+              tta_model=dict(type="MyTTA"))
+    assert cfg.test_dataloader.dataset.pipeline == pipeline
+    assert cfg.model.type == "MyTTA" and cfg.model.module.type == "FCOS"
+
+
+def test_tta_of_a_pipeline_that_ends_otherwise_names_it():
+    for pipeline in ([], [*STEPS, dict(type="Mine")], [PACK, dict(type="Mine")]):
+        with pytest.raises(InputError, match="--tta: test_dataloader.dataset.datasets.0.pipeline"):
+            tta(test_dataloader=dict(dataset=dict(
+                type="ConcatDataset", datasets=[dict(ann_file="a", pipeline=pipeline)])))
+
+
+def test_a_missing_checkpoint_is_said_before_data_and_config(refused, tiny_config, capfd):
+    nothing = ["--work-dir", "work", "--cfg-options", "data_root=nowhere"]
+    assert refused("test", tiny_config, "x.pth", *nothing) == (
+        "test.py: error: there is no checkpoint x.pth")
+    for given in (["--resume", "x.pth", *nothing], [*nothing, "load_from=x.pth"]):
+        assert refused("train", tiny_config, *given) == (
+            "train.py: error: there is no checkpoint x.pth")
+    assert "model = dict(" not in capfd.readouterr().out
+    assert not Path("work").exists()
+
+
+def test_resuming_nothing(refused, tiny_config):
+    text = refused("train", tiny_config, "--work-dir", "work", "--resume")
+    assert text.startswith("train.py: error: there is nothing to resume in work")
+    text = refused("train", tiny_config, "--work-dir", "work", "--resume", "auto", "--cfg-options",
+                   "data_root=nowhere")  # goes on, up to the data
+    assert "there is no annotation file nowhere" in text
+
+
+def test_a_work_dir_that_is_a_file_is_said_before_the_data(refused, tiny_config):
+    Path("work").write_text("")
+    text = refused("train", tiny_config, "--work-dir", "work", "--cfg-options", "data_root=nowhere")
+    assert text.startswith("train.py: error: nothing can be written to the work dir work")
+
+
+def test_learning_rate_without_base_batch_size(refused, tiny_config, tmp_path):
+    config = tmp_path / "other.py"
+    config.write_text(f"_base_ = '{tiny_config}'\nauto_scale_lr = dict(_delete_=True)\n")
+    text = refused("train", config, "--auto-scale-lr")
+    assert "auto_scale_lr=dict(base_batch_size=16)" in text and "Traceback" not in text
+
+
+def test_pictures_need_the_hook(refused, tiny_config, tmp_path):
+    config = tmp_path / "other.py"
+    config.write_text(f"_base_ = '{tiny_config}'\ndefault_hooks = dict(_delete_=True)\n")
+    torch.save({"state_dict": {}}, "x.pth")
+    assert "DetVisualizationHook" in refused("test", config, "x.pth", "--show-dir", "pictures")
 
 
 @pytest.mark.slow

@@ -53,3 +53,41 @@ def test_the_same_seed_holds_out_the_same_images(annotations):
 def test_an_empty_side_is_refused(annotations, num):
     result = run(annotations, "--num", num)
     assert result.returncode == 2 and "between 1 and 9" in result.stderr
+
+
+def test_the_folder_is_made(annotations, tmp_path):
+    out = tmp_path / "a/b"
+    result = run(annotations, "--num", 3, "--out-dir", out)
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["instances_held-out.json",
+                                                           "instances_rest.json"]
+    assert f"{out / 'instances_rest.json'}: 7 images, 14 boxes" in result.stdout
+
+
+def test_a_folder_that_cannot_be_made_is_named(annotations, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run(annotations, "--num", 3, "--out-dir", tmp_path / "file/below")
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "error: cannot write" in result.stderr and "--out-dir" in result.stderr
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    (None, "No such file"), ("{", "instances.json: Expecting"), ("[]", "no dictionary"),
+    ('{"images": []}', "no annotations, categories"),
+    ('{"images": [{}, {}], "annotations": [], "categories": []}', "an image without 'id'"),
+])
+def test_other_files_are_refused_in_one_line(annotations, text, message):
+    annotations.unlink() if text is None else annotations.write_text(text)
+    result = run(annotations, "--num", 1)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert message in result.stderr.splitlines()[-1]
+
+
+def test_numbers_and_strings_as_ids(annotations):
+    content = json.loads(annotations.read_text())
+    for image in content["images"][5:]:
+        image["id"] = f"n{image['id']}"
+    annotations.write_text(json.dumps(content))
+    assert run(annotations, "--num", 4).returncode == 0
+    held = json.loads((annotations.parent / "instances_held-out.json").read_text())
+    assert len(held["images"]) == 4

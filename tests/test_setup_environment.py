@@ -1,0 +1,96 @@
+"""tools/setup_environment.sh with stand-ins for pip and torch: what it says before it compiles."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.version import Version
+
+from misalign_det.environment import TORCH_TOO_NEW_TO_COMPILE_MMCV
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = ROOT / "tools/setup_environment.sh"
+TORCH = """
+__version__ = {version!r}
+class cuda:
+    is_available = staticmethod(lambda: False)
+"""
+PIP = """
+import os, sys
+with open(os.environ["PIP_LOG"], "a") as log:
+    print(*sys.argv[1:], file=log)
+"""
+
+
+@pytest.fixture
+def setup(tmp_path):
+    """Run the script in an environment with a torch of some version; status, text, pip's calls."""
+    log = tmp_path / "pip.log"
+
+    def setup(version, own=False):
+        repository = tmp_path / "clone"
+        for name in ("tools", "misalign_det"):
+            shutil.copytree(ROOT / name, repository / name)
+        shutil.copy(ROOT / "pyproject.toml", repository)
+        stubs = tmp_path / "stubs"
+        (stubs / "pip").mkdir(parents=True)
+        (stubs / "torch.py").write_text(TORCH.format(version=version))
+        (stubs / "pip/__init__.py").write_text("")
+        (stubs / "pip/__main__.py").write_text(PIP)
+        environment = repository / ".venv" if own else tmp_path / "env"
+        (environment / "bin").mkdir(parents=True)
+        python = environment / "bin/python"
+        python.write_text(f'#!/bin/sh\nexport PYTHONPATH={stubs}\nexec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+        variables = {key: value for key, value in os.environ.items()
+                     if key not in ("VIRTUAL_ENV", "CONDA_PREFIX", "MISALIGN_DET_STACK")}
+        if not own:
+            variables["VIRTUAL_ENV"] = str(environment)
+        done = subprocess.run(
+            ["bash", repository / "tools/setup_environment.sh"], capture_output=True, text=True,
+            env={**variables, "PIP_LOG": str(log), "MISALIGN_DET_CACHE": str(tmp_path / "cache")})
+        calls = log.read_text() if log.exists() else ""
+        return done.returncode, done.stdout + done.stderr, calls
+
+    return setup
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["active", "own"])
+def test_a_torch_too_new_is_said_before_compiling(setup, own):
+    status, text, calls = setup("2.14.0+cpu", own)
+    assert status == 1
+    assert "onedl-mmcv==2.3.6 does not compile against torch 2.14.0+cpu" in text
+    assert "2.14 and later need C++20" in text and "pip install torch==2.13.0" in text
+    assert ("remove the folder" in text) == own and ("deactivate it" in text) == (not own)
+    assert "Compiling" not in text and "wheel -v" not in calls
+
+
+@pytest.mark.parametrize("version", ["2.13.0+cpu", "2.9.1"])
+def test_other_torches_are_compiled_against(setup, version):
+    _, text, calls = setup(version)  # the stand-in for pip makes no wheel, so it ends there
+    assert "does not compile against" not in text
+    assert "Compiling onedl-mmcv==2.3.6" in text and "wheel -v" in calls
+
+
+def test_the_torch_that_it_installs_can_be_compiled_against():
+    torch = re.search(r"^TORCH=(\S+)$", SCRIPT.read_text(), re.MULTILINE)[1]
+    assert Version(torch) < Version(TORCH_TOO_NEW_TO_COMPILE_MMCV)
+
+
+def test_no_python_that_fits_names_ways_to_one(tmp_path):
+    """With a PATH that holds no Python."""
+    for name in ("bash", "dirname", "cat", "printf"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    repository = tmp_path / "clone/tools"
+    shutil.copytree(ROOT / "tools", repository)
+    done = subprocess.run([tmp_path / "bash", repository / "setup_environment.sh"],
+                          env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
+                          capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no Python 3.10 to 3.12 with venv and headers was found" in done.stderr
+    assert "apt install python3-venv python3-dev" in done.stderr
+    assert "conda create --name misalign_det python=3.12" in done.stderr
