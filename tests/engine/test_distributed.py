@@ -4,7 +4,11 @@ import torch
 from mmengine.config import Config
 
 from misalign_det.engine import distributed
-from misalign_det.engine.distributed import finish_processes, prepare_processes
+from misalign_det.engine.distributed import (
+    finish_processes,
+    is_first_process,
+    prepare_processes,
+)
 
 
 def test_nothing_is_done_without_launcher_or_with_a_gpu(monkeypatch):
@@ -51,3 +55,15 @@ def test_the_first_node_is_the_master(monkeypatch):
         "SLURM_JOB_NODELIST": "node[3-4]"}) == {
         "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_PORT": "29500",
         "MASTER_ADDR": "node3"}
+
+
+def test_the_first_process_before_they_have_met(monkeypatch):
+    for name in ("RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    assert is_first_process()
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    assert not is_first_process()
+    monkeypatch.setenv("RANK", "0")  # of torchrun, started by srun
+    assert is_first_process()
+    monkeypatch.setenv("RANK", "1")
+    assert not is_first_process()

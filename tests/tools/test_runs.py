@@ -96,6 +96,7 @@ def test_replay_of_a_saved_step(detector, output, tmp_path):
     torch.manual_seed(0)
     model = MODELS.build(Config.fromfile(config).model)
     model.init_weights()
+    model.train()  # as the runner does: the backbone then keeps its statistics
     with torch.no_grad():
         model.bbox_head.conv_confidence.bias.fill_(math.nan)
     hook, runner = FiniteLossHook(), SimpleNamespace(model=model, work_dir=str(tmp_path), iter=3)
