@@ -359,10 +359,13 @@ def test_a_save_within_a_save_ends_with_the_outer_one(tmp_path):
     made, old = SafeCheckpointHook(), tmp_path / "old.pth"
     made.file_backend = get_file_backend(str(tmp_path))
     runner = SimpleNamespace(work_dir=str(tmp_path))
+    record = tmp_path / "last_checkpoint"
     for fails in (True, False):
         old.write_bytes(b"")
+        record.write_text("before")
         try:
             with made._all_or_nothing(runner):
+                record.write_text("new")
                 with made._all_or_nothing(runner):
                     made.file_backend.remove(str(old))
                 assert old.exists(), "still held back"
@@ -371,6 +374,7 @@ def test_a_save_within_a_save_ends_with_the_outer_one(tmp_path):
         except CheckpointSaveError:
             pass
         assert old.exists() == fails
+        assert record.read_text() == ("before" if fails else "new")
 
 
 def test_whole_folders_are_held_back_too(tmp_path):
