@@ -130,24 +130,26 @@ def load_config(args):
 
 
 def _read_config(path):
-    """A config is a program of the user's: whatever it raises is said with the line at fault."""
+    """A config is a program of the user's: what it raises is said with the line at fault.
+
+    An error inside a module that it imports or calls passes: its author needs the traceback.
+    """
     try:
         return Config.fromfile(path)
-    except SyntaxError as error:  # mmengine's names the line, and the file only sometimes
-        read = [frame.f_locals.get("filename") for frame, _ in
-                traceback.walk_tb(error.__traceback__)]
-        at_fault = [str(name) for name in read if str(name).endswith(".py")] or [path]
-        raise ConfigError(f"the config {at_fault[-1]} has a syntax error: "
-                          f"{' '.join(str(error).split())}") from error
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        imported = any("importlib" in frame.filename for frame in frames)
-        if imported and not isinstance(error, ImportError):
-            raise  # of a module that the config imports: its author needs the traceback
-        lines = [f" ({frame.filename}, line {frame.lineno})" for frame in frames
-                 if frame.name == "<module>"]
-        raise ConfigError(f"the config {path} cannot be read{lines[-1] if lines else ''}: "
-                          f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+        frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        # The file and those it is based on, in the order in which mmengine reads them.
+        read = [str(frame.f_locals.get("filename")) for frame, _ in frames]
+        read = [name for name in read if name.endswith((".py", ".yml", ".yaml", ".json"))] or [path]
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if isinstance(error, SyntaxError):  # it names the line, and the file only sometimes
+            raise ConfigError(f"the config {read[-1]} has a syntax error: {text}") from error
+        last = frames[-1][0].f_code.co_filename
+        if last not in read and "mmengine" not in Path(last).parts:
+            raise
+        lines = [f", line {line}" for frame, line in frames if frame.f_code.co_filename in read]
+        place = "" if read[-1] == path and not lines else f" ({read[-1]}{''.join(lines[-1:])})"
+        raise ConfigError(f"the config {path} cannot be read{place}: {text}") from error
 
 
 def prepare_work_dir(cfg):

@@ -70,6 +70,7 @@ def test_config_work_dir_name_and_preflight(config, monkeypatch, tmp_path):
 @pytest.mark.parametrize(("text", "message"), [
     ("a = 1\nb = (,)\n", r"the config \S*mine.py has a syntax error: .*line 2"),
     ("a = 1\n\nb = missing\n", r"cannot be read \(\S*mine.py, line 3\): NameError: .*'missing'"),
+    ("a = dict()\nb = a['x']\n", r"cannot be read \(\S*mine.py, line 2\): KeyError: 'x'"),
     ("_base_ = 'none.py'\n", r"the config \S*mine.py cannot be read.*none.py"),
     ("custom_imports = dict(imports=['no_such_module'])", "cannot be read.*no_such_module"),
 ])
@@ -89,8 +90,8 @@ def test_a_syntax_error_in_a_base_names_the_base(config, tmp_path):
 
 def test_an_error_in_a_module_that_the_config_imports_keeps_its_traceback(
         config, tmp_path, monkeypatch):
-    (tmp_path / "broken_module_of_mine.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_module_of_mine.py").write_text("1 / 0\n")
     config.write_text("custom_imports = dict(imports=['broken_module_of_mine'])\n")
     with pytest.raises(ZeroDivisionError):
         load_config(arguments(config))
@@ -111,7 +112,7 @@ def test_a_work_dir_that_cannot_be_written_is_named(tmp_path):
     assert list((tmp_path / "a/b").iterdir()) == []
     prepare_work_dir(Config({"work_dir": str(tmp_path / "a/b")}))
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file/below", "/proc/no/folder"):
+    for folder in (tmp_path / "file", tmp_path / "file/below", "/proc/no/folder", "/proc"):
         with pytest.raises(InputError, match=f"nothing can be written to the work dir {folder}: "
                                              ".*--work-dir"):
             prepare_work_dir(Config({"work_dir": str(folder)}))

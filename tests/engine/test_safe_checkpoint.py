@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader, TensorDataset
 
 from misalign_det.engine import safe_checkpoint
-from misalign_det.engine.checkpoint_io import tensors_only
+from misalign_det.engine.checkpoint_io import check_checkpoint, tensors_only
 from misalign_det.engine.command_line import errors_in_one_line
 from misalign_det.engine.safe_checkpoint import (
     AtomicLocalBackend,
@@ -129,6 +129,21 @@ def test_training_goes_on_from_there(tmp_path):
         runner = run(tmp_path, hook(max_keep_ckpts=1), epochs=4, resume=True)
     assert runner.epoch == 4
     assert checkpoints(tmp_path) == ["epoch_4.pth"]
+
+
+def test_resuming_takes_the_checkpoint_that_was_checked(tmp_path, monkeypatch):
+    """mmengine's runner, optimizer and counters, from one read of the file."""
+    first = run(tmp_path, hook(), epochs=2)
+    path, reads, real = str(tmp_path / "epoch_2.pth"), [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **k: reads.append(str(a[0])) or real(*a, **k))
+    with tensors_only():
+        check_checkpoint(Line(), path, resume=True)
+        runner = run(tmp_path, hook(), epochs=3, resume=True)
+    assert reads == [path]
+    assert (runner.epoch, runner.iter) == (3, 3)
+    # three steps of SGD on w squared at 0.1, two of them before
+    assert first.model.weight.item() == pytest.approx(0.8**2)
+    assert runner.model.weight.item() == pytest.approx(0.8**3)
 
 
 def test_full_disk_at_the_first_checkpoint(tmp_path):
