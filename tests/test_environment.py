@@ -106,7 +106,7 @@ def test_the_commands_fit_the_stack(stack, commands):
 @pytest.mark.parametrize("absent", [
     {"mmcv": missing("mmcv")}, {"mmcv__ext": missing("mmcv._ext")}, {"mmcv": "2.0.1"}])
 @pytest.mark.parametrize(("torch", "too_new"), [
-    ("2.13.9", False), ("2.14.0", True), ("2.14.0.dev1+cpu", True), ("3.0", True)])
+    ("2.13.9", False), ("2.14", True), ("2.14.0", True), ("2.14.0.dev1+cpu", True), ("3.0", True)])
 def test_a_torch_against_which_mmcv_does_not_compile(absent, torch, too_new):
     problems = find_problems(importer(torch=torch, **absent))
     assert (problems[0][0] == "torch") == too_new

@@ -126,6 +126,8 @@ def test_images_are_found_by_name_end_of_path_stem_and_id():
     assert find_image(images, "b/1") == find_image(images, "./b/1.jpg") == 1
     assert find_image(images, "21.jpg") == find_image(images, "21") == 2
     assert find_image(images, "v1.2") == 3 and find_image(images, "noend") == 4
+    near = Images("d/21.jpg", "d/1.jpg")
+    assert find_image(near, "1.jpg") == find_image(near, "1") == 1
     assert find_image(images, "12") == 2 and find_image(images, "x") == 4
 
 

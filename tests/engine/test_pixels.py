@@ -44,6 +44,8 @@ def test_other_ranges_are_stretched():
     infinite = image([0.0, float("nan")], [float("inf"), 7.0], [9.0, -float("inf")],
                      dtype=torch.float32)
     assert to_picture(infinite, True)[0].tolist() == [[0, 0, 9], [0, 7, 0]]
+    normalised[0, 0, 1] = float("nan")  # is 0, as before
+    assert to_picture(normalised, True)[0].tolist() == [[0, 102, 26], [51, 255, 128]]
 
 
 def test_one_two_and_five_channels_are_grey():
