@@ -98,7 +98,7 @@ def test_torchruns_summary_holds_the_message(tmp_path, monkeypatch):
     ("python|/env/bin/mim|gridsearch|misalign_det", False),
     ("python|/env/bin/mim", False),
     ("bash|train.sh", False),
-    ("perl|/usr/bin/vim|train|x", False),
+    ("python|/usr/bin/notmim|train|x", False),
     ("python|run_mim.py|train", False),
 ])
 def test_only_mims_own_commands_are_taken_for_mim(command, expected):
