@@ -67,3 +67,11 @@ def test_the_first_process_before_they_have_met(monkeypatch):
     assert is_first_process()
     monkeypatch.setenv("RANK", "1")
     assert not is_first_process()
+
+
+def test_address_and_port_that_are_set_stay():
+    found = distributed._slurm_environment({
+        "SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1",
+        "MASTER_ADDR": "node9", "MASTER_PORT": "4000"})
+    assert found["MASTER_PORT"] == "4000"
+    assert "MASTER_ADDR" not in found  # and nobody asks scontrol
