@@ -16,6 +16,7 @@ from .config_errors import ConfigError
 from .config_lookup import resolve_config
 from .data_root import merge_options
 from .distributed import is_first_process, prepare_processes
+from .model_check import check_model
 from .safe_checkpoint import last_good_checkpoint
 from .user_errors import config_in_use, errors_in_one_line
 
@@ -249,6 +250,10 @@ def build_runner(cfg):
 
     Returns:
         mmengine.runner.Runner: its model is built, but not loaded.
+
+    Raises:
+        InputError: head, assigner and loss of the model do not fit together.
     """
+    check_model(cfg.get("model") or {})
     prepare_processes(cfg)
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)

@@ -14,6 +14,7 @@ from misalign_det.engine.checkpoint_io import CheckpointError, tensors_only
 from misalign_det.engine.command_line import (
     add_common_arguments,
     add_preflight_argument,
+    build_runner,
     load_config,
     pair_detectors,
     prepare_work_dir,
@@ -213,3 +214,11 @@ def test_the_start_is_read_before_the_data(tmp_path):
         read_early(Config({"load_from": path, "resume": False}))
         with pytest.raises(CheckpointError, match="cannot be resumed from"):
             read_early(Config({"load_from": path, "resume": True}))
+
+
+def test_parts_that_do_not_fit_together_build_no_runner():
+    model = dict(
+        bbox_head=dict(type="FCOSHead"), train_cfg=dict(assigner=dict(type="JLAAssigner"))
+    )
+    with pytest.raises(InputError, match="FCOSHead, which never calls an assigner"):
+        build_runner(Config(dict(model=model)))
