@@ -1,93 +1,97 @@
-"""One pass over a split, evaluated under several non-maximum suppressions."""
+"""One pass over a split under several non-maximum suppressions."""
 
-import contextlib
 import copy
-import io
-import logging
-from collections.abc import Sequence
 
 import torch
-from mmengine.evaluator import Evaluator
-from mmengine.logging import MMLogger
 from torch import nn
 
+from .annotation_checks import InputError
 from .detector import batches, dense_predictor
 
 
-def evaluate_under(
-    model: nn.Module,
-    cfg,
-    split: str,
-    suppressions: list[dict],
-    progress: bool = True,
-    dump_to: Sequence[str] | None = None,
-) -> list[dict[str, float]]:
-    """The metrics of a detector under each of several ``test_cfg.nms``.
+def plain_suppression(model: nn.Module) -> dict:
+    """The detector's own ``test_cfg.nms``.
+
+    Raises:
+        InputError: it is no one-stage detector, or suppresses nothing.
+    """
+    head = dense_predictor(model)
+    nms = head.test_cfg.get("nms")
+    if not nms:
+        raise InputError(f"{type(head).__name__}: test_cfg.nms is empty, nothing is suppressed.")
+    return dict(nms)
+
+
+def detections_under(
+    model: nn.Module, cfg, split: str, suppressions: list[dict], progress: bool = True
+) -> list[list[dict]]:
+    """The detections of a split under each of several ``test_cfg.nms``.
 
     The network runs once an image; only what follows its outputs is repeated.
 
     Args:
         model: a one-stage detector of mmdet's, as
             :func:`~misalign_det.engine.detector.load_detector` gives it.
-        cfg: mmengine's ``Config`` with the dataloader and evaluator of the split.
+        cfg: mmengine's ``Config`` with the dataloader of the split.
         split: ``'val'`` or ``'test'``.
         suppressions: values of ``test_cfg.nms``.
         progress: whether a bar is shown.
-        dump_to: a file, ``.pkl``, under each suppression for its detections.
 
     Returns:
-        What the split's evaluator says under each suppression.
+        Of each suppression a dict an image, in the order of the dataset: ``img_id``, the place in
+        the dataset from 0, and ``pred_instances`` with ``bboxes`` ``(D, 4)``, xyxy in pixels of the
+        original image, ``scores`` and ``labels`` ``(D,)``, arrays.
 
     Raises:
-        InputError: the detector is not a one-stage one.
+        InputError: the detector is not a one-stage one, or the dataloader shuffles.
     """
     head = dense_predictor(model)
     dataset, loader = batches(model, cfg, split, progress)
-    evaluators = []
-    with _quiet():
-        for index in range(len(suppressions)):
-            metrics = copy.deepcopy(cfg[f"{split}_evaluator"])
-            metrics = metrics if isinstance(metrics, list) else [metrics]
-            if dump_to:
-                metrics.append(dict(type="DumpDetResults", out_file_path=str(dump_to[index])))
-            evaluator = Evaluator(metrics)
-            evaluator.dataset_meta = dataset.metainfo
-            evaluators.append(evaluator)
     configs = [_with_nms(head.test_cfg, nms) for nms in suppressions]
+    found = [[] for _ in suppressions]
+    place = 0
     for batch in loader:
-        _detect(model, batch, configs, evaluators)
-    with _quiet():
-        return [evaluator.evaluate(len(dataset)) for evaluator in evaluators]
+        for i, sample in enumerate(batch["data_samples"]):
+            check_place(dataset, place + i, sample.img_id)
+        for kept, instances in zip(found, _detect(model, batch, configs)):
+            kept += [dict(img_id=place + i, pred_instances=_arrays(one))
+                     for i, one in enumerate(instances)]  # fmt: skip
+        place += len(batch["data_samples"])
+    return found
+
+
+def check_place(dataset, place: int, image_id) -> None:
+    """A loader's sample must be the dataset's at its place.
+
+    Raises:
+        InputError: the dataloader takes the images in another order.
+    """
+    expected = dataset.get_data_info(place)["img_id"]
+    if image_id != expected:
+        raise InputError(
+            f"image {image_id!r} comes where the dataset has {expected!r}: the split's dataloader "
+            "must take the images in order (sampler.shuffle=False, no batch_sampler that sorts)."
+        )
 
 
 @torch.no_grad()
-def _detect(model, batch, configs, evaluators):
-    samples = batch["data_samples"]
+def _detect(model, batch, configs):
+    """Instances of each image under each config."""
     outputs = model.bbox_head(model.extract_feat(batch["inputs"]))
-    for config, evaluator in zip(configs, evaluators):
-        found = model.bbox_head.predict_by_feat(
-            *outputs,
-            batch_img_metas=[sample.metainfo for sample in samples],
-            cfg=copy.deepcopy(config),
-            rescale=True,
+    metas = [sample.metainfo for sample in batch["data_samples"]]
+    return [
+        model.bbox_head.predict_by_feat(
+            *outputs, batch_img_metas=metas, cfg=copy.deepcopy(config), rescale=True
         )
-        evaluator.process(model.add_pred_to_datasample(samples, found), batch)
+        for config in configs
+    ]
+
+
+def _arrays(instances) -> dict:
+    return {key: instances[key].cpu().numpy() for key in ("bboxes", "scores", "labels")}
 
 
 def _with_nms(test_cfg, nms: dict):
     test_cfg = copy.deepcopy(test_cfg)
     test_cfg.nms = dict(nms)
     return test_cfg
-
-
-@contextlib.contextmanager
-def _quiet():
-    """Without pycocotools' and mmengine's tables, one a suppression."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,7 +1,5 @@
 """Whether the AP of two detectors differs by more than the choice of the images explains."""
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +8,7 @@ from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmengine.utils import ProgressBar
 
 from ..engine.annotation_checks import InputError
-from .coco_ap import category_ids, matched_boxes
+from .coco_ap import accumulated, category_ids, check_images, matched_boxes
 
 
 @dataclass
@@ -59,19 +57,22 @@ def ap_difference(
         coco: annotations.
         first, second: of each detector one or more trainings' detections, as
             :func:`~.detections_file.load_detections` gives them.
-        classes: the detectors' classes, in their order.
+        classes: the detectors' classes, in their order; one may stand as a string.
         resamples: drawn sets of images.
         confidence: share of them inside the interval.
         seed: of the draws.
         progress: whether a bar is shown.
 
     Raises:
-        InputError: detections of images, or of classes, that the annotations lack; no images.
+        InputError: detections of images, or of classes, that the annotations lack; no images; no
+            object of the classes.
     """
-    ids = np.array(category_ids(coco, classes))
+    ids = category_ids(coco, classes)
     images = len(coco.getImgIds())
     if not images:
         raise InputError("the annotation file has no images")
+    if not any(a["category_id"] in set(ids) for a in coco.dataset.get("annotations", ())):
+        raise InputError("the annotation file has no object of these classes: there is no AP")
     sides = [[_evaluate(coco, found, ids) for found in side] for side in (first, second)]
     whole = [_average(side, np.arange(images)) for side in sides]
     generator = np.random.default_rng(seed)
@@ -91,25 +92,34 @@ def ap_difference(
     return APDifference(*whole, float(low), float(high), images)
 
 
-def _evaluate(coco: COCO, found: list[dict], ids: np.ndarray) -> COCOeval:
-    strange = {sample["img_id"] for sample in found} - set(coco.getImgIds())
-    if strange:
-        raise InputError(
-            f"the annotation file has no image {sorted(strange)[0]!r}, one of the detections' "
-            f"(and {len(strange) - 1} others). Give the annotations that they were made with."
-        )
+def coco_figures(
+    coco: COCO, found: list[dict], classes: Sequence[str], max_dets: int = 100
+) -> dict[str, float]:
+    """COCO's AP, AP50 and AP75 over all classes, 0 to 1; NaN without any object.
+
+    Args:
+        coco: annotations.
+        found: detections, as :func:`~.detections_file.load_detections` gives them.
+        classes: the detector's classes, in their order.
+        max_dets: boxes an image that count.
+
+    Raises:
+        InputError: detections of images, or of classes, that the annotations lack.
+    """
+    precision = accumulated(_evaluate(coco, found, category_ids(coco, classes), max_dets))
+    parts = dict(AP=precision, AP50=precision[0], AP75=precision[5])
+    return {name: _mean_precision(part) for name, part in parts.items()}
+
+
+def _evaluate(coco: COCO, found: list[dict], ids: Sequence, max_dets: int = 100) -> COCOeval:
+    check_images(coco, [sample["img_id"] for sample in found])
     instances = [sample["pred_instances"] for sample in found]
-    counts = np.array([len(part["scores"]) for part in instances], dtype=int)
-    images = np.repeat([sample["img_id"] for sample in found], counts)
+    images = [s["img_id"] for s, part in zip(found, instances) for _ in range(len(part["scores"]))]
     bboxes, scores, labels = (
         np.concatenate([np.asarray(part[key]) for part in instances] or [np.empty(0)])
         for key in ("bboxes", "scores", "labels")
     )
-    if len(labels) and labels.max() >= len(ids):
-        raise InputError(
-            f"the detections have a label {labels.max()}, but only {len(ids)} classes are given"
-        )
-    return matched_boxes(coco, images, bboxes, scores, ids[labels.astype(int)], ids.tolist())
+    return matched_boxes(coco, images, bboxes, scores, labels, ids, max_dets)
 
 
 def _average(evaluations: list[COCOeval], images: np.ndarray) -> float:
@@ -121,9 +131,11 @@ def _ap(evaluation: COCOeval, images: np.ndarray) -> float:
     whole = evaluation.evalImgs  # class by class, image by image
     classes = range(0, len(whole), len(images))
     evaluation.evalImgs = [whole[start + image] for start in classes for image in images]
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.accumulate()
+    precision = accumulated(evaluation)
     evaluation.evalImgs = whole
-    precision = evaluation.eval["precision"]  # -1 where a class has no object
-    counted = precision[precision > -1]
-    return counted.mean() if len(counted) else np.nan
+    return _mean_precision(precision)
+
+
+def _mean_precision(precision: np.ndarray) -> float:
+    counted = precision[precision > -1]  # -1 where a class has no object
+    return float(counted.mean()) if len(counted) else float("nan")

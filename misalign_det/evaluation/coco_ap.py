@@ -2,85 +2,229 @@
 
 import contextlib
 import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
+from mmengine.fileio import get_local_path
 
 from ..engine.annotation_checks import InputError
 
+_NEEDED = {
+    "images": ("id",),
+    "categories": ("id", "name"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+}
 
-def load_annotations(ann_file: str) -> COCO:
-    """The index of an annotation file, without pycocotools' messages."""
+
+def load_annotations(ann_file: str | Path | COCO) -> COCO:
+    """The index of an annotation file, without pycocotools' messages.
+
+    Args:
+        ann_file: in COCO's format, or what :func:`index_annotations` has returned, which is given
+            back. Ids may be integers or strings.
+
+    Raises:
+        InputError: there is no such file, or it is not in COCO's format.
+    """
+    if isinstance(ann_file, COCO):
+        return ann_file
+    with get_local_path(str(ann_file)) as path:
+        if not Path(path).is_file():
+            raise InputError(f"there is no annotation file {ann_file}")
+        try:
+            content = json.loads(Path(path).read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{ann_file} is not valid JSON: {error}") from error
+    return index_annotations(content, str(ann_file))
+
+
+def index_annotations(content: dict, name: str = "the annotations") -> COCO:
+    """The index of annotations in memory.
+
+    Args:
+        content: in COCO's format; ``annotations`` may be absent.
+        name: of the annotations, for messages.
+
+    Raises:
+        InputError: a list or a key is missing.
+    """
+    if not isinstance(content, dict):
+        raise InputError(f"{name} hold a JSON {type(content).__name__}, not an object as COCO's.")
+    for part, keys in _NEEDED.items():
+        entries = content.get(part, [] if part == "annotations" else None)
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            raise InputError(f"{name}: COCO's format has a list of objects {part!r}.")
+        for key in keys:
+            if not all(key in entry for entry in entries):
+                raise InputError(f"{name}: an entry of {part!r} has no {key!r}.")
+    return _indexed(content)
+
+
+def _indexed(content: dict) -> COCO:
+    coco = COCO()
+    coco.dataset = content
     with contextlib.redirect_stdout(io.StringIO()):
-        return COCO(ann_file)
+        coco.createIndex()
+    return coco
 
 
-def category_ids(coco: COCO, classes) -> list[int]:
+def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
+    """A detector's classes as a tuple: mmdet lets a single class stand as a string."""
+    return (classes,) if isinstance(classes, str) else tuple(classes)
+
+
+def category_ids(coco: COCO, classes: str | Sequence[str]) -> list:
     """The file's category id of each class, in the classes' order.
 
     Raises:
-        InputError: the file lacks a class.
+        InputError: the file lacks a class or has it twice, or the classes repeat one.
     """
-    ids = {category["name"]: category["id"] for category in coco.dataset["categories"]}
-    missing = [name for name in classes if name not in ids]
+    classes = class_names(classes)
+    names = [category["name"] for category in coco.dataset["categories"]]
+    missing = [name for name in classes if name not in names]
     if missing:
         raise InputError(
             f"the annotation file has no category {missing[0]!r} (and {len(missing) - 1} others). "
-            f"It has {sorted(ids)}. Give the classes of the detector under the file's names."
+            f"It has {names}. Give the classes of the detector under the file's names."
         )
+    for where, several in (("the annotation file", names), ("the list of classes", classes)):
+        twice = [name for name, count in Counter(several).items() if count > 1 and name in classes]
+        if twice:
+            raise InputError(f"{where} has {twice[0]!r} several times.")
+    ids = {category["name"]: category["id"] for category in coco.dataset["categories"]}
     return [ids[name] for name in classes]
 
 
+def is_crowd(annotation: dict) -> bool:
+    """Whether an annotation is a region of many objects; ``iscrowd`` may be a text such as '0'."""
+    flag = annotation.get("iscrowd") or 0
+    return flag.strip().lower() not in ("", "0", "false") if isinstance(flag, str) else bool(flag)
+
+
+def check_labels(labels: np.ndarray, classes: Sequence) -> None:
+    """A label must stand for a class.
+
+    Raises:
+        InputError: one is beyond the list of classes.
+    """
+    if len(labels) and labels.max() >= len(classes):
+        raise InputError(
+            f"the detections have a label {int(labels.max())}, but only {len(classes)} classes are "
+            "given. Give all classes of the detector, in its order."
+        )
+
+
 def average_precision(
-    coco: COCO, image_ids, bboxes, scores, categories, category_order, max_dets: int = 100
+    coco: COCO, image_ids, bboxes, scores, labels, categories, max_dets: int = 100
 ) -> np.ndarray:
     """COCO's AP of each class, averaged over IoU 0.5 to 0.95.
 
     Args:
-        coco, image_ids, bboxes, scores, categories, max_dets: as in :func:`matched_boxes`.
-        category_order: category ids, in the order of the result.
+        coco, image_ids, bboxes, scores, labels, categories, max_dets: as in :func:`matched_boxes`.
 
     Returns:
-        ``(len(category_order),)``; NaN for a class without objects.
+        ``(len(categories),)``; NaN for a class without objects.
     """
-    evaluation = matched_boxes(
-        coco, image_ids, bboxes, scores, categories, category_order, max_dets
-    )
+    evaluation = matched_boxes(coco, image_ids, bboxes, scores, labels, categories, max_dets)
+    # (IoU, recall, class, area, max_dets); -1 where a class has no object.
+    precision = accumulated(evaluation)[:, :, :, 0, 0]
+    precision = np.where(precision > -1, precision, np.nan)
+    return precision.mean(axis=(0, 1))
+
+
+def accumulated(evaluation: COCOeval) -> np.ndarray:
+    """Precision by IoU, recall, class, area and number of boxes, without pycocotools' messages."""
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
-    # (IoU, recall, class, area, max_dets); -1 where a class has no object.
-    precision = evaluation.eval["precision"][:, :, :, 0, 0]
-    precision = np.where(precision > -1, precision, np.nan)
-    means = [column.mean() for column in np.moveaxis(precision, 2, 0)]
-    by_category = dict(zip(evaluation.params.catIds, means))  # COCOeval has sorted them
-    return np.array([by_category[category] for category in category_order])
+    return evaluation.eval["precision"]
 
 
 def matched_boxes(
-    coco: COCO, image_ids, bboxes, scores, categories, counted, max_dets: int = 100
+    coco: COCO, image_ids, bboxes, scores, labels, categories, max_dets: int = 100
 ) -> COCOeval:
     """pycocotools' evaluation of boxes of any size, matched image by image, not yet accumulated.
 
+    Images, classes and annotations are numbered anew, in the order of the file and of
+    ``categories``: pycocotools takes an annotation of id 0 for none, and ids may be texts.
+
     Args:
-        coco: annotations.
-        image_ids, scores, categories: of the boxes, ``(D,)``; categories by id.
+        coco: annotations, from :func:`load_annotations`.
+        image_ids: the file's ids of the boxes' images, ``(D,)``.
         bboxes: xyxy in pixels, ``(D, 4)``.
-        counted: category ids that count.
+        scores: ``(D,)``.
+        labels: class indices of the boxes, ``(D,)``.
+        categories: the file's category id of each class; other categories do not count.
         max_dets: boxes an image that count, those of largest score.
+
+    Raises:
+        InputError: an image that the annotations lack, or a label beyond ``categories``.
     """
+    labels = np.asarray(labels).astype(int)
+    check_labels(labels, categories)
+    numbered, numbers = _numbered(coco, categories)
+    check_images(coco, image_ids)
     rows = [
         dict(
-            image_id=int(image),
+            image_id=numbers[image],
             bbox=[float(x0), float(y0), float(x1 - x0), float(y1 - y0)],
             score=float(score),
-            category_id=int(category),
+            category_id=int(label) + 1,
         )
-        for image, (x0, y0, x1, y1), score, category in zip(image_ids, bboxes, scores, categories)
+        for image, (x0, y0, x1, y1), score, label in zip(image_ids, bboxes, scores, labels)
     ]
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(coco, coco.loadRes(rows) if rows else COCO(), "bbox")
-        evaluation.params.catIds = list(counted)
+        evaluation = COCOeval(numbered, numbered.loadRes(rows) if rows else COCO(), "bbox")
+        evaluation.params.catIds = list(range(1, len(categories) + 1))
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [max_dets]
         evaluation.evaluate()
     return evaluation
+
+
+def check_images(coco: COCO, image_ids) -> None:
+    """Every image must be in the annotations.
+
+    Raises:
+        InputError: some are not.
+    """
+    strange = [image for image in dict.fromkeys(image_ids) if image not in coco.imgs]
+    if strange:
+        raise InputError(
+            f"the annotation file has no image {_plain(strange[0])!r}, one of the detections' "
+            f"(and {len(strange) - 1} others). Give the annotations that they were made with."
+        )
+
+
+def _numbered(coco: COCO, categories: Sequence) -> tuple[COCO, dict]:
+    """The annotations of some categories under numbers from 1, and the number of each image id."""
+    numbers = {image["id"]: number for number, image in enumerate(coco.dataset["images"], 1)}
+    own = {category: number for number, category in enumerate(categories, 1)}
+    objects = [
+        a for a in coco.dataset.get("annotations", ())
+        if a["category_id"] in own and a["image_id"] in numbers
+    ]  # fmt: skip
+    content = dict(
+        images=[dict(id=number) for number in numbers.values()],
+        categories=[dict(id=number) for number in own.values()],
+        annotations=[
+            dict(
+                id=number,
+                image_id=numbers[a["image_id"]],
+                category_id=own[a["category_id"]],
+                bbox=a["bbox"],
+                area=a.get("area", a["bbox"][2] * a["bbox"][3]),
+                iscrowd=int(is_crowd(a)),
+            )
+            for number, a in enumerate(objects, 1)
+        ],
+    )
+    return _indexed(content), numbers
+
+
+def _plain(value):
+    """NumPy's scalars as Python's, for messages."""
+    return value.item() if isinstance(value, np.generic) else value

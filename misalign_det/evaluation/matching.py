@@ -11,7 +11,8 @@ class MatchedDetections:
     """D detections, of one image or of many.
 
     Attributes:
-        image_ids: ``(D,)``.
+        image_ids: integers or strings, ``(D,)`` of objects: an array of both would turn one into the
+            other.
         labels: class indices, ``(D,)``.
         scores: ``(D,)``.
         overlaps: IoU with the best object of the same class, 0 where there is none, ``(D,)``.
@@ -74,7 +75,7 @@ def match_image(
     true_positive, matched = _claim(objects, scores, iou_threshold)
     in_crowd = iou[:, crowd].max(axis=1, initial=0.0) >= iou_threshold
     return MatchedDetections(
-        image_ids=np.full(len(scores), image_id),
+        image_ids=np.full(len(scores), image_id, dtype=object),
         labels=labels.astype(np.int64),
         scores=scores.astype(np.float64),
         overlaps=objects.max(axis=1, initial=0.0),

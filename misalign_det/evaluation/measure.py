@@ -4,17 +4,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from mmdet.datasets.api_wrappers import COCO
 from torch import nn
 
 from ..engine.annotation_checks import InputError
 from ..engine.detector import batches, dense_predictor, ground_truth
+from ..engine.nms_study import check_place
 from ..visualization.dense_outputs import dense_head, read_outputs
-from .coco_ap import average_precision, category_ids, load_annotations
+from .coco_ap import average_precision, category_ids, class_names, load_annotations
+from .dataset_annotations import annotations_of
 from .matching import MatchedDetections
 from .misalignment_metric import MisalignmentMetric
 from .nms_regret import (
     SuppressionOutcome,
     boxes_before_nms,
+    nms_name,
+    nms_threshold,
     summarise_regret,
     suppression_outcome,
 )
@@ -31,7 +36,7 @@ class Measurement:
         metrics: of :class:`MisalignmentMetric`, classwise.
         classes: class names.
         detections: matched at IoU 0.5, of all images.
-        regret: a row a suppression: ``nms``, ``AP``, ``AP_oracle``, and those of
+        regret: a row a suppression: ``nms``, its ``name``, ``AP``, ``AP_oracle``, and those of
             :func:`~.nms_regret.summarise_regret`; empty for detectors without a dense head, and
             then ``regret_missing`` says so.
         gaps: rows of :func:`~.spatial_gap.summarise_gaps`; empty where the head's boxes cannot be
@@ -84,7 +89,9 @@ def measure(
     Args:
         model: a detector of mmdet's. What suppression costs and where the tasks peak is measured
             for one-stage detectors, the latter with sigmoid classification.
-        cfg: mmengine's ``Config`` with the split's dataloader and evaluator.
+        cfg: mmengine's ``Config`` with the split's dataloader. Where its evaluator names an
+            annotation file in COCO's format, the figures refer to that, as CocoMetric's; else to
+            the objects that the dataset itself gives.
         split: ``'val'`` or ``'test'``.
         suppressions: values of ``test_cfg.nms`` to compare; by default the model's own and
             CLBalancedNMS at its threshold.
@@ -92,60 +99,64 @@ def measure(
         progress: whether a bar is shown.
 
     Raises:
-        InputError: the split has no annotation file.
+        InputError: the split has no images, no object, classes that its annotations lack, or a
+            sampler that shuffles.
     """
     ann_file = annotation_file(cfg, split)
     dataset, loader = batches(model, cfg, split, progress)
-    collected = _Collected(model, dataset, suppressions, num_worst)
+    if not len(dataset):
+        raise InputError(f"the {split} split has no images.")
+    coco = load_annotations(ann_file) if ann_file else annotations_of(dataset)
+    category_ids(coco, dataset.metainfo["classes"])  # complains before the pass
+    collected = _Collected(model, dataset, suppressions, num_worst, by_place=not ann_file)
     place = 0
     for batch in loader:
         place += collected.add(batch, place)
-    return collected.result(ann_file)
+    return collected.result(coco)
 
 
-def annotation_file(cfg, split: str) -> str:
-    """The annotation file that the split's evaluator names.
-
-    Raises:
-        InputError: it names none.
-    """
-    evaluators = cfg[f"{split}_evaluator"]
+def annotation_file(cfg, split: str) -> str | None:
+    """The annotation file that the split's evaluator names, or ``None``: VOCMetric names none."""
+    evaluators = cfg.get(f"{split}_evaluator") or []
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
         if evaluator.get("ann_file"):
             return evaluator["ann_file"]
-    raise InputError(
-        f"{split}_evaluator names no ann_file. Annotations in COCO's format are needed: "
-        f"--cfg-options {split}_evaluator.ann_file=FILE."
-    )
+    return None
 
 
 class _Collected:
     """What is kept while images go by."""
 
-    def __init__(self, model, dataset, suppressions, num_worst) -> None:
-        self.model, self.dataset = model, dataset
+    def __init__(self, model, dataset, suppressions, num_worst, by_place=False) -> None:
+        self.model, self.dataset, self.by_place = model, dataset, by_place
         self.num_worst = num_worst
         self.samples, self.gaps, self.worst = [], [], []
         self.head, self.regret_missing, self.gaps_missing = None, "", ""
         self.suppressions = []
         try:
             self.head = dense_predictor(model)
-            own = dict(self.head.test_cfg.nms)
-            balanced = dict(type="CLBalancedNMS", iou_threshold=own["iou_threshold"])
-            self.suppressions = suppressions or [own, balanced]
+            own = self.head.test_cfg.get("nms")
+            if not own:
+                raise InputError("test_cfg.nms is empty: nothing is suppressed.")
+            balanced = dict(type="CLBalancedNMS", iou_threshold=nms_threshold(own))
+            self.suppressions = suppressions or [dict(own), balanced]
             dense_head(model)
         except InputError as error:
             self.gaps_missing = str(error)
             self.regret_missing = "" if self.suppressions else str(error)
+        if not self.suppressions:
+            self.head = None
         self.image_ids = [[] for _ in self.suppressions]
         self.outcomes = [[] for _ in self.suppressions]
 
     @torch.no_grad()
     def add(self, batch, place: int) -> int:
         samples = batch["data_samples"]
+        ids = [self._image_id(sample, place + i) for i, sample in enumerate(samples)]
         if self.head is None:
-            for sample in self.model.predict(batch["inputs"], samples, rescale=True):
-                self._add_detections(sample, sample.pred_instances)
+            predicted = self.model.predict(batch["inputs"], samples, rescale=True)
+            for image_id, sample in zip(ids, predicted):
+                self._add_detections(image_id, sample.pred_instances)
             return len(samples)
         outputs = self.head(self.model.extract_feat(batch["inputs"]))
         metas = [sample.metainfo for sample in samples]
@@ -153,24 +164,29 @@ class _Collected:
         candidates = boxes_before_nms(self.head, outputs, metas)
         for i, sample in enumerate(samples):
             truth = ground_truth(self.dataset.get_data_info(place + i))
-            self._add_detections(sample, found[i])
-            self._add_outcomes(sample, candidates[i], truth)
+            self._add_detections(ids[i], found[i])
+            self._add_outcomes(ids[i], sample, candidates[i], truth)
             self._add_gaps(outputs, i, sample, truth)
         return len(samples)
 
-    def _add_detections(self, sample, found) -> None:
-        arrays = {k: found[k].cpu().numpy() for k in ("bboxes", "scores", "labels")}
-        self.samples.append(dict(img_id=sample.img_id, pred_instances=arrays))
+    def _image_id(self, sample, place: int):
+        """The image's id in the annotations; the sample must be that of its place."""
+        check_place(self.dataset, place, sample.img_id)
+        return place if self.by_place else sample.img_id
 
-    def _add_outcomes(self, sample, candidates, truth) -> None:
+    def _add_detections(self, image_id, found) -> None:
+        arrays = {k: found[k].cpu().numpy() for k in ("bboxes", "scores", "labels")}
+        self.samples.append(dict(img_id=image_id, pred_instances=arrays))
+
+    def _add_outcomes(self, image_id, sample, candidates, truth) -> None:
         gt = truth.bboxes.numpy().astype(np.float64), truth.labels.numpy()
-        cfg = self.head.test_cfg
+        most = self.head.test_cfg.get("max_per_img")  # YOLOX has none: it keeps all
         for place, nms in enumerate(self.suppressions):
             outcome = suppression_outcome(
-                candidates.bboxes, candidates.scores, candidates.labels, *gt, nms, cfg.max_per_img
+                candidates.bboxes, candidates.scores, candidates.labels, *gt, nms, most
             )
             self.outcomes[place].append(outcome)
-            self.image_ids[place] += [sample.img_id] * len(outcome.scores)
+            self.image_ids[place] += [image_id] * len(outcome.scores)
         self._add_worst(sample, self.outcomes[0][-1], gt[0])
 
     def _add_worst(self, sample, outcome, gt_bboxes) -> None:
@@ -201,13 +217,12 @@ class _Collected:
             dense.logits, dense.bboxes, points, strides, truth, float(factor.prod().sqrt())
         )
 
-    def result(self, ann_file: str) -> Measurement:
-        classes = tuple(self.dataset.metainfo["classes"])
-        metric = MisalignmentMetric(ann_file, classwise=True)
+    def result(self, coco: COCO) -> Measurement:
+        classes = class_names(self.dataset.metainfo["classes"])
+        metric = MisalignmentMetric(coco, classwise=True)
         metric.dataset_meta = dict(classes=classes)
         metric.process({}, self.samples)
         metrics = metric.compute_metrics(metric.results)
-        coco = load_annotations(ann_file)
         categories = category_ids(coco, classes)
         return Measurement(
             metrics=metrics,
@@ -223,14 +238,14 @@ class _Collected:
 
     def _regret(self, place: int, coco, categories) -> dict:
         outcome = SuppressionOutcome.join(self.outcomes[place])
-        labels = np.array(categories)[outcome.labels.astype(int)]
         kept, best = (
             average_precision(
-                coco, self.image_ids[place], boxes, outcome.scores, labels, categories
+                coco, self.image_ids[place], boxes, outcome.scores, outcome.labels, categories
             )
             for boxes in (outcome.bboxes, outcome.best_bboxes)
         )
-        row = dict(nms=self.suppressions[place], AP=_mean(kept), AP_oracle=_mean(best))
+        nms = self.suppressions[place]
+        row = dict(nms=nms, name=nms_name(nms), AP=_mean(kept), AP_oracle=_mean(best))
         return dict(row, **summarise_regret(outcome))
 
 

@@ -3,13 +3,21 @@
 from collections.abc import Sequence
 
 import numpy as np
+from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from ..engine.annotation_checks import InputError
 from .alignment import box_counts, localisation_aware_ece, score_iou_correlation
-from .coco_ap import average_precision, category_ids, load_annotations
+from .coco_ap import (
+    average_precision,
+    category_ids,
+    check_labels,
+    class_names,
+    is_crowd,
+    load_annotations,
+)
 from .matching import MatchedDetections, match_image
 
 
@@ -31,7 +39,8 @@ class MisalignmentMetric(BaseMetric):
       with the best object of their class, and the difference: what scores alone cost.
 
     Args:
-        ann_file: annotations in COCO's format.
+        ann_file: annotations in COCO's format, a file or what
+            :func:`~.coco_ap.load_annotations` returns. Ids may be integers or strings.
         score_thr: boxes below it are left out.
         min_iou: from here on a box has found its object.
         error_iou: and from here on it is an error.
@@ -53,7 +62,7 @@ class MisalignmentMetric(BaseMetric):
 
     def __init__(
         self,
-        ann_file: str,
+        ann_file: str | COCO,
         *,
         score_thr: float = 0.0,
         min_iou: float = 0.5,
@@ -103,12 +112,18 @@ class MisalignmentMetric(BaseMetric):
 
         Args:
             results: what :meth:`process` kept.
+
+        Raises:
+            InputError: no class names are known, or they, the labels or the images do not fit the
+                annotations.
         """
         if not self.dataset_meta or not self.dataset_meta.get("classes"):
             raise InputError("MisalignmentMetric needs the class names: dataset_meta['classes'].")
-        classes = self.dataset_meta["classes"]
+        classes = class_names(self.dataset_meta["classes"])
         coco = load_annotations(self.ann_file)
         categories = category_ids(coco, classes)
+        for result in results:
+            check_labels(result[3], classes)
         found = self.match(results, coco, categories, self.min_iou)
         calibration = self.match(results, coco, categories, self.calibration_iou)
         if len(found) == 0:
@@ -122,7 +137,7 @@ class MisalignmentMetric(BaseMetric):
                 found.image_ids,
                 bboxes,
                 ranking,
-                np.array(categories)[found.labels],
+                found.labels,
                 categories,
                 self.max_dets,
             )
@@ -142,7 +157,7 @@ class MisalignmentMetric(BaseMetric):
         return metrics
 
     @staticmethod
-    def match(results: list, coco, categories: list[int], threshold: float) -> MatchedDetections:
+    def match(results: list, coco, categories: list, threshold: float) -> MatchedDetections:
         """Match the detections of all images at one IoU.
 
         Args:
@@ -169,7 +184,7 @@ class MisalignmentMetric(BaseMetric):
 class GroundTruthByImage:
     """Boxes ``(G, 4)`` xyxy, class indices and crowd flags ``(G,)`` of an image, by its id."""
 
-    def __init__(self, coco, categories: list[int]) -> None:
+    def __init__(self, coco, categories: list) -> None:
         self.coco = coco
         self.labels = {category: label for label, category in enumerate(categories)}
 
@@ -183,7 +198,7 @@ class GroundTruthByImage:
         boxes = np.array([a["bbox"] for a in found], np.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         labels = np.array([self.labels[a["category_id"]] for a in found], np.int64)
-        return boxes, labels, np.array([a.get("iscrowd", 0) for a in found], bool)
+        return boxes, labels, np.array([is_crowd(a) for a in found], bool)
 
 
 def _mean(values) -> float:

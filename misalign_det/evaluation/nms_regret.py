@@ -1,19 +1,23 @@
 """What non-maximum suppression throws away: boxes that fitted their object better than the kept."""
 
 import copy
+import inspect
 from dataclasses import dataclass, fields
 from functools import partial
+from importlib import import_module
 
 import numpy as np
+import torch
 from mmcv.ops import batched_nms
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ..engine.annotation_checks import InputError
 from ..models.post_processing.clusters import suppressors
 from .matching import pairwise_iou
 
 # COCO's thresholds: a box that reaches a higher one counts at more of them.
-THRESHOLDS = np.arange(0.5, 1.0, 0.05)
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
 @dataclass
@@ -40,6 +44,31 @@ class SuppressionOutcome:
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
+def nms_threshold(nms: dict) -> float:
+    """IoU threshold of a ``test_cfg.nms``: under mmcv's older name, too, or the type's default.
+
+    Raises:
+        InputError: it has none.
+    """
+    for key in ("iou_threshold", "iou_thr"):
+        if nms.get(key) is not None:
+            return nms[key]
+    kind = nms.get("type", "nms")
+    if isinstance(kind, str):  # mmcv looks the name up in the same place
+        kind = getattr(import_module("mmcv.ops.nms"), kind, None)
+    known = inspect.signature(kind).parameters if callable(kind) else {}
+    default = known["iou_threshold"].default if "iou_threshold" in known else inspect.Parameter.empty
+    if default is inspect.Parameter.empty:
+        raise InputError(f"test_cfg.nms has no iou_threshold: {dict(nms)}.")
+    return default
+
+
+def nms_name(nms: dict) -> str:
+    """The type of a ``test_cfg.nms``; mmcv's plain one where it names none."""
+    kind = nms.get("type", "nms")
+    return kind if isinstance(kind, str) else kind.__name__
+
+
 def boxes_before_nms(head: nn.Module, outputs: tuple, metas: list[dict]) -> list[InstanceData]:
     """What a dense head would hand to NMS, in pixels of the original image.
 
@@ -64,7 +93,7 @@ def suppression_outcome(
     gt_bboxes: np.ndarray,
     gt_labels: np.ndarray,
     nms: dict,
-    max_per_img: int = 100,
+    max_per_img: int | None = 100,
     min_iou: float = 0.1,
 ) -> SuppressionOutcome:
     """Suppress the candidates of one image and look at what was suppressed.
@@ -76,7 +105,7 @@ def suppression_outcome(
         scores, labels: ``(n,)``.
         gt_bboxes, gt_labels: objects, ``(G, 4)`` and ``(G,)``.
         nms: a ``test_cfg.nms``.
-        max_per_img: kept boxes an image.
+        max_per_img: kept boxes an image; ``None`` keeps all, as mmdet's YOLOXHead does.
         min_iou: least IoU with an object for a kept box to be about it.
     """
     if len(bboxes) == 0:
@@ -84,7 +113,9 @@ def suppression_outcome(
         return SuppressionOutcome(np.zeros((0, 4)), empty, empty, np.zeros((0, 4)), empty, empty)
     dets, keep = batched_nms(bboxes, scores, labels, dict(nms))
     dets, keep = dets[:max_per_img], keep[:max_per_img].cpu().numpy()
-    cluster = _clusters(bboxes, scores, labels, nms["iou_threshold"])
+    # Where classes suppress one another their boxes share clusters.
+    groups = torch.zeros_like(labels) if nms.get("class_agnostic") else labels
+    cluster = _clusters(bboxes, scores, groups, nms_threshold(nms))
     boxes, classes = bboxes.cpu().numpy().astype(np.float64), labels.cpu().numpy()
     overlaps = pairwise_iou(boxes, gt_bboxes) * (classes[:, None] == gt_labels[None])
     best, iou, best_iou = _best_of_cluster(overlaps, keep, cluster, min_iou)

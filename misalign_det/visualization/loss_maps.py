@@ -17,6 +17,7 @@ from torch import Tensor
 from ..models.task_modules.candidate_edges import BatchGroundTruth, CandidateEdges
 from ..models.task_modules.joint_loss import edge_losses
 from .dense_outputs import DenseOutputs
+from .pictures import as_picture
 
 
 @dataclass
@@ -117,11 +118,12 @@ def draw_loss_maps(
     the star is the in-box location of least loss, the ring that of the other task.
 
     Args:
-        image: uint8 RGB, in pixels of the network input.
+        image: in pixels of the network input; see :func:`~.pictures.as_picture`.
         bbox: the GT, xyxy in the same pixels.
         levels: those to draw, from :func:`losses_towards`.
         title: stands above.
     """
+    image = as_picture(image)
     height, width = image.shape[:2]
     # A Figure of its own, outside pyplot, is freed with its last reference.
     fig = Figure(figsize=(10, len(levels) * 5 * height / width + 0.8), layout="constrained")

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
+from ..engine.annotation_checks import InputError
 from ..models.layers import AutoDeformConv2d
 from .dense_outputs import dense_head
 
@@ -62,15 +63,15 @@ def head_kernels(head: nn.Module, channels: int) -> dict[str, int]:
     return sides
 
 
-def feature_fields(model: nn.Module, width: int = 4096) -> list[int]:
-    """R_l, the theoretical field of each level's feature map, in pixels.
+def feature_fields(model: nn.Module, width: int = 4096, channels: int = 3) -> list[int]:
+    """R_l, the theoretical field of each level's feature map, in pixels, for images of ``channels``.
 
     Measured as the support of the gradient with every weight positive, on an image wide enough to
     hold it; a field wider than the image is cut to ``width``.
     """
     backbone, neck = _positive(model.backbone), _positive(model.neck)
     # The field is the same along both axes: a low, wide image is enough.
-    image = torch.ones(1, 3, 128, width, requires_grad=True)
+    image = torch.ones(1, channels, 128, width, requires_grad=True)
     fields = []
     for level in neck(backbone(image)):
         row, column = level.shape[-2] // 2, level.shape[-1] // 2
@@ -86,7 +87,7 @@ def effective_field(
 
     Args:
         model: in eval mode, as trained.
-        inputs: one preprocessed image, ``(1, 3, H, W)``.
+        inputs: one preprocessed image, ``(1, channels, H, W)``.
         centres: points in pixels; each level's nearest location is read.
         radius: half the side of the window that is kept.
 
@@ -121,14 +122,21 @@ def receptive_fields(model: nn.Module, images, radius: int = 192) -> list[Recept
         model: one-stage detector in eval mode.
         images: iterable of ``(inputs, centres)``; see :func:`effective_field`.
         radius: half the side of the measured window.
+
+    Raises:
+        InputError: no image, or a head that :func:`~.dense_outputs.dense_head` refuses.
     """
     head = dense_head(model)
-    features = feature_fields(model)
     sides = head_kernels(head, head.in_channels)
     totals: dict = {}
+    channels = None
     for inputs, centres in images:
+        channels = inputs.shape[1]
         for key, window in effective_field(model, inputs, centres, radius).items():
             totals[key] = totals.get(key, 0) + window
+    if channels is None:
+        raise InputError("there is no image to measure on")
+    features = feature_fields(model, channels=channels)
     strides = [s[0] if isinstance(s, tuple) else s for s in head.prior_generator.strides]
     fields = []
     for i, (stride, feature) in enumerate(zip(strides, features)):

@@ -103,6 +103,9 @@ def draw_gaps(names: Sequence[str], measured: Sequence[Measurement]) -> Figure:
 def draw_worst(image: WorstImage) -> np.ndarray:
     """Objects green, kept boxes red, the better boxes that they suppressed blue; BGR."""
     canvas = mmcv.imread(image.path)
+    if canvas is None:  # a format of its own: boxes on white
+        corner = np.concatenate([image.gt_bboxes, image.kept, image.better])[:, 2:].max(axis=0)
+        canvas = np.full((*np.ceil(corner[::-1]).astype(int).clip(1), 3), 255, np.uint8)
     scale = max(1.0, MIN_WIDTH / canvas.shape[1])
     canvas = cv2.resize(canvas, None, fx=scale, fy=scale)
     colors = (60, 170, 40), (40, 40, 220), (220, 120, 20)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .dense_outputs import dense_outputs, training_positives
 from .report import COLORS
 
-THRESHOLDS = np.arange(0.5, 1.0, 0.05)
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
 @torch.no_grad()
@@ -28,7 +28,7 @@ def positive_overlaps(
         meta: mmdet's metainfo.
     """
     if len(gt_instances) == 0:
-        return inputs.new_zeros(0)
+        return torch.zeros(0)
     priors, gts = training_positives(model, inputs, gt_instances, meta)
     bboxes = dense_outputs(model, inputs).bboxes
     return bbox_overlaps(bboxes[priors], gt_instances.bboxes[gts], is_aligned=True).cpu()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..engine.annotation_checks import InputError
 from ..models.layers import RFAConv2d
+from .pictures import as_picture
 
 GRID = torch.tensor([[row, column] for row in (-1.0, 0, 1) for column in (-1.0, 0, 1)])
 
@@ -88,11 +89,12 @@ def draw_sampling_points(
     """One panel a layer: the image, the object, the location (ring) and the layer's nine taps.
 
     Args:
-        image: uint8 RGB, in pixels of the network input.
+        image: in pixels of the network input; see :func:`~.pictures.as_picture`.
         bbox: the object, xyxy, ``(4,)``.
         center: x and y of the location.
         layers: from :func:`sampling_points`.
     """
+    image = as_picture(image)
     height, width = image.shape[:2]
     fig = Figure(figsize=(5 * len(layers), 5 * height / width + 0.5), layout="constrained")
     left, top, right, bottom = bbox.tolist()

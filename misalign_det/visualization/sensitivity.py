@@ -8,6 +8,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
 from .dense_outputs import DenseOutputs
+from .pictures import as_picture
 
 
 def sensitivity_maps(
@@ -36,11 +37,12 @@ def draw_sensitivity(
     A star marks each map's own peak inside the object, a ring the other's.
 
     Args:
-        image: uint8 RGB, in pixels of the network input.
+        image: in pixels of the network input; see :func:`~.pictures.as_picture`.
         bbox, label: the object.
         outputs: predictions of the image.
         title: stands above.
     """
+    image = as_picture(image)
     height, width = image.shape[:2]
     fig = Figure(figsize=(10.5, 5 * height / width + 0.8), layout="constrained")
     maps = sensitivity_maps(outputs, bbox, label)

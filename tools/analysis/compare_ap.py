@@ -6,7 +6,9 @@
 
 prints both AP and the 95 % interval of the gain over resamples of the images, the same for both.
 An interval that contains 0 says that other images might turn the gain into a loss. With several
-seeds of each, the mean over the seeds is compared. Detectors of mmdet's without a pickle: any of
+seeds of each, the mean over the seeds is compared. All must have the same classes: those that
+--classes, their configs or their checkpoints name; without either the categories of the annotation
+file, where those can only be the same. Detectors of mmdet's without a pickle: any of
 them writes one under mmdet's own test.py.
 """
 
@@ -20,6 +22,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 from misalign_det.engine.command_line import errors_in_one_line
 from misalign_det.evaluation.ap_difference import ap_difference
+from misalign_det.evaluation.class_lists import add_class_arguments, chosen_classes
 from misalign_det.evaluation.coco_ap import load_annotations
 from misalign_det.evaluation.detections_file import load_detections
 
@@ -33,8 +36,7 @@ def parse_args(arguments=None):
     parser.add_argument("--with", dest="second", nargs="+", metavar="FILE.pkl",
                         help="the other detector's seeds")
     parser.add_argument("--ann-file", required=True, help="annotations in COCO's format")
-    parser.add_argument("--classes", nargs="+", help="the detectors' classes in their order "
-                        "(default: the categories of the annotation file, in the file's order)")
+    add_class_arguments(parser)
     parser.add_argument("--resamples", type=int, default=300, help="(default: %(default)s)")
     parser.add_argument("--confidence", type=float, default=0.95, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
@@ -57,11 +59,11 @@ def main(arguments=None):
     args = parse_args(arguments)
     with errors_in_one_line("compare_ap.py"):
         coco = load_annotations(args.ann_file)
-        classes = args.classes or [category["name"] for category in coco.dataset["categories"]]
         first, second = (
             [load_detections(path, args.trust_checkpoint) for path in paths]
             for paths in (args.first, args.second)
         )
+        classes = chosen_classes(args, coco, [*first, *second])
         found = ap_difference(
             coco, first, second, classes, args.resamples, args.confidence, args.seed, progress=True
         )

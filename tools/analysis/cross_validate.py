@@ -7,9 +7,12 @@
 The images of the training annotation file are dealt into folds; for every combination of the grid
 and every fold a detector is trained on the other folds and evaluated on this one. Prints a line a
 combination, best first. Runs that are done stand in WORK_DIR/results.json and are not run again.
+The validation set of the config gives its pipeline alone: images and annotations are the training
+set's. That must be one data set in COCO's format, inside any wrapper, and evaluated by CocoMetric.
 """
 
 import argparse
+import copy
 import itertools
 import json
 import random
@@ -21,15 +24,19 @@ from pathlib import Path
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
-from misalign_det.engine.annotation_checks import InputError
+from mmdet.datasets import CocoDataset
+from mmdet.evaluation import CocoMetric
+from mmdet.registry import DATASETS, METRICS
+
+from misalign_det.engine.annotation_checks import InputError, coco_parts, read_json
 from misalign_det.engine.command_line import (
     add_common_arguments,
     errors_in_one_line,
     load_config,
 )
+from misalign_det.utils import is_type, leaf_datasets
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
-METRIC = "coco/bbox_mAP"
 
 
 def parse_args(arguments=None):
@@ -65,7 +72,8 @@ def deal(dataset, folds, seed):
     Raises:
         InputError: fewer images than folds.
     """
-    ids = sorted(image["id"] for image in dataset["images"])
+    # Ids may be numbers or texts, even side by side.
+    ids = sorted((i["id"] for i in dataset["images"]), key=lambda i: (isinstance(i, str), i))
     if len(ids) < folds:
         raise InputError(f"{len(ids)} images cannot be dealt into {folds} folds.")
     random.Random(seed).shuffle(ids)
@@ -81,40 +89,120 @@ def deal(dataset, folds, seed):
     return pairs
 
 
+def the_leaf(dataset, key):
+    """The config of the one dataset that reads files, inside whatever wraps it.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    leaves = list(leaf_datasets(dataset or {}, key))
+    if len(leaves) != 1:
+        parts = ", ".join(where for where, _ in leaves) or "nothing"
+        raise InputError(
+            f"{key} ({(dataset or {}).get('type')}) holds {len(leaves)} data sets ({parts}): "
+            "cross_validate.py deals the images of one. Give a config whose training set is one.")
+    return leaves[0][1]
+
+
 def training_annotations(cfg):
-    """Path of the annotation file that the training loads."""
-    dataset = cfg.train_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
-    return Path(dataset.get("data_root", ""), dataset.ann_file)
+    """Path of the annotation file that the training loads, and its content.
+
+    Raises:
+        InputError: there is no such file, it is not in COCO's format, or there are several.
+    """
+    where = "train_dataloader.dataset"
+    leaf = the_leaf((cfg.get("train_dataloader") or {}).get("dataset"), where)
+    if not is_type(leaf.get("type"), CocoDataset, DATASETS):
+        raise InputError(f"{where} is a {leaf.get('type')}: cross_validate.py deals the images of "
+                         "an annotation file in COCO's format.")
+    path = Path(leaf.get("data_root") or "", leaf.get("ann_file") or "")
+    content = read_json(str(path), where, leaf.get("data_root"))
+    coco_parts(content, str(path), where)
+    return path, content
 
 
-def last_metric(work_dir):
-    """The metric of the last evaluation of a run."""
+def use_fold(cfg, rest, held_out):
+    """A copy of a config that trains on one part of the training set and validates on the other.
+
+    The validation set becomes the training set (its images, classes, storage) under the validation
+    set's own pipeline; every evaluator that reads annotations reads those that are held out.
+
+    Args:
+        cfg (Config): of the whole training set.
+        rest, held_out (Path): annotation files.
+
+    Returns:
+        Config
+    """
+    cfg = copy.deepcopy(cfg)
+    train = the_leaf(cfg.train_dataloader.dataset, "train_dataloader.dataset")
+    val = next(leaf_datasets(cfg.val_dataloader.dataset, "val_dataloader.dataset"))[1]
+    shared = {key: value for key, value in train.items() if key not in ("pipeline", "filter_cfg")}
+    cfg.val_dataloader.dataset = dict(
+        copy.deepcopy(shared), pipeline=val.get("pipeline"), test_mode=True,
+        ann_file=str(held_out))
+    train.ann_file = str(rest)
+    for evaluator in evaluators(cfg):
+        if evaluator.get("ann_file"):
+            evaluator.ann_file = str(held_out)
+    return cfg
+
+
+def evaluators(cfg):
+    """The configs of the validation's evaluators."""
+    found = cfg.get("val_evaluator") or []
+    return list(found) if isinstance(found, (list, tuple)) else [found]
+
+
+def metric_name(cfg):
+    """Under what name the log holds COCO's AP.
+
+    Raises:
+        InputError: there is no validation, or no evaluator gives this figure.
+    """
+    if not (cfg.get("val_dataloader") or {}).get("dataset"):
+        raise InputError("the config has no val_dataloader: nothing would be evaluated.")
+    for evaluator in evaluators(cfg):
+        if not is_type(evaluator.get("type"), CocoMetric, METRICS):
+            continue
+        kinds = evaluator.get("metric", "bbox")
+        items = evaluator.get("metric_items")
+        if "bbox" in (kinds if isinstance(kinds, (list, tuple)) else [kinds]) and (
+                items is None or "mAP" in items):
+            return "/".join([evaluator.get("prefix") or CocoMetric.default_prefix, "bbox_mAP"])
+    raise InputError(
+        f"val_evaluator ({', '.join(str(e.get('type')) for e in evaluators(cfg)) or 'none'}) gives "
+        "no COCO AP of boxes: cross_validate.py needs a CocoMetric with metric='bbox'.")
+
+
+def last_metric(work_dir, metric):
+    """The metric of the last evaluation of a run; 0 where the detector found nothing.
+
+    Raises:
+        InputError: nothing was evaluated.
+    """
     logs = sorted(work_dir.glob("*/vis_data/scalars.json"))
     rows = [json.loads(line) for line in logs[-1].read_text().splitlines()] if logs else []
-    found = [row[METRIC] for row in rows if METRIC in row]
-    if not found:
-        raise InputError(f"the run in {work_dir} has no {METRIC}; its log says why.")
-    return found[-1]
+    # CocoMetric leaves its figures out where there are no detections at all.
+    evaluations = [row for row in rows if "loss" not in row]
+    if not evaluations:
+        raise InputError(f"the run in {work_dir} has evaluated nothing; its log says why.")
+    return evaluations[-1].get(metric, 0.0)
 
 
-def run(args, folder, name, options, files):
+def run(args, config, folder, name, options, metric):
     """Train once; its metric."""
     work_dir = folder / name
     work_dir.mkdir(parents=True, exist_ok=True)
-    rest, held_out = files
     command = [
-        sys.executable, TRAIN, args.config, "--work-dir", work_dir, *(["--amp"] * args.amp),
+        sys.executable, TRAIN, config, "--work-dir", work_dir, *(["--amp"] * args.amp),
         "--cfg-options", *options, f"randomness.seed={args.seed}",
-        f"train_dataloader.dataset.ann_file={rest}", f"val_dataloader.dataset.ann_file={held_out}",
-        f"val_evaluator.ann_file={held_out}",
     ]
     with (work_dir / "log.txt").open("w") as log:
         code = subprocess.run(list(map(str, command)), stdout=log, stderr=log).returncode
     if code:
         raise InputError(f"training {name} ended with {code}; see {work_dir / 'log.txt'}")
-    return last_metric(work_dir)
+    return last_metric(work_dir, metric)
 
 
 def main(arguments=None):
@@ -122,15 +210,18 @@ def main(arguments=None):
     args = parse_args(arguments)
     with errors_in_one_line("cross_validate.py"):
         cfg = load_config(args)
-        extra = [f"{key}={value}" for key, value in (args.cfg_options or {}).items()]
+        metric = metric_name(cfg)
+        _, content = training_annotations(cfg)
+        pairs = deal(content, args.folds, args.seed)
         folder = Path(args.work_dir or f"work_dirs/cv_{Path(args.config).stem}").resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        dataset = json.loads(training_annotations(cfg).read_text())
-        files = []
-        for fold, parts in enumerate(deal(dataset, args.folds, args.seed)):
-            files.append([folder / f"fold{fold}_{kind}.json" for kind in ("rest", "held-out")])
-            for path, part in zip(files[-1], parts):
+        configs = []
+        for fold, parts in enumerate(pairs):
+            files = [folder / f"fold{fold}_{kind}.json" for kind in ("rest", "held-out")]
+            for path, part in zip(files, parts):
                 path.write_text(json.dumps(part))
+            configs.append(folder / f"fold{fold}.py")
+            use_fold(cfg, *files).dump(configs[-1])
         record = folder / "results.json"
         results = json.loads(record.read_text()) if record.is_file() else {}
         tried = combinations(args.grid)
@@ -140,7 +231,7 @@ def main(arguments=None):
             if key not in results:
                 print(f"==> {key}", flush=True)
                 name = key.replace(" ", "_").replace("/", "-")
-                results[key] = run(args, folder, name, [*extra, *options], files[fold])
+                results[key] = run(args, configs[fold], folder, name, options, metric)
                 record.write_text(json.dumps(results, indent=2))
     rows = [(options, [results[" ".join([f"fold{f}", *options])] for f in range(count)])
             for options in tried]

@@ -22,7 +22,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 import cv2
 import numpy as np
 import torch
-from mmdet.apis import inference_detector
+from mmengine.dataset import pseudo_collate
 from mmengine.utils import track_iter_progress
 
 from misalign_det.engine.annotation_checks import InputError
@@ -37,6 +37,7 @@ from misalign_det.engine.detector import build_dataset, find_image, load_detecto
 from misalign_det.engine.preflight import check_config
 from misalign_det.visualization.assignment import draw_positives_and_negatives
 from misalign_det.visualization.dense_outputs import dense_outputs, training_positives
+from misalign_det.visualization.pictures import as_picture, numbered_apart, picture_names
 from misalign_det.visualization.sample_quality import (
     draw_sample_quality,
     positive_overlaps,
@@ -71,6 +72,8 @@ def parse_args(arguments=None):
         args.names = args.names or [Path(checkpoint).stem for checkpoint in checkpoints]
         args.detectors = [part for checkpoint in checkpoints for part in (config, checkpoint)]
     pair_detectors(parser, args)
+    # They stand in the names of files.
+    args.names = numbered_apart([name.replace("/", "_") for name in args.names])
     return args
 
 
@@ -94,11 +97,6 @@ def the_object(args, data):
     if not 0 <= args.gt < count:
         raise InputError(f"--gt {args.gt}: the image has {count} objects, counted from 0.")
     return data.gt_instances.bboxes[args.gt], int(data.gt_instances.labels[args.gt])
-
-
-def stem(data):
-    """The image's name, for the name of a picture."""
-    return Path(data.meta["img_path"]).stem
 
 
 def save(folder, name, picture):
@@ -164,8 +162,11 @@ def detections(args, folder):
         row, truth = [], []
         for index in images(args, dataset):
             data = network_input(model, dataset, index)
-            found = inference_detector(model, data.meta["img_path"]).pred_instances
+            with torch.no_grad():
+                (sample,) = model.test_step(pseudo_collate([dataset[index]]))
+            found = sample.pred_instances
             found = found[found.scores > args.score_thr]
+            found = found[found.scores.argsort(stable=True)]  # the last one lies on top
             factor = np.tile(data.meta["scale_factor"], 2)
             boxes = found.bboxes.cpu().numpy() * factor
             row.append(caption(_boxes(data.image, boxes, found.labels.tolist()), name))
@@ -179,17 +180,19 @@ def detections(args, folder):
 def sensitivity(args, folder):
     """A picture a detector and image."""
     for name, model, dataset in detectors(args):
+        names = picture_names(dataset)
         for index in images(args, dataset):
             data = network_input(model, dataset, index)
             bbox, label = the_object(args, data)
             outputs = dense_outputs(model, data.inputs)
             figure = draw_sensitivity(data.image, bbox.cpu(), outputs, label, name)
-            save(folder, f"sensitivity_{name}_{stem(data)}_{args.gt}", figure)
+            save(folder, f"sensitivity_{name}_{names[index]}_{args.gt}", figure)
 
 
 def sampling(args, folder):
     """A picture a detector and image: at the in-box location of the best class score."""
     for name, model, dataset in detectors(args):
+        names = picture_names(dataset)
         for index in images(args, dataset):
             data = network_input(model, dataset, index)
             bbox, label = the_object(args, data)
@@ -202,12 +205,12 @@ def sampling(args, folder):
             center = tuple(points[place].tolist())
             layers = sampling_points(model, data.inputs, *outputs.cell(place))
             figure = draw_sampling_points(data.image, bbox.cpu(), center, layers)
-            save(folder, f"sampling_points_{name}_{stem(data)}_{args.gt}", figure)
+            save(folder, f"sampling_points_{name}_{names[index]}_{args.gt}", figure)
 
 
 def _boxes(image, bboxes, labels):
     scale = max(1.0, 480 / image.shape[1])
-    canvas = cv2.resize(np.ascontiguousarray(image), None, fx=scale, fy=scale)
+    canvas = cv2.resize(as_picture(image), None, fx=scale, fy=scale)
     for box, label in zip(bboxes * scale, labels):
         x0, y0, x1, y1 = box.round().astype(int).tolist()
         cv2.rectangle(canvas, (x0, y0), (x1, y1), COLORS[label % len(COLORS)], 2)

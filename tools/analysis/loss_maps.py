@@ -25,8 +25,10 @@ from misalign_det.engine.command_line import (
 )
 from misalign_det.engine.detector import build_dataset, find_image, load_detector, network_input
 from misalign_det.engine.preflight import check_config
+from misalign_det.evaluation.coco_ap import class_names
 from misalign_det.visualization.dense_outputs import dense_outputs, training_positives
 from misalign_det.visualization.loss_maps import draw_loss_maps, losses_towards
+from misalign_det.visualization.pictures import picture_names
 
 
 def parse_args(arguments=None):
@@ -67,8 +69,8 @@ def main(arguments=None):
     shown = levels
     if not args.all_levels:
         shown = [level for level in levels if len(level.positives) or level.inside.any()] or levels
-    name = Path(data.meta["img_path"]).stem
-    title = f"{name}, object {args.gt}: {dataset.metainfo['classes'][label]}"
+    name = picture_names(dataset)[index]
+    title = f"{name}, object {args.gt}: {class_names(dataset.metainfo['classes'])[label]}"
     folder = Path(args.show_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"loss_maps_{name}_{args.gt}.png"

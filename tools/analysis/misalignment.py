@@ -2,8 +2,10 @@
 
     python tools/test.py CONFIG CHECKPOINT --out detections.pkl
     python tools/analysis/misalignment.py detections.pkl --ann-file instances_val2017.json
+    python tools/analysis/misalignment.py detections.pkl --ann-file val.json --config CONFIG
 
-Any detector of mmdet's can write the detections. The figures are explained where they are computed:
+The detector's classes are those that --classes, its config or its checkpoint name; without either
+the categories of the annotation file, where those can only be the same. Any detector of mmdet's can write the detections. The figures are explained where they are computed:
 misalign_det/evaluation/misalignment_metric.py. Live, they come from the config:
 test_evaluator = dict(type='MisalignmentMetric', ann_file=...).
 """
@@ -18,8 +20,10 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 from mmengine.evaluator import Evaluator
 
 from misalign_det.engine.command_line import errors_in_one_line
+from misalign_det.evaluation.class_lists import add_class_arguments, chosen_classes
 from misalign_det.evaluation.coco_ap import load_annotations
 from misalign_det.evaluation.detections_file import load_detections
+from misalign_det.evaluation.misalignment_metric import MisalignmentMetric
 
 COLUMNS = {
     "spearman": ("Spearman", "{:.3f}"),
@@ -39,8 +43,7 @@ def parse_args(arguments=None):
     parser = argparse.ArgumentParser(description="Scores beside IoU, from detections on file")
     parser.add_argument("detections", metavar="FILE.pkl", help="from tools/test.py --out")
     parser.add_argument("--ann-file", required=True, help="annotations in COCO's format")
-    parser.add_argument("--classes", nargs="+", help="the detector's classes in its order "
-                        "(default: the categories of the annotation file, in the file's order)")
+    add_class_arguments(parser)
     parser.add_argument("--score-thr", type=float, default=0.0, help="leave out boxes below it")
     parser.add_argument("--out", metavar="FILE.json", help="write the figures to a file")
     parser.add_argument("--trust-checkpoint", action="store_true",
@@ -54,11 +57,9 @@ def main(arguments=None):
     args = parse_args(arguments)
     with errors_in_one_line("misalignment.py"):
         found = load_detections(args.detections, args.trust_checkpoint)
-        classes = args.classes or [
-            category["name"] for category in load_annotations(args.ann_file).dataset["categories"]
-        ]
-        evaluator = Evaluator(dict(type="MisalignmentMetric", ann_file=args.ann_file,
-                                   score_thr=args.score_thr, classwise=True))
+        coco = load_annotations(args.ann_file)
+        classes = chosen_classes(args, coco, [found])
+        evaluator = Evaluator(MisalignmentMetric(coco, score_thr=args.score_thr, classwise=True))
         evaluator.dataset_meta = dict(classes=classes)
         metrics = evaluator.offline_evaluate(found)
     metrics = {name.split("/", 1)[1]: value for name, value in metrics.items()}

@@ -29,6 +29,7 @@ from misalign_det.engine.command_line import (
 from misalign_det.engine.detector import load_detector
 from misalign_det.engine.preflight import check_config
 from misalign_det.evaluation.measure import measure
+from misalign_det.visualization.pictures import numbered_apart
 from misalign_det.visualization.report import write_report
 
 
@@ -67,8 +68,9 @@ def main(arguments=None):
             first = first or found
             measured.append(found)
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        write_report(args.out, args.names, measured)
-    for name, found in zip(args.names, measured):
+        names = numbered_apart(args.names)
+        write_report(args.out, names, measured)
+    for name, found in zip(names, measured):
         figures = found.metrics
         print(f"{name}: AP {100 * figures['AP']:.1f}, headroom {100 * figures['headroom']:.1f}, "
               f"Spearman {figures['spearman']:.2f}")

@@ -68,12 +68,12 @@ def main(arguments=None):
         dense_head(model)
         dataset = build_dataset(cfg, args.split)
 
-    def images():
-        for index in track_iter_progress(range(min(args.num_images, len(dataset)))):
-            data = network_input(model, dataset, index)
-            yield data.inputs, measured_points(data, args.num_objects)
+        def images():
+            for index in track_iter_progress(range(min(args.num_images, len(dataset)))):
+                data = network_input(model, dataset, index)
+                yield data.inputs, measured_points(data, args.num_objects)
 
-    fields = receptive_fields(model, images(), args.radius)
+        fields = receptive_fields(model, images(), args.radius)
     print(f"\n{'stride':>6} {'branch':<15} {'level, R_l':>10} {'branch, f':>10} {'effective':>10}")
     for field in fields:
         print(f"{field.stride:>6} {field.branch:<15} {field.feature:>7} px "

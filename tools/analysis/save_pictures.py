@@ -4,7 +4,8 @@
     python tools/analysis/save_pictures.py CONFIG CHECKPOINT --out-dir FOLDER --num 20
 
 writes one PNG an image (left: ground truth, right: detections, a caption above) and overview.png
-with all of them. The images are spread evenly over the split, so they are the same each time.
+with all of them. The images are spread evenly over the split, so they are the same each time. Files
+in several folders keep the folders' names. A box of higher score lies over those of lower ones.
 """
 
 import argparse
@@ -17,10 +18,10 @@ import cv2
 import mmcv
 import numpy as np
 import torch
-from mmdet.apis import inference_detector
 from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 
 from misalign_det.engine.checkpoint_io import tensors_only
@@ -31,6 +32,8 @@ from misalign_det.engine.command_line import (
 )
 from misalign_det.engine.detector import ground_truth, load_detector
 from misalign_det.engine.preflight import InputError, check_config
+from misalign_det.evaluation.coco_ap import class_names
+from misalign_det.visualization.pictures import as_picture, numbered_apart, picture_names
 
 MIN_WIDTH = 640  # smaller images are enlarged, so that labels can be read
 BAND = 34  # height of the caption in pixels
@@ -60,29 +63,33 @@ def picture(visualizer, image, truth, detections, score_thr, title):
 
     Args:
         visualizer (DetLocalVisualizer): with the dataset's meta.
-        image (ndarray): uint8 (H, W, 3), RGB.
+        image (ndarray): (H, W) or (H, W, n), RGB; see `as_picture`.
         truth, detections (InstanceData): boxes xyxy in pixels of `image`.
-        score_thr (float): detections above it are drawn.
+        score_thr (float): detections above it are drawn and counted.
         title (str): begins the caption.
 
     Returns:
         ndarray: uint8 (BAND + H s, 2 W s, 3), RGB, with the whole number s that makes W s at
         least MIN_WIDTH.
     """
+    image = as_picture(image)
     scale = max(1, -(-MIN_WIDTH // image.shape[1]))
+    shown = detections[detections.scores > score_thr]
+    shown = shown[shown.scores.argsort(stable=True)]  # what is drawn last lies on top
     large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     sample = DetDataSample()
-    sample.gt_instances = InstanceData(bboxes=truth.bboxes * scale, labels=truth.labels)
+    # mmdet draws no box at all where the sum of their corners is not positive.
+    sample.gt_instances = InstanceData(
+        bboxes=truth.bboxes.clamp(min=0) * scale, labels=truth.labels)
     sample.pred_instances = InstanceData(
-        bboxes=detections.bboxes * scale, labels=detections.labels, scores=detections.scores)
-    visualizer.add_datasample(title, large, sample, pred_score_thr=score_thr)
+        bboxes=shown.bboxes.clamp(min=0) * scale, labels=shown.labels, scores=shown.scores)
+    visualizer.add_datasample(title, large, sample, pred_score_thr=-1)
     pair = visualizer.get_image().copy()
     middle = pair.shape[1] // 2
     pair[:, middle - 1:middle + 1] = 255
     band = np.full((BAND, pair.shape[1], 3), 255, np.uint8)
-    shown = int((detections.scores > score_thr).sum())
     for x, text in ((8, f"{title}   ground truth: {len(truth)} objects"),
-                    (middle + 8, f"detections with score > {score_thr:g}: {shown}")):
+                    (middle + 8, f"detections with score > {score_thr:g}: {len(shown)}")):
         cv2.putText(band, text, (x, 23), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
     return np.vstack([band, pair])
 
@@ -97,6 +104,22 @@ def overview(pictures, columns=2, width=720):
     columns = min(columns, len(cells))
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
     return np.vstack([np.hstack(cells[i:i + columns]) for i in range(0, len(cells), columns)])
+
+
+@torch.no_grad()
+def detect(model, dataset, index):
+    """Detections on one image of a dataset, read by its own pipeline."""
+    (sample,) = model.test_step(pseudo_collate([dataset[index]]))
+    return sample.pred_instances.cpu()
+
+
+def pixels(dataset, index):
+    """An image as its file holds it, RGB; InputError where it cannot be read as a picture."""
+    path = dataset.get_data_info(index)["img_path"]
+    image = mmcv.imread(str(path), channel_order="rgb")
+    if image is None:
+        raise InputError(f"{path} cannot be read as a picture.")
+    return image
 
 
 def save_pictures(model, dataset, out_dir, num=8, score_thr=0.3):
@@ -118,16 +141,18 @@ def save_pictures(model, dataset, out_dir, num=8, score_thr=0.3):
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     visualizer = DetLocalVisualizer(name="pictures", line_width=2)
-    visualizer.dataset_meta = dataset.metainfo
+    visualizer.dataset_meta = dict(
+        dataset.metainfo, classes=class_names(dataset.metainfo["classes"]))
+    names = numbered_apart(["overview", *picture_names(dataset)])[1:]
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(num, len(dataset))).astype(int))
     pictures, files = [], []
     for index in chosen:
-        info = dataset.get_data_info(int(index))
-        path = Path(info["img_path"])
-        image = mmcv.imread(str(path), channel_order="rgb")
-        found = inference_detector(model, str(path)).pred_instances.cpu()
-        pictures.append(picture(visualizer, image, ground_truth(info), found, score_thr, path.name))
-        files.append(out_dir / f"{path.stem}.png")
+        index = int(index)
+        truth = ground_truth(dataset.get_data_info(index))
+        found = detect(model, dataset, index)
+        pictures.append(picture(
+            visualizer, pixels(dataset, index), truth, found, score_thr, names[index]))
+        files.append(out_dir / f"{names[index]}.png")
         mmcv.imwrite(pictures[-1][..., ::-1], str(files[-1]))
     files.append(out_dir / "overview.png")
     mmcv.imwrite(overview(pictures)[..., ::-1], str(files[-1]))

@@ -6,13 +6,15 @@
 The network runs once over each split. The validation split is evaluated under the config's own NMS
 and under CLBalancedNMS with every pair of gamma and sigma; the pair of largest AP is then held
 against the config's own NMS on the test split, with the interval of the gain over resamples of its
-images (see compare_ap.py). Works for any one-stage detector of mmdet.
+images (see compare_ap.py). Works for any one-stage detector of mmdet and any data set: the figures
+are COCO's AP of the objects that the data set gives, whatever its evaluator is. Where both splits
+are the same images, as in many configs, it says so and gives no verdict.
 """
 
 import argparse
 import itertools
 import json
-import tempfile
+import os.path as osp
 from pathlib import Path
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
@@ -20,6 +22,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 import torch
 
+from misalign_det.engine.annotation_checks import InputError
 from misalign_det.engine.checkpoint_io import tensors_only
 from misalign_det.engine.command_line import (
     add_common_arguments,
@@ -27,13 +30,14 @@ from misalign_det.engine.command_line import (
     load_config,
 )
 from misalign_det.engine.detector import build_dataset, load_detector
-from misalign_det.engine.nms_study import evaluate_under
+from misalign_det.engine.nms_study import detections_under, plain_suppression
 from misalign_det.engine.preflight import check_config
-from misalign_det.evaluation.ap_difference import ap_difference
-from misalign_det.evaluation.coco_ap import load_annotations
-from misalign_det.evaluation.detections_file import load_detections
+from misalign_det.evaluation.ap_difference import ap_difference, coco_figures
+from misalign_det.evaluation.coco_ap import class_names
+from misalign_det.evaluation.dataset_annotations import annotations_of, image_paths
+from misalign_det.evaluation.nms_regret import nms_name, nms_threshold
 
-METRICS = ("coco/bbox_mAP", "coco/bbox_mAP_50", "coco/bbox_mAP_75")
+METRICS = {"coco/bbox_mAP": "AP", "coco/bbox_mAP_50": "AP50", "coco/bbox_mAP_75": "AP75"}
 
 
 def parse_args(arguments=None):
@@ -65,8 +69,8 @@ def candidates(args, iou_threshold):
 
 def describe(nms):
     """A suppression in a few words."""
-    if nms["type"] != "CLBalancedNMS":
-        return f"{nms['type']}, IoU {nms['iou_threshold']}"
+    if nms_name(nms) != "CLBalancedNMS" or "gamma" not in nms:
+        return f"{nms_name(nms)}, IoU {nms_threshold(nms)}"
     return f"gamma {nms['gamma']:g}, sigma {nms['sigma']:g}, {nms['output_score']} score"
 
 
@@ -77,8 +81,23 @@ def print_rows(title, suppressions, figures):
         print(f"{describe(nms):<40} " + " ".join(f"{100 * found[m]:>6.1f}" for m in METRICS))
 
 
-def verdict(difference):
+def figures_of(coco, found, classes):
+    """AP, AP50 and AP75 of each suppression's detections, under mmdet's names."""
+    rows = (coco_figures(coco, one, classes) for one in found)
+    return [{key: row[name] for key, name in METRICS.items()} for row in rows]
+
+
+def common_images(datasets):
+    """How many image files of the second data set the first one has, too."""
+    first, second = ({osp.realpath(path) for path in image_paths(data)} for data in datasets)
+    return len(first & second)
+
+
+def verdict(difference, shared, images):
     """What the interval allows to say."""
+    if shared:
+        return (f"{shared} of these {images} images are those that gamma and sigma were chosen on, "
+                "so this says nothing of other images: no verdict.")
     if difference.low > 0:
         return "It helps."
     if difference.high < 0:
@@ -91,30 +110,37 @@ def main(arguments=None):
     args = parse_args(arguments)
     with errors_in_one_line("tune_nms.py"), tensors_only(args.trust_checkpoint):
         cfg = load_config(args)
-        check_config(cfg, modes=tuple({args.choose_on, args.report_on}))
+        splits = (args.choose_on, args.report_on)
+        check_config(cfg, modes=tuple(dict.fromkeys(splits)))
         model = load_detector(cfg, args.checkpoint, args.device)
-        plain = dict(model.bbox_head.test_cfg.nms)
-        tried = [plain, *candidates(args, plain["iou_threshold"])]
-        chosen_on = evaluate_under(model, cfg, args.choose_on, tried)
-        print_rows(f"on {args.choose_on}", tried, chosen_on)
-        best = max(range(1, len(tried)), key=lambda i: chosen_on[i][METRICS[0]])
+        plain = plain_suppression(model)
+        tried = [plain, *candidates(args, nms_threshold(plain))]
+        # What can be wrong with the data is looked at before the passes.
+        datasets = [build_dataset(cfg, split) for split in splits]
+        truth = [annotations_of(dataset) for dataset in datasets]
+        names = [class_names(dataset.metainfo["classes"]) for dataset in datasets]
+        if names[0] != names[1]:
+            raise InputError(f"the splits {splits[0]} and {splits[1]} differ in their classes.")
+        shared = common_images(datasets)
+        if shared:
+            print(f"{shared} of the {len(datasets[1])} images of {splits[1]} are images of "
+                  f"{splits[0]}, too: what is chosen on them is also reported on them.")
+        chosen_on = figures_of(truth[0], detections_under(model, cfg, splits[0], tried), names[0])
+        print_rows(f"on {splits[0]}", tried, chosen_on)
+        best = max(range(1, len(tried)), key=lambda i: chosen_on[i]["coco/bbox_mAP"])
         pair = [plain, tried[best]]
-        with tempfile.TemporaryDirectory() as folder:
-            files = [Path(folder, f"{name}.pkl") for name in ("plain", "balanced")]
-            reported = evaluate_under(model, cfg, args.report_on, pair, dump_to=files)
-            found = [[load_detections(file)] for file in files]
-        print_rows(f"on {args.report_on}", pair, reported)
-        dataset = build_dataset(cfg, args.report_on)
-        coco = load_annotations(dataset.ann_file)
-        difference = ap_difference(coco, *found, dataset.metainfo["classes"])
-    print(f"CLBalancedNMS with {describe(tried[best])}: {difference} on {args.report_on}. "
-          f"{verdict(difference)}")
+        found = detections_under(model, cfg, splits[1], pair)
+        reported = figures_of(truth[1], found, names[0])
+        print_rows(f"on {splits[1]}", pair, reported)
+        difference = ap_difference(truth[1], found[:1], found[1:], names[0])
+    print(f"CLBalancedNMS with {describe(tried[best])}: {difference} on {splits[1]}. "
+          f"{verdict(difference, shared, len(datasets[1]))}")
     if args.out:
         rows = [
-            dict(split=split, nms=dict(nms), **{m: found[m] for m in METRICS})
-            for split, group in ((args.choose_on, zip(tried, chosen_on)),
-                                 (args.report_on, zip(pair, reported)))
-            for nms, found in group
+            dict(split=split, nms=dict(nms, type=nms_name(nms)), **figures)
+            for split, group in ((splits[0], zip(tried, chosen_on)),
+                                 (splits[1], zip(pair, reported)))
+            for nms, figures in group
         ]
         Path(args.out).write_text(json.dumps(rows, indent=2))
 
