@@ -43,7 +43,8 @@ def detections_under(
         original image, ``scores`` and ``labels`` ``(D,)``, arrays.
 
     Raises:
-        InputError: the detector is not a one-stage one, or the dataloader shuffles.
+        InputError: the detector is not a one-stage one, the dataloader shuffles, or a suppression
+            refuses its options or the boxes.
     """
     head = dense_predictor(model)
     dataset, loader = batches(model, cfg, split, progress)
@@ -53,7 +54,11 @@ def detections_under(
     for batch in loader:
         for i, sample in enumerate(batch["data_samples"]):
             check_place(dataset, place + i, sample.img_id)
-        for kept, instances in zip(found, _detect(model, batch, configs)):
+        try:
+            suppressed = _detect(model, batch, configs)
+        except ValueError as error:  # of a suppression: its options, or what the model hands it
+            raise InputError(str(error)) from error
+        for kept, instances in zip(found, suppressed):
             kept += [dict(img_id=place + i, pred_instances=_arrays(one))
                      for i, one in enumerate(instances)]  # fmt: skip
         place += len(batch["data_samples"])

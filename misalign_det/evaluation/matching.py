@@ -11,8 +11,8 @@ class MatchedDetections:
     """D detections, of one image or of many.
 
     Attributes:
-        image_ids: integers or strings, ``(D,)`` of objects: an array of both would turn one into the
-            other.
+        image_ids: integers or strings, ``(D,)`` of objects: a plain array would turn a mixture
+            into strings.
         labels: class indices, ``(D,)``.
         scores: ``(D,)``.
         overlaps: IoU with the best object of the same class, 0 where there is none, ``(D,)``.

@@ -124,6 +124,7 @@ class MisalignmentMetric(BaseMetric):
         categories = category_ids(coco, classes)
         for result in results:
             check_labels(result[3], classes)
+        self._check_order(coco, classes)
         found = self.match(results, coco, categories, self.min_iou)
         calibration = self.match(results, coco, categories, self.calibration_iou)
         if len(found) == 0:
@@ -155,6 +156,16 @@ class MisalignmentMetric(BaseMetric):
             for name, row in zip(classes, rows):
                 metrics.update({f"{name}/{key}": value for key, value in row.items()})
         return metrics
+
+    @staticmethod
+    def _check_order(coco: COCO, classes: Sequence[str]) -> None:
+        order = [c["name"] for c in coco.dataset["categories"] if c["name"] in classes]
+        if order != list(classes):
+            MMLogger.get_current_instance().warning(
+                f"MisalignmentMetric: the annotation file lists the classes as {order}, the "
+                f"dataset as {list(classes)}. Labels are taken in the dataset's order; mmdet's "
+                "CocoDataset and CocoMetric give them in the file's."
+            )
 
     @staticmethod
     def match(results: list, coco, categories: list, threshold: float) -> MatchedDetections:

@@ -57,10 +57,9 @@ def nms_threshold(nms: dict) -> float:
     if isinstance(kind, str):  # mmcv looks the name up in the same place
         kind = getattr(import_module("mmcv.ops.nms"), kind, None)
     known = inspect.signature(kind).parameters if callable(kind) else {}
-    default = known["iou_threshold"].default if "iou_threshold" in known else inspect.Parameter.empty
-    if default is inspect.Parameter.empty:
-        raise InputError(f"test_cfg.nms has no iou_threshold: {dict(nms)}.")
-    return default
+    if "iou_threshold" in known and known["iou_threshold"].default is not inspect.Parameter.empty:
+        return known["iou_threshold"].default
+    raise InputError(f"test_cfg.nms has no iou_threshold: {dict(nms)}.")
 
 
 def nms_name(nms: dict) -> str:
@@ -101,13 +100,16 @@ def suppression_outcome(
     Clusters are those of plain NMS at the same threshold, whatever ``nms`` keeps of each.
 
     Args:
-        bboxes: candidates before NMS, xyxy in pixels of the original image, ``(n, 4)``.
+        bboxes: candidates before NMS, xyxy in pixels of the original image, ``(n, 4)``; those that
+            are not finite (an untrained detector's) are left out.
         scores, labels: ``(n,)``.
         gt_bboxes, gt_labels: objects, ``(G, 4)`` and ``(G,)``.
         nms: a ``test_cfg.nms``.
         max_per_img: kept boxes an image; ``None`` keeps all, as mmdet's YOLOXHead does.
         min_iou: least IoU with an object for a kept box to be about it.
     """
+    finite = bboxes.isfinite().all(dim=1) & scores.isfinite()
+    bboxes, scores, labels = bboxes[finite], scores[finite], labels[finite]
     if len(bboxes) == 0:
         empty = np.zeros(0)
         return SuppressionOutcome(np.zeros((0, 4)), empty, empty, np.zeros((0, 4)), empty, empty)

@@ -64,7 +64,7 @@ def head_kernels(head: nn.Module, channels: int) -> dict[str, int]:
 
 
 def feature_fields(model: nn.Module, width: int = 4096, channels: int = 3) -> list[int]:
-    """R_l, the theoretical field of each level's feature map, in pixels, for images of ``channels``.
+    """R_l, the theoretical field of each level's feature map in pixels, for ``channels`` of input.
 
     Measured as the support of the gradient with every weight positive, on an image wide enough to
     hold it; a field wider than the image is cut to ``width``.

@@ -115,6 +115,58 @@ def test_calibration_by_hand():
     assert localisation_aware_ece(match(perfect)) == pytest.approx(0)
 
 
+def test_an_iou_at_the_threshold_is_enough():
+    """A box of half the object: IoU 0.5."""
+    found = match([(0, 0, 10, 5, 0.9, 0), (0, 0, 10, 5, 0.8, 0), (0, 0, 10, 1, 0.7, 0)])
+    assert found.true_positive.tolist() == [True, False, False]
+    assert found.matched_overlaps.tolist() == [0.5, 0, 0]
+    # The second reaches 0.5, too, on an object that is taken; 0.1 alone is background.
+    assert box_counts(found) == dict(correct=1, redundant=1, error=0, background=1)
+    # Two boxes, of IoU 0.5 and 1, are enough for a correlation.
+    pair = match([(0, 0, 10, 5, 0.2, 0), (20, 0, 30, 10, 0.9, 0)])
+    assert score_iou_correlation(pair)["spearman"] == pytest.approx(1)
+    # Half inside a crowd region is inside.
+    crowd = np.array([False, False, True])
+    assert match([(45, 0, 55, 10, 0.9, 1)], crowd=crowd).ignored.tolist() == [True]
+
+
+def test_boxes_of_equal_score_keep_their_order():
+    found = match([(0, 0, 10, 8, 0.5, 0)] + [(0, 0, 10, 10, 0.5, 0)] * 200)
+    assert found.true_positive.tolist() == [True] + [False] * 200
+
+
+def test_a_box_that_found_its_object_inside_a_crowd_region_counts():
+    gts = np.array([[0, 0, 10, 10], [0, 0, 30, 30]], float)
+    rows = [(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 9, 0.8, 0)]
+    found = match(rows, crowd=np.array([False, True]), gts=gts, labels=np.array([0, 0]))
+    assert found.true_positive.tolist() == [True, False]
+    assert found.ignored.tolist() == [False, True]
+
+
+def test_a_crowd_region_cannot_be_claimed():
+    crowd = np.array([True, True, True])
+    found = match(ROWS, crowd=crowd)
+    assert not found.true_positive.any() and (found.overlaps == 0).all()
+
+
+def test_bins_of_the_calibration_error():
+    """By default 25: 0.941 lies in the last but one, 0.961 and 0.99 together in the last."""
+    rows = [(0, 0, 10, 10, 0.941, 0), (100, 0, 110, 10, 0.961, 0), (20, 0, 30, 10, 0.99, 0)]
+    expected = (abs(0.941 - 1) + abs(0.961 + 0.99 - 1)) / 3
+    assert localisation_aware_ece(match(rows)) == pytest.approx(expected)
+    # A score of 1 belongs to the last bin.
+    rows = [(0, 0, 10, 9, 1.0, 0), (20, 0, 30, 10, 0.97, 0)]
+    assert localisation_aware_ece(match(rows)) == pytest.approx(abs(0.1 - 0.03) / 2)
+
+
+def test_ids_of_images_keep_their_type():
+    box = np.array([[0.0, 0, 1, 1]]), np.array([0.5]), np.array([0])
+    parts = [match_image(name, *box, GT, GT_LABELS) for name in (3, "003", "img")]
+    assert MatchedDetections.join(parts).image_ids.tolist() == [3, "003", "img"]
+    nothing = MatchedDetections.join([])
+    assert len(nothing) == 0 and nothing.image_ids.dtype == object
+
+
 boxes = st.tuples(
     st.integers(0, 40), st.integers(0, 10), st.integers(1, 15), st.integers(1, 15),
     st.integers(0, 20), st.integers(0, 1),

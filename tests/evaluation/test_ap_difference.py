@@ -12,7 +12,7 @@ from mmdet.datasets.api_wrappers import COCO, COCOeval
 from tiny_detectors import tool
 
 from misalign_det.engine.annotation_checks import InputError
-from misalign_det.evaluation.ap_difference import _ap, _evaluate, ap_difference
+from misalign_det.evaluation.ap_difference import _ap, _evaluate, ap_difference, coco_figures
 
 CLASSES = ("a", "b")
 
@@ -128,6 +128,49 @@ def test_the_interval_is_the_spread_over_all_draws():
     found = ap_difference(coco, [nothing], [one], CLASSES, resamples=400)
     assert (found.first, found.low, found.high) == (0, 0, 1)
     assert found.second == pytest.approx(51 / 101)
+
+
+def test_draws_without_an_object_do_not_count():
+    """One of two images has an object: a quarter of the draws have none, and no AP."""
+    objects = [(0, np.array([0, 0, 50, 50]), 0)]
+    coco = coco_of(objects, 2)
+    found = ap_difference(coco, [[]], [detections(objects, 2)], CLASSES, resamples=40)
+    assert found.first == 0
+    assert [found.second, found.low, found.high] == pytest.approx([1, 1, 1])
+    with pytest.raises(InputError, match="no object of these classes"):
+        ap_difference(coco, [[]], [[]], ("b",))
+
+
+def test_confidence_and_seed():
+    objects = annotations(images=12)
+    coco = coco_of(objects, 12)
+    pair = [[detections(objects, 12, shift)] for shift in (4.0, 3.0)]
+    wide, same, narrow, other = (
+        ap_difference(coco, *pair, CLASSES, 60, confidence, seed)
+        for confidence, seed in ((0.95, 0), (0.95, 0), (0.5, 0), (0.95, 1))
+    )
+    assert wide == same != other
+    assert wide.low < narrow.low < narrow.high < wide.high
+    assert wide.images == 12
+
+
+def test_figures_are_cocos():
+    objects = annotations()
+    coco = coco_of(objects, 6)
+    found = detections(objects, 6, shift=3.0)
+    figures = coco_figures(coco, found, CLASSES)
+    assert figures["AP"] == pytest.approx(plain_ap(coco, found), abs=1e-12)
+    # Boxes of IoU 0.7 count at 0.5 and not at 0.75.
+    square = coco_of([(0, np.array([0, 0, 100, 100]), 0)], 1)
+    part = dict(bboxes=np.array([[0, 0, 100, 71.0]]), scores=np.ones(1), labels=np.zeros(1))
+    figures = coco_figures(square, [dict(img_id=0, pred_instances=part)], CLASSES)
+    assert figures == pytest.approx(dict(AP=0.5, AP50=1, AP75=0))
+    assert np.isnan(coco_figures(square, [], ("b",))["AP"])
+    crowded = [dict(img_id=0, pred_instances=dict(
+        bboxes=np.array([[500, 0, 510, 10.0]] * 100 + [[0, 0, 100, 100.0]]),
+        scores=np.linspace(1, 0.1, 101), labels=np.zeros(101)))]  # fmt: skip
+    assert coco_figures(square, crowded, CLASSES)["AP"] == 0  # 100 boxes an image
+    assert coco_figures(square, crowded, CLASSES, max_dets=101)["AP"] > 0
 
 
 def test_seeds_are_averaged():

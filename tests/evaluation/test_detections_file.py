@@ -52,6 +52,40 @@ def test_code_is_refused_unless_trusted(tmp_path):
     assert (tmp_path / "ran").exists()
 
 
+def test_what_asks_for_other_names_is_refused(tmp_path):
+    """Whatever is not on the list, and a tensor's content is read as a checkpoint's."""
+    for name in (b"cposix\nsystem\n", b"cbuiltins\neval\n", b"ctorch.storage\n_load\n"):
+        path = tmp_path / "asks.pkl"
+        path.write_bytes(name + b"(S'true'\ntR.")
+        with pytest.raises(CheckpointError, match="it asks for"):
+            load_detections(path)
+    inner = pickle.dumps(RunsCode(tmp_path / "ran"))
+    path.write_bytes(pickle.dumps(Loads(inner)))
+    with pytest.raises((CheckpointError, InputError)):
+        load_detections(path)
+    assert not (tmp_path / "ran").exists()
+
+
+class Loads:
+    """Pickled as torch's storages are, with any content."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def __reduce__(self):
+        return torch.storage._load_from_bytes, (self.content,)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [dict(img_id=1), [1], [dict(img_id=1)], [dict(pred_instances={})],
+     [dict(img_id=1, pred_instances={}), dict(img_id=2)]],
+)  # fmt: skip
+def test_every_entry_must_be_an_images(tmp_path, content):
+    with pytest.raises(InputError, match="no list of detections"):
+        load_detections(write(tmp_path / "a.pkl", content))
+
+
 def test_other_files_are_named(tmp_path):
     (tmp_path / "text.pkl").write_text("no pickle")
     whole = write(tmp_path / "whole.pkl", detections()).read_bytes()
@@ -73,7 +107,11 @@ def test_the_tool_prints_what_the_metric_says(tmp_path, ann_file, capsys):
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.main([str(path), "--ann-file", ann_file, "--out", str(tmp_path / "out.json")])
+    arguments = [str(path), "--ann-file", ann_file, "--out", str(tmp_path / "out.json")]
+    # No emu lies in the file: it does not tell whether the detector knows one.
+    with pytest.raises(SystemExit, match="'emu' has no object.*Give --classes"):
+        module.main(arguments)
+    module.main([*arguments, "--classes", "cat", "dog", "emu"])
     header, *rows = capsys.readouterr().out.strip().splitlines()[-5:]
     assert header.split()[:2] == ["Spearman", "Pearson"]
     assert [row.split()[0] for row in rows] == ["all", "cat", "dog", "emu"]

@@ -51,9 +51,28 @@ def test_nothing_inside_and_no_object():
     assert gaps([0.0] * 5, [8.0] * 5, boxes=[], labels=[]) == []
 
 
+def test_a_location_on_the_border_is_outside():
+    # x=4 lies on the left edge, x=24 would: the class peak at x=4 does not count.
+    fine = gaps([5.0, 1, 0, 0, 0], [12, 18, 24, 24, 20], boxes=[[4.0, 0, 24, 16]])[1]
+    assert fine.pixels == pytest.approx(8) and fine.iou_at_class_peak == pytest.approx(14 / 24)
+    assert gaps([5.0] * 5, [24] * 5, boxes=[[4.0, 8, 24, 16]]) == []  # all lie at y=8
+    assert gaps([5.0] * 5, [24] * 5, boxes=[[4.0, 0, 12, 16]]) == []  # x=4 and x=12
+    assert gaps([5.0] * 5, [24] * 5, boxes=[[4.0, 0, 24, 8]]) == []
+
+
+def test_the_objects_own_class_counts():
+    first = gaps([0.0, 1, 2, 5, 1], [24, 8, 8, 8, 8], labels=(0,))[0]
+    assert first.label == 0 and first.pixels == 0  # class 0 is equal everywhere: the first location
+    both = gaps([2.0, 1, 0, 5, 1], [12, 18, 24, 24, 20], boxes=[OBJECT, OBJECT], labels=(0, 1))
+    assert [(g.gt, g.label) for g in both[:2]] == [(0, 0), (1, 1)]
+    assert both[1].pixels == pytest.approx(16)
+
+
 def test_size_is_that_of_the_original_image():
     assert [size_class(a) for a in (32**2 - 1, 32**2, 96**2)] == ["small", "medium", "large"]
     assert gaps([1.0] * 5, [8.0] * 5, scale=0.25)[0].size == "medium"  # 96 x 64 pixels
+    assert gaps([1.0] * 5, [8.0] * 5, scale=0.5)[0].size == "medium"  # 48 x 32 pixels
+    assert gaps([1.0] * 5, [8.0] * 5)[0].size == "small"
 
 
 def test_summary():
@@ -66,3 +85,16 @@ def test_summary():
     assert rows["all levels"]["iou_at_class_peak"] == pytest.approx(0.75)
     assert rows["large"]["objects"] == 0 and math.isnan(rows["large"]["pixels"])
     assert summarise_gaps([])[0]["objects"] == 0
+
+
+def test_summary_takes_medians_and_the_share_of_other_levels():
+    aligned = gaps([2.0, 1, 0, 5, 1], [24, 8, 8, 8, 8])
+    apart = gaps([2.0, 1, 0, 5, 1], [12, 18, 24, 24, 20])
+    other = gaps([0.0, 1, 0, 5, 4], [12, 24, 12, 24, 20])
+    rows = {row["group"]: row for row in summarise_gaps([*aligned, *aligned, *apart, *other])}
+    whole = rows["all levels"]  # pixels 0, 0, 16, 4; strides 0, 0, 2, 0.25
+    assert whole["pixels"] == pytest.approx(2) and whole["strides"] == pytest.approx(0.125)
+    assert whole["other_level"] == pytest.approx(0.25)
+    assert whole["best_iou"] == pytest.approx(1)
+    assert rows["stride 8"]["other_level"] == 0
+    assert rows["small"]["objects"] == 4  # of all levels together, not of each

@@ -138,6 +138,8 @@ def use_fold(cfg, rest, held_out):
     train = the_leaf(cfg.train_dataloader.dataset, "train_dataloader.dataset")
     val = next(leaf_datasets(cfg.val_dataloader.dataset, "val_dataloader.dataset"))[1]
     shared = {key: value for key, value in train.items() if key not in ("pipeline", "filter_cfg")}
+    if isinstance(shared["type"], type):  # of a pure Python config; a text is what a dump can hold
+        shared["type"] = f"{shared['type'].__module__}.{shared['type'].__qualname__}"
     cfg.val_dataloader.dataset = dict(
         copy.deepcopy(shared), pipeline=val.get("pipeline"), test_mode=True,
         ann_file=str(held_out))

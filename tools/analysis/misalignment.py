@@ -5,7 +5,8 @@
     python tools/analysis/misalignment.py detections.pkl --ann-file val.json --config CONFIG
 
 The detector's classes are those that --classes, its config or its checkpoint name; without either
-the categories of the annotation file, where those can only be the same. Any detector of mmdet's can write the detections. The figures are explained where they are computed:
+the categories of the annotation file, where those can only be the same. Any detector of mmdet's can
+write the detections. The figures are explained where they are computed:
 misalign_det/evaluation/misalignment_metric.py. Live, they come from the config:
 test_evaluator = dict(type='MisalignmentMetric', ann_file=...).
 """
