@@ -26,7 +26,8 @@ def item(bbox, ignored=0):
 
 
 def test_ids_are_places():
-    coco = annotations_of(Given([item([1, 2, 4, 8]), item([0, 0, 5, 5], 1)], [], [item([0, 0, 2, 3])]))
+    first = [item([1, 2, 4, 8]), item([0, 0, 5, 5], 1)]
+    coco = annotations_of(Given(first, [], [item([0, 0, 2, 3])]))
     assert coco.getImgIds() == [0, 1, 2] and coco.cats == {0: dict(id=0, name="disc")}
     first, region, last = coco.dataset["annotations"]
     assert (first["bbox"], first["area"], first["iscrowd"], first["image_id"]) == (

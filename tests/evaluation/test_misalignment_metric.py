@@ -10,9 +10,12 @@ from evaluation_cases import META, detections, evaluate, sample
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 
 import misalign_det  # noqa: F401
 from misalign_det.engine.annotation_checks import InputError
+from misalign_det.evaluation import MisalignmentMetric
+from misalign_det.evaluation.coco_ap import index_annotations
 
 
 def test_ap_is_that_of_mmdet(ann_file):
@@ -111,3 +114,109 @@ def test_bad_input_is_named(ann_file):
     for options in (dict(min_iou=0.05), dict(bins=0), dict(calibration_iou=0)):
         with pytest.raises(ValueError, match=next(iter(options))):
             METRICS.build(dict(type="MisalignmentMetric", ann_file=ann_file, **options))
+
+
+def metric_of(content, found, **options):
+    """The metric over annotations in memory."""
+    metric = MisalignmentMetric(index_annotations(content), **options)
+    metric.dataset_meta = dict(classes=[c["name"] for c in content["categories"]])
+    metric.process({}, found)
+    return metric.compute_metrics(metric.results)
+
+
+def one_class(*crowds):
+    """Two objects of 10 x 10, and regions of many."""
+    boxes = [(0, 0, 10, 10), (20, 0, 10, 10), *crowds]
+    return dict(
+        images=[dict(id=1)],
+        categories=[dict(id=0, name="cat")],
+        annotations=[
+            dict(id=i, image_id=1, category_id=0, bbox=list(box), iscrowd=str(int(i > 1)))
+            for i, box in enumerate(boxes)
+        ],
+    )
+
+
+def test_defaults(ann_file):
+    metric = METRICS.build(dict(type="MisalignmentMetric", ann_file=ann_file))
+    assert (metric.score_thr, metric.min_iou, metric.error_iou) == (0.0, 0.5, 0.1)
+    assert (metric.calibration_iou, metric.bins, metric.max_dets) == (0.1, 25, 100)
+    assert metric.classwise is False
+
+
+def test_thresholds_reach_every_figure():
+    # IoU 0.5, 0.7, 0.9 and 0.2 with one object or the other.
+    rows = [(0, 0, 10, 5, 0.5, 0), (0, 0, 10, 7, 0.3, 0), (20, 0, 30, 9, 0.9, 0),
+            (20, 0, 30, 2, 0.8, 0)]  # fmt: skip
+    found = [sample(1, rows)]
+    keys = ("correct", "redundant", "error", "background")
+    plain = metric_of(one_class(), found, classwise=True)
+    assert [plain[k] for k in keys] == [plain[f"cat/{k}"] for k in keys] == [2, 1, 1, 0]
+    strict = metric_of(one_class(), found, classwise=True, min_iou=0.6, error_iou=0.3)
+    assert [strict[k] for k in keys] == [strict[f"cat/{k}"] for k in keys] == [2, 0, 1, 1]
+    # IoU 0.5, 0.7, 0.9 rank 2, 1, 3 by score; from 0.6 on the two left agree.
+    for prefix in ("", "cat/"):
+        assert plain[f"{prefix}spearman"] == pytest.approx(0.5)
+        assert strict[f"{prefix}spearman"] == pytest.approx(1)
+    # A score at the threshold stays.
+    exact = [sample(1, [(0, 0, 10, 10, 0.5, 0), (20, 0, 30, 10, 0.25, 0)])]
+    assert metric_of(one_class(), exact, score_thr=0.5)["correct"] == 1
+    assert metric_of(one_class(), exact, score_thr=0.25)["correct"] == 2
+
+
+def test_calibration_uses_its_own_threshold_and_bins():
+    # IoU 0.2: a true positive from 0.1 on, none at 0.5.
+    found = [sample(1, [(0, 0, 10, 2, 0.25, 0), (20, 0, 30, 10, 0.75, 0)])]
+    assert metric_of(one_class(), found)["laece"] == pytest.approx((0.05 + 0.25) / 2)
+    assert metric_of(one_class(), found, bins=1)["laece"] == pytest.approx(abs(0.05 - 0.25) / 2)
+    high = metric_of(one_class(), found, calibration_iou=0.5)["laece"]
+    assert high == pytest.approx((0.25 + 0.25) / 2)
+
+
+def test_boxes_an_image():
+    found = [sample(1, [(0, 0, 10, 10, 0.9, 0), (20, 0, 30, 10, 0.8, 0)])]
+    assert metric_of(one_class(), found)["AP"] == pytest.approx(1)
+    assert metric_of(one_class(), found, max_dets=1)["AP"] == pytest.approx(51 / 101)
+
+
+def test_what_lies_in_a_crowd_region_counts_nowhere():
+    rows = [(0, 0, 10, 10, 0.9, 0), (20, 0, 30, 8, 0.8, 0)]
+    extra = [(50, 0, 60, 10, 0.7, 0), (60, 0, 70, 10, 0.6, 0)]
+    plain = metric_of(one_class(), [sample(1, rows)], classwise=True)
+    crowded = metric_of(one_class((50, 0, 40, 40)), [sample(1, rows + extra)], classwise=True)
+    assert crowded == pytest.approx(plain, nan_ok=True)
+    assert metric_of(one_class(), [sample(1, rows + extra)])["background"] == 2
+
+
+def test_headroom_counts_redundant_boxes_by_their_iou():
+    """The better box has the lower score and comes second: ranked by IoU it is the first."""
+    rows = [(0, 0, 10, 6, 0.9, 0), (0, 0, 10, 10, 0.8, 0), (20, 0, 30, 10, 0.7, 0)]
+    found = metric_of(one_class(), [sample(1, rows)])
+    assert found["AP_by_iou"] == pytest.approx(1) and found["headroom"] > 0.2
+
+
+def test_a_single_class_may_be_a_string_and_labels_must_be_classes():
+    metric = MisalignmentMetric(index_annotations(one_class()))
+    metric.dataset_meta = dict(classes="cat")
+    metric.process({}, [sample(1, [(0, 0, 10, 10, 0.9, 0)])])
+    assert metric.compute_metrics(metric.results)["correct"] == 1
+    metric.process({}, [sample(1, [(0, 0, 10, 10, 0.9, 1)])])
+    with pytest.raises(InputError, match="label 1, but only 1 classes"):
+        metric.compute_metrics(metric.results)
+    metric.dataset_meta = {}
+    with pytest.raises(InputError, match="class names"):
+        metric.compute_metrics(metric.results)
+
+
+def test_what_is_odd_is_warned_of(ann_file, monkeypatch):
+    said = []
+    monkeypatch.setattr(MMLogger.get_current_instance(), "warning", said.append)
+    evaluate([sample(1, [(0, 0, 10, 8, 0.9, 0)])], ann_file)
+    assert said == []
+    evaluate([sample(i, []) for i in (1, 2, 3)], ann_file)
+    assert len(said) == 1 and "found nothing" in said[0]
+    metric = MisalignmentMetric(ann_file)
+    metric.dataset_meta = dict(classes=("dog", "cat"))
+    metric.process({}, [sample(1, [(0, 0, 10, 10, 0.9, 1)])])
+    assert metric.compute_metrics(metric.results)["correct"] == 1  # by name
+    assert "in the file's" in said[-1]
