@@ -148,7 +148,7 @@ def test_boxes_that_count():
     arguments = ["a"] * 101, boxes, np.linspace(1, 0.1, 101), [0] * 101, [0, 1]
     # The hundredth finds its object, the one after it does not count.
     assert average_precision(coco, *arguments)[0] == pytest.approx(51 / 101 / 100)
-    assert len(matched_boxes(coco, *arguments).params.maxDets) == 1
+    assert matched_boxes(coco, *arguments).params.maxDets == [100]
     more = average_precision(coco, *arguments, max_dets=101)[0]
     assert more > average_precision(coco, *arguments)[0]
 

@@ -1,11 +1,16 @@
 """cross_validate.py: folds, combinations, and two real runs."""
 
+import copy
 import json
 
 import pytest
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS
+from mmengine.config import Config
 from tiny_detectors import tool
 
 from misalign_det.engine.annotation_checks import InputError
+from misalign_det.utils import leaf_datasets
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +39,107 @@ def test_folds_hold_every_image_once(module):
 
 def test_combinations(module):
     assert module.combinations(["a=1,2", "b.c=x"]) == [("a=1", "b.c=x"), ("a=2", "b.c=x")]
+
+
+def test_ids_may_be_texts_and_numbers(module):
+    dataset = dict(images=[dict(id=i) for i in (3, "b", 1, "a")], annotations=[], categories=[])
+    pairs = module.deal(dataset, 2, seed=0)
+    assert {i["id"] for _, part in pairs for i in part["images"]} == {3, "b", 1, "a"}
+
+
+def config(train=None, **parts):
+    both = dict(type="CocoDataset", metainfo=dict(classes=("a",)))
+    leaf = dict(both, data_root="/train", ann_file="t.json", data_prefix=dict(img="t/"),
+                filter_cfg=dict(min_size=32), pipeline=[dict(type="T")])  # fmt: skip
+    val = dict(both, data_root="/val", ann_file="v.json", data_prefix=dict(img="v/"),
+               test_mode=True, pipeline=[dict(type="V")])  # fmt: skip
+    evaluators = [dict(type="CocoMetric", ann_file="/val/v.json", metric="bbox"),
+                  dict(type="mmdet.VOCMetric")]  # fmt: skip
+    return Config(dict(
+        train_dataloader=dict(dataset=train(leaf) if train else leaf),
+        val_dataloader=dict(dataset=dict(type="ConcatDataset", datasets=[val])),
+        val_evaluator=evaluators, **parts))  # fmt: skip
+
+
+WRAPPERS = {
+    "none": lambda leaf: leaf,
+    "repeat": lambda leaf: dict(type="RepeatDataset", times=2, dataset=leaf),
+    "mix": lambda leaf: dict(type="MultiImageMixDataset", pipeline=[], dataset=dict(
+        type="ConcatDataset", datasets=[leaf])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_both_parts_come_from_the_training_set(module, wrapper, tmp_path):
+    cfg = config(WRAPPERS[wrapper])
+    before = copy.deepcopy(cfg.to_dict())
+    module.use_fold(cfg, "/cv/rest.json", "/cv/held-out.json").dump(tmp_path / "fold.py")
+    assert cfg.to_dict() == before
+    made = Config.fromfile(tmp_path / "fold.py")
+    ((_, train),) = leaf_datasets(made.train_dataloader.dataset)
+    assert (train.data_root, train.ann_file, train.pipeline[0].type) == (
+        "/train", "/cv/rest.json", "T")  # fmt: skip
+    assert made.train_dataloader.dataset.type == cfg.train_dataloader.dataset.type
+    val = made.val_dataloader.dataset
+    assert (val.type, val.data_root, val.data_prefix.img) == ("CocoDataset", "/train", "t/")
+    assert (val.ann_file, val.pipeline[0].type, val.test_mode) == ("/cv/held-out.json", "V", True)
+    assert "filter_cfg" not in val and val.metainfo.classes == ("a",)
+    assert made.val_evaluator[0].ann_file == "/cv/held-out.json"
+    assert "ann_file" not in made.val_evaluator[1]
+
+
+def test_a_class_for_a_type(module, tmp_path):
+    """As mmengine's pure Python configs give it."""
+    cfg = config(lambda leaf: dict(leaf, type=CocoDataset))
+    made = module.use_fold(cfg, "r.json", "h.json")
+    assert DATASETS.get(made.val_dataloader.dataset.type) is CocoDataset
+
+
+def test_several_training_sets_and_other_formats_are_refused(module, tmp_path):
+    with pytest.raises(InputError, match="ConcatDataset.*holds 2 data sets.*datasets.1"):
+        module.training_annotations(
+            config(lambda leaf: dict(type="ConcatDataset", datasets=[leaf, leaf])))
+    with pytest.raises(InputError, match="VOCDataset.*COCO's format"):
+        module.training_annotations(config(lambda leaf: dict(leaf, type="VOCDataset")))
+    with pytest.raises(InputError, match="no annotation file /train/t.json"):
+        module.training_annotations(config())
+    with pytest.raises(InputError, match="holds 0 data sets"):
+        module.training_annotations(Config(dict()))
+
+
+def test_the_metric_is_found_under_its_name(module):
+    cfg = config()
+    assert module.metric_name(cfg) == "coco/bbox_mAP"
+    cfg.val_evaluator[0].update(prefix="mine", metric=["bbox", "segm"])
+    assert module.metric_name(cfg) == "mine/bbox_mAP"
+    cfg.val_evaluator = cfg.val_evaluator[0]
+    assert module.metric_name(cfg) == "mine/bbox_mAP"
+    for change in (dict(metric="proposal"), dict(metric_items=["mAP_50"]), dict(type="VOCMetric")):
+        cfg = config()
+        cfg.val_evaluator[0].update(change)
+        with pytest.raises(InputError, match="no COCO AP of boxes"):
+            module.metric_name(cfg)
+    with pytest.raises(InputError, match="no val_dataloader"):
+        module.metric_name(Config(dict(val_dataloader=None)))
+
+
+def test_the_last_evaluation_counts(module, tmp_path):
+    def log(start, rows):
+        folder = tmp_path / start / "vis_data"
+        folder.mkdir(parents=True)
+        (folder / "scalars.json").write_text("\n".join(map(json.dumps, rows)))
+
+    with pytest.raises(InputError, match="evaluated nothing"):
+        module.last_metric(tmp_path, "coco/bbox_mAP")
+    train = dict(loss=1.0, step=1)
+    log("1", [train])
+    with pytest.raises(InputError, match="evaluated nothing"):
+        module.last_metric(tmp_path, "coco/bbox_mAP")
+    log("2", [train, {"coco/bbox_mAP": 0.3, "step": 1}, train, {"coco/bbox_mAP": 0.2, "step": 2}])
+    assert module.last_metric(tmp_path, "coco/bbox_mAP") == 0.2
+    # A detector that finds nothing leaves no figure: CocoMetric gives none.
+    log("3", [train, {"coco/bbox_mAP": 0.3, "step": 1}, train, {"time": 0.1, "step": 2}])
+    assert module.last_metric(tmp_path, "coco/bbox_mAP") == 0
 
 
 @pytest.mark.slow

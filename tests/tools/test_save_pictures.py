@@ -91,6 +91,71 @@ def test_boxes_lie_where_they_belong():
     assert abs(columns.min() - 400) <= 3 and abs(columns.max() - 520) <= 3, "only the one above 0.3"
 
 
+def test_what_scores_higher_lies_on_top_and_is_counted():
+    """Three boxes at one place, mmdet's order: the highest score first."""
+    visualizer = DetLocalVisualizer(name="test-order", line_width=6)
+    visualizer.dataset_meta = {"classes": ("a", "b", "c"),
+                               "palette": [(255, 0, 0), (0, 255, 0), (0, 0, 255)]}
+    image = np.full((60, 320), 0.0, np.float32)  # one channel of floats
+    truth = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    box = [200.0, 10, 260, 50]
+    found = InstanceData(bboxes=torch.tensor([box, box, box]), labels=torch.tensor([0, 1, 2]),
+                         scores=torch.tensor([0.9, 0.5, 0.2]))
+    captions = []
+
+    def text(band, what, *rest):
+        captions.append(what)
+
+    for order in ([0, 1, 2], [2, 0, 1]):
+        made = save_pictures.picture(visualizer, image, truth, found[order], 0.3, "x.jpg")
+        row = made[save_pictures.BAND + 90, 640:]
+        edge = row[395:406]
+        assert (edge[:, 0] > 150).any() and not (edge[:, 1] > 150).any()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(save_pictures.cv2, "putText", text)
+        shown = []
+        patch.setattr(visualizer, "add_datasample",
+                      lambda name, image, sample, pred_score_thr: shown.append(sample))
+        for threshold, count in ((0.3, 2), (0.2, 2), (0.0, 3), (0.95, 0)):
+            save_pictures.picture(visualizer, image, truth, found, threshold, "x.jpg")
+            assert captions[-1].endswith(f": {count}") and len(shown[-1].pred_instances) == count
+    assert (shown[2].pred_instances.scores.diff() > 0).all()
+
+
+def test_boxes_beyond_the_left_border_are_drawn():
+    """mmdet draws none of an image's boxes where the sum of their corners is negative."""
+    visualizer = DetLocalVisualizer(name="test-border", line_width=4)
+    visualizer.dataset_meta = {"classes": ("a",), "palette": [(255, 0, 0)]}
+    nothing = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    found = InstanceData(bboxes=torch.tensor([[-300.0, 10, 60, 50]]), labels=torch.tensor([0]),
+                         scores=torch.tensor([0.9]))
+    image = np.zeros((60, 320, 3), np.uint8)
+    made = save_pictures.picture(visualizer, image, nothing, found, 0.3, "x.jpg")
+    assert (made[save_pictures.BAND:, 640:, 0] > 150).any()
+
+
+def test_files_of_equal_names_in_several_folders(run, tmp_path):
+    """cam0/0.png, cam1/0.png and one called overview: a picture each."""
+    data = Path(run[-1].partition("=")[2])
+    content = json.loads((data / "annotations/instances_val.json").read_text())
+    folder = tmp_path / "data"
+    images = content["images"][:3]
+    for image, name in zip(images, ("cam0/0.png", "cam1/0.png", "overview.png")):
+        source = next(data.rglob(image["file_name"]))
+        (folder / "val" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "val" / name).write_bytes(source.read_bytes())
+        image["file_name"] = name
+    ids = {image["id"] for image in images}
+    objects = [a for a in content["annotations"] if a["image_id"] in ids]
+    (folder / "ann.json").write_text(json.dumps(dict(content, images=images, annotations=objects)))
+    options = [f"val_dataloader.dataset.{key}" for key in (
+        f"data_root={folder}/", "ann_file=ann.json", "data_prefix.img=val/")]
+    save_pictures.main([*run[:-1], *options, f"val_evaluator.ann_file={folder}/ann.json",
+                        "--out-dir", str(tmp_path / "out")])
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["cam0_0.png", "cam1_0.png", "overview.png", "overview_2.png"]
+
+
 def test_ignored_objects_are_not_ground_truth():
     info = {"instances": [{"bbox": [1, 2, 3, 4], "bbox_label": 1, "ignore_flag": 0},
                           {"bbox": [5, 6, 7, 8], "bbox_label": 0, "ignore_flag": 1}]}
