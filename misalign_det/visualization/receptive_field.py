@@ -222,6 +222,8 @@ def _extent(profile: Tensor) -> int:
 
 
 def _window(gradient: Tensor, centre: tuple[int, int], radius: int) -> np.ndarray:
-    padded = np.pad(gradient.detach().cpu().numpy(), radius)
+    # A coarse level's last location may lie beyond the image.
+    beyond = [max(0, place - size) for place, size in zip(centre, gradient.shape)]
+    padded = np.pad(gradient.detach().cpu().numpy(), [(radius, radius + more) for more in beyond])
     row, column = centre
     return padded[row : row + 2 * radius, column : column + 2 * radius]

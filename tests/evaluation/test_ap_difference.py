@@ -165,7 +165,13 @@ def test_figures_are_cocos():
     part = dict(bboxes=np.array([[0, 0, 100, 71.0]]), scores=np.ones(1), labels=np.zeros(1))
     figures = coco_figures(square, [dict(img_id=0, pred_instances=part)], CLASSES)
     assert figures == pytest.approx(dict(AP=0.5, AP50=1, AP75=0))
+    part = dict(part, bboxes=np.array([[0, 0, 100, 52.0]]))
+    figures = coco_figures(square, [dict(img_id=0, pred_instances=part)], CLASSES)
+    assert figures == pytest.approx(dict(AP=0.1, AP50=1, AP75=0))
     assert np.isnan(coco_figures(square, [], ("b",))["AP"])
+    empty = dict(bboxes=np.empty((0, 4)), scores=np.empty(0), labels=np.empty(0))
+    with pytest.raises(InputError, match="no image 'x'"):
+        coco_figures(square, [dict(img_id="x", pred_instances=empty)], CLASSES)
     crowded = [dict(img_id=0, pred_instances=dict(
         bboxes=np.array([[500, 0, 510, 10.0]] * 100 + [[0, 0, 100, 100.0]]),
         scores=np.linspace(1, 0.1, 101), labels=np.zeros(101)))]  # fmt: skip

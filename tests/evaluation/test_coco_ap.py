@@ -181,6 +181,8 @@ def test_classes_that_do_not_fit_are_named(ann_file):
     assert category_ids(coco, "dog") == [8]
     with pytest.raises(InputError, match="list of classes has 'cat' several times"):
         category_ids(coco, ("cat", "cat"))
+    with pytest.raises(InputError, match="no category 'gnu' .and 1 others"):
+        category_ids(coco, ("gnu", "cat", "elk"))
     content["categories"].append(dict(id=20, name="dog"))
     with pytest.raises(InputError, match="annotation file has 'dog' several times"):
         category_ids(coco, ("cat", "dog"))

@@ -109,7 +109,7 @@ def test_bad_input_is_named(ann_file):
     evaluator = Evaluator(dict(type="MisalignmentMetric", ann_file=ann_file))
     evaluator.dataset_meta = dict(classes=("cat", "gnu"))
     evaluator.process([sample(1, [])])
-    with pytest.raises(InputError, match="'gnu'"):
+    with pytest.raises(InputError, match="has no category 'gnu'"):
         evaluator.evaluate(1)
     for options in (dict(min_iou=0.05), dict(bins=0), dict(calibration_iou=0)):
         with pytest.raises(ValueError, match=next(iter(options))):

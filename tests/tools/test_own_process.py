@@ -1,0 +1,133 @@
+"""Every analysis tool and benchmark as a user starts it: the README's line, a process of its own.
+
+Nothing is prepared for it: no default scope, no registered modules.
+"""
+
+import json
+import re
+import shlex
+import sys
+
+import pytest
+from tiny_detectors import ROOT, image_with_objects, make_detector
+
+READMES = [ROOT / "README.md", ROOT / "configs/README.md"]
+DETECTOR = ["CONFIG", "CHECKPOINT"]
+# What keeps a run short, by tool; and what it prints.
+ANALYSIS = {
+    "misalignment_report": ([], "The report:"),
+    "misalignment": (["--config", "CONFIG"], "headroom"),
+    "compare_ap": (["--config", "CONFIG", "--resamples", "3"], "The interval contains 0"),
+    "save_pictures": (["--num", "2"], "3 pictures"),
+    "loss_maps": ([], "loss_maps_"),
+    "receptive_field": (["--num-images", "1", "--num-objects", "1"], "receptive_field.png"),
+    "figures": ([], "sensitivity_"),
+    "tune_nms": (["--gamma", "1", "--sigma", "0.1", "--output-score", "own"], "no verdict"),
+    "plot_curves": ([], "2 training and 1 evaluation"),
+}
+SMALL = ["--image", "64", "96", "--repeats", "1"]
+BENCHMARKS = {
+    "nms": (["--boxes", "50", "--classes", "1", "--repeats", "1"], "CLBalancedNMS"),
+    "mixture": (["--gts", "1", "--repeats", "1"], "scikit-learn"),
+    "assignment": (
+        [*SMALL, "--gts", "1", "--sizes", "large", "--classes", "3", "--without-paa"],
+        "JLAAssigner",
+    ),
+    "step": (
+        [*SMALL, "--batch", "1", "--objects", "2", "--modes", "train", "--models", "FCOS"],
+        "training step",
+    ),
+    "variants": ([*SMALL, "--batch", "1", "--modes", "infer", "--variants", "plain"], "plain"),
+    "refinement": (["--images", "1"], "largest difference"),
+}
+SLOW = {"misalignment_report", "tune_nms", "figures", "receptive_field", "step", "variants",
+        "refinement"}  # fmt: skip
+
+
+def marked(tools):
+    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in tools]
+
+
+def line_of(name):
+    """Words of the README's line that starts a tool; optional ones and comments left out."""
+    pattern = rf"python (tools/(?:analysis|benchmarks)/{name}\.py(?: [^`\n\\]*)?)"
+    for readme in READMES:
+        found = re.search(pattern, readme.read_text())
+        if found:
+            return shlex.split(re.sub(r"\[.*?\]", "", found[1]).replace("...", ""))
+    raise AssertionError(f"no README says how to start {name}.py")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, shapes, call):
+    """A folder with what the README's lines name: a detector, its detections, a run's log."""
+    folder = tmp_path_factory.mktemp("user")
+    config, checkpoint = make_detector(folder, "TripleHead", threshold=0.01, spread=0.3)
+    (folder / "CONFIG").symlink_to(config)
+    annotations = shapes / "annotations/instances_val.json"
+    (folder / "instances_val2017.json").write_text(annotations.read_text())
+    test = [sys.executable, ROOT / "tools/test.py", config, checkpoint, "--out", "detections.pkl"]
+    call(test, folder)
+    for name in ("theirs.pkl", "ours.pkl"):
+        (folder / name).symlink_to(folder / "detections.pkl")
+    log = folder / "work_dirs/CONFIG_NAME/1/vis_data"
+    log.mkdir(parents=True)
+    rows = [dict(loss=2.0, step=1), dict(loss=1.0, step=2), {"coco/bbox_mAP": 0.1, "step": 2}]
+    (log / "scalars.json").write_text("\n".join(map(json.dumps, rows)))
+    words = dict(CONFIG=config, CHECKPOINT=checkpoint, NAME=image_with_objects(shapes)[0])
+    return folder, words
+
+
+@pytest.mark.parametrize("name", marked(ANALYSIS))
+def test_analysis(folder, call, name):
+    cwd, words = folder
+    extra, said = ANALYSIS[name]
+    tool, *arguments = [*line_of(name), *extra]
+    text = call([sys.executable, ROOT / tool, *(words.get(a, a) for a in arguments)], cwd)
+    assert said in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize("name", marked(BENCHMARKS))
+def test_benchmark(folder, call, name):
+    cwd, words = folder
+    extra, said = BENCHMARKS[name]
+    line = line_of(name)
+    if "--peer" in line:
+        line = [*line[: line.index("--peer") + 1], *DETECTOR]
+    tool, *arguments = line
+    given = {a for a in extra if a.startswith("--")}
+    arguments = [a for i, a in enumerate(arguments)
+                 if a not in given and (i == 0 or arguments[i - 1] not in given)]  # fmt: skip
+    text = call([sys.executable, ROOT / tool, *(words.get(a, a) for a in arguments), *extra], cwd)
+    assert said in text and "Traceback" not in text
+
+
+def test_every_tool_is_tried():
+    """cross_validate.py trains and replay_step.py needs a failed run: their own tests start them."""
+    for part, tried in (("analysis", [*ANALYSIS, "cross_validate", "replay_step"]),
+                        ("benchmarks", BENCHMARKS)):  # fmt: skip
+        names = {path.stem for path in (ROOT / "tools" / part).glob("*.py")}
+        assert names == set(tried)
+
+
+@pytest.mark.slow
+def test_cross_validation_of_a_wrapped_set(tiny_config, call, tmp_path):
+    config = tmp_path / "wrapped.py"
+    config.write_text(
+        f"_base_ = ['{tiny_config}']\n"
+        "train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=2,\n"
+        "    dataset={{_base_.train_dataloader.dataset}}))\n"
+    )
+    text = call([sys.executable, ROOT / "tools/analysis/cross_validate.py", config, "--folds", "2",
+                 "--only", "1", "--grid", "optim_wrapper.optimizer.lr=0.001"], tmp_path)  # fmt: skip
+    assert "==> fold0" in text and "+- nan" in text
+    assert (tmp_path / "work_dirs/cv_wrapped/results.json").is_file()
+
+
+def test_wrong_classes_are_one_line(folder, call):
+    cwd, words = folder
+    tool = ROOT / "tools/analysis/misalignment.py"
+    command = [sys.executable, tool, "detections.pkl", "--ann-file", "instances_val2017.json"]
+    text = call([*command, "--classes", "gnu"], cwd, status=1)
+    assert "misalignment.py: error: the annotation file has no category 'gnu'" in text
+    assert "Traceback" not in text
