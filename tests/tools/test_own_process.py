@@ -63,10 +63,16 @@ def folder(tmp_path_factory, shapes, call):
     """A folder with what the README's lines name: a detector, its detections, a run's log."""
     folder = tmp_path_factory.mktemp("user")
     config, checkpoint = make_detector(folder, "TripleHead", threshold=0.01, spread=0.3)
-    (folder / "CONFIG").symlink_to(config)
+    loader = "dict(num_workers=0, persistent_workers=False)"
+    whole = folder / "tested.py"
+    whole.write_text(
+        f"_base_ = ['{config}']\n"
+        f"val_dataloader = {loader}\ntest_dataloader = {loader}\ntrain_dataloader = None\n"
+        "val_cfg = dict(type='ValLoop')\ntest_cfg = dict(type='TestLoop')\n"
+    )
     annotations = shapes / "annotations/instances_val.json"
     (folder / "instances_val2017.json").write_text(annotations.read_text())
-    test = [sys.executable, ROOT / "tools/test.py", config, checkpoint, "--out", "detections.pkl"]
+    test = [sys.executable, ROOT / "tools/test.py", whole, checkpoint, "--out", "detections.pkl"]
     call(test, folder)
     for name in ("theirs.pkl", "ours.pkl"):
         (folder / name).symlink_to(folder / "detections.pkl")
@@ -74,7 +80,7 @@ def folder(tmp_path_factory, shapes, call):
     log.mkdir(parents=True)
     rows = [dict(loss=2.0, step=1), dict(loss=1.0, step=2), {"coco/bbox_mAP": 0.1, "step": 2}]
     (log / "scalars.json").write_text("\n".join(map(json.dumps, rows)))
-    words = dict(CONFIG=config, CHECKPOINT=checkpoint, NAME=image_with_objects(shapes)[0])
+    words = dict(CONFIG=whole, CHECKPOINT=checkpoint, NAME=image_with_objects(shapes)[0])
     return folder, words
 
 
@@ -103,7 +109,7 @@ def test_benchmark(folder, call, name):
 
 
 def test_every_tool_is_tried():
-    """cross_validate.py trains and replay_step.py needs a failed run: their own tests start them."""
+    """cross_validate.py is tried below; replay_step.py needs a failed run and has its own test."""
     for part, tried in (("analysis", [*ANALYSIS, "cross_validate", "replay_step"]),
                         ("benchmarks", BENCHMARKS)):  # fmt: skip
         names = {path.stem for path in (ROOT / "tools" / part).glob("*.py")}
@@ -118,8 +124,9 @@ def test_cross_validation_of_a_wrapped_set(tiny_config, call, tmp_path):
         "train_dataloader = dict(dataset=dict(_delete_=True, type='RepeatDataset', times=2,\n"
         "    dataset={{_base_.train_dataloader.dataset}}))\n"
     )
-    text = call([sys.executable, ROOT / "tools/analysis/cross_validate.py", config, "--folds", "2",
-                 "--only", "1", "--grid", "optim_wrapper.optimizer.lr=0.001"], tmp_path)  # fmt: skip
+    tool = ROOT / "tools/analysis/cross_validate.py"
+    options = ["--folds", "2", "--only", "1", "--grid", "optim_wrapper.optimizer.lr=0.001"]
+    text = call([sys.executable, tool, config, *options], tmp_path)
     assert "==> fold0" in text and "+- nan" in text
     assert (tmp_path / "work_dirs/cv_wrapped/results.json").is_file()
 
