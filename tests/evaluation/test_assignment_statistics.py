@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from mmdet.models.task_modules.assigners import ATSSAssigner, TaskAlignedAssigner
+from mmengine.structures import InstanceData
 
 from misalign_det.evaluation.assignment_statistics import (
     ImageAssignment,
@@ -77,3 +79,64 @@ def test_locations_in_any_order():
     mixed.points, mixed.strides = POINTS[order], STRIDES[order]
     theirs = {(int(order[place]), gt) for place, gt in reference_pairs(mixed, "atss")}
     assert theirs == reference_pairs(image([], gts=LARGE), "atss")
+
+
+def test_a_location_on_a_border_is_inside_no_box():
+    # Location 5, at (12, 12), lies on a corner of the second box; 0, at (4, 4), of the third.
+    gts = torch.tensor([[0.0, 0, 20, 20], [12, 12, 30, 30], [0, 0, 4, 4]])
+    scalars = assignment_scalars([image([(5, 0), (0, 0)], gts=gts)])
+    assert scalars["ambiguous"] == 0
+    gts = torch.tensor([[0.0, 0, 20, 20], [11.5, 11.5, 30, 30], [0, 0, 4.5, 4.5]])
+    assert assignment_scalars([image([(5, 0), (0, 0)], gts=gts)])["ambiguous"] == 1
+
+
+def test_sizes_and_objects_are_counted_over_the_batch():
+    """Of 32 x 32 an object is medium, of 96 x 96 large."""
+    gts = torch.tensor([[0.0, 0, 31, 32], [0, 0, 32, 32], [0, 0, 96, 96]])
+    scalars = assignment_scalars([image([(0, 0), (1, 1), (2, 1), (3, 1)], gts=gts),
+                                  image([(0, 2), (1, 2)], gts=gts)])  # fmt: skip
+    assert scalars["positives_per_gt_small"] == pytest.approx(1 / 2)
+    assert scalars["positives_per_gt_medium"] == pytest.approx(3 / 2)
+    assert scalars["positives_per_gt_large"] == pytest.approx(2 / 2)
+    assert scalars["without_positive"] == pytest.approx(3 / 6)
+
+
+def grid(**kwargs):
+    """64 locations at stride 8, 16 at 16, over an object that covers most of them."""
+    points = torch.tensor([(x * s + s / 2, y * s + s / 2) for s, n in ((8, 8), (16, 4))
+                           for y in range(n) for x in range(n)])  # fmt: skip
+    strides = torch.tensor([8.0] * 64 + [16.0] * 16)
+    gts = torch.tensor([[2.0, 3, 61, 58], [20, 20, 45, 40]])
+    empty = torch.zeros(0, dtype=torch.long)
+    return ImageAssignment(points, strides, gts, torch.tensor([0, 1]), empty, empty, **kwargs)
+
+
+def test_references_are_mmdets_with_the_documented_settings():
+    """ATSS: anchors of 8 strides, 9 candidates; TaskAligned: 13 candidates, alpha 1, beta 6."""
+    one = grid()
+    half = 4 * one.strides[:, None]
+    anchors = InstanceData(priors=torch.cat([one.points - half, one.points + half], dim=1))
+    gts = InstanceData(bboxes=one.gt_bboxes, labels=one.gt_labels)
+    result = ATSSAssigner(topk=9).assign(anchors, [64, 16], gts)
+    assert reference_pairs(one, "atss") == positives(result)
+    torch.manual_seed(0)
+    noise = torch.rand(80, 4) * 8
+    seen = dict(scores=torch.rand(80, 2), bboxes=one.gt_bboxes[:1] + noise)
+    one = grid(**seen)
+    priors = torch.cat([one.points, one.strides[:, None].expand(-1, 2)], 1)
+    pred = InstanceData(priors=priors, **seen)
+    result = TaskAlignedAssigner(topk=13).assign(pred, gts, alpha=1, beta=6)
+    assert len(positives(result)) > 9
+    assert reference_pairs(one, "task_aligned") == positives(result)
+
+
+def positives(result):
+    inds = result.gt_inds
+    return {(p, int(inds[p]) - 1) for p in range(len(inds)) if inds[p] > 0}
+
+
+def test_agreement_counts_pairs_not_locations():
+    atss = sorted(reference_pairs(image([], gts=LARGE), "atss"))
+    other = [(prior, 1 - gt) for prior, gt in atss]
+    expected = len(set(atss) & set(other)) / len(set(atss) | set(other))
+    assert agreement([image(other, gts=LARGE)], "atss") == pytest.approx(expected) and expected < 1

@@ -95,6 +95,10 @@ def test_summary_takes_medians_and_the_share_of_other_levels():
     whole = rows["all levels"]  # pixels 0, 0, 16, 4; strides 0, 0, 2, 0.25
     assert whole["pixels"] == pytest.approx(2) and whole["strides"] == pytest.approx(0.125)
     assert whole["other_level"] == pytest.approx(0.25)
-    assert whole["best_iou"] == pytest.approx(1)
+    assert whole["best_iou"] == pytest.approx((1 + 1 + 1 + 1) / 4)
+    poor = gaps([2.0, 1, 0, 5, 1], [12, 8, 8, 8, 8])  # 0.5 at best
+    mixed = summarise_gaps([*aligned, *aligned, *poor])[0]
+    assert mixed["best_iou"] == pytest.approx((1 + 1 + 0.5) / 3)
+    assert mixed["iou_at_class_peak"] == pytest.approx((1 + 1 + 0.5) / 3)
     assert rows["stride 8"]["other_level"] == 0
     assert rows["small"]["objects"] == 4  # of all levels together, not of each
