@@ -13,7 +13,6 @@ from .alignment import box_counts, localisation_aware_ece, score_iou_correlation
 from .coco_ap import (
     average_precision,
     category_ids,
-    check_labels,
     class_names,
     is_crowd,
     load_annotations,
@@ -122,8 +121,6 @@ class MisalignmentMetric(BaseMetric):
         classes = class_names(self.dataset_meta["classes"])
         coco = load_annotations(self.ann_file)
         categories = category_ids(coco, classes)
-        for result in results:
-            check_labels(result[3], classes)
         self._check_order(coco, classes)
         found = self.match(results, coco, categories, self.min_iou)
         calibration = self.match(results, coco, categories, self.calibration_iou)

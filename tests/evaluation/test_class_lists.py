@@ -1,6 +1,7 @@
 """Which class a label stands for: said by the detector, or by a file that cannot be wrong."""
 
 import argparse
+import os
 
 import numpy as np
 import pytest
@@ -114,6 +115,24 @@ def test_of_checkpoints(tmp_path):
     path.write_bytes(b"cut short")
     with pytest.raises(CheckpointError):
         classes_of_checkpoint(str(path))
+
+
+class RunsCode:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_that_runs_code_is_refused_unless_trusted(tmp_path):
+    meta = dict(dataset_meta=dict(classes=("a",)), extra=RunsCode(tmp_path / "ran"))
+    path = checkpoint(tmp_path / "m.pth", meta)
+    with pytest.raises(CheckpointError, match="trust-checkpoint"):
+        classes_of_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+    assert classes_of_checkpoint(path, trust=True) == ("a",)
+    assert (tmp_path / "ran").exists()
 
 
 def test_the_command_line_decides(tmp_path):

@@ -79,7 +79,8 @@ class Loads:
 @pytest.mark.parametrize(
     "content",
     [dict(img_id=1), [1], [dict(img_id=1)], [dict(pred_instances={})],
-     [dict(img_id=1, pred_instances={}), dict(img_id=2)]],
+     [dict(img_id=1, pred_instances={}), dict(img_id=2)],
+     (dict(img_id=1, pred_instances={}),)],
 )  # fmt: skip
 def test_every_entry_must_be_an_images(tmp_path, content):
     with pytest.raises(InputError, match="no list of detections"):
@@ -91,8 +92,9 @@ def test_other_files_are_named(tmp_path):
     whole = write(tmp_path / "whole.pkl", detections()).read_bytes()
     (tmp_path / "cut.pkl").write_bytes(whole[: len(whole) // 2])
     write(tmp_path / "other.pkl", dict(a=1))
+    (tmp_path / "empty.pkl").touch()
     for name, message in [("none.pkl", "no file"), ("text.pkl", "cannot be read"),
-                          ("cut.pkl", "cannot be read"), ("other.pkl", "tools/test.py --out")]:
+                          ("cut.pkl", "cannot be read"), ("empty.pkl", "cannot be read"), ("other.pkl", "tools/test.py --out")]:
         with pytest.raises(InputError, match=message):
             load_detections(tmp_path / name)
 

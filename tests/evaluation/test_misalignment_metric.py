@@ -203,9 +203,10 @@ def test_a_single_class_may_be_a_string_and_labels_must_be_classes():
     metric.process({}, [sample(1, [(0, 0, 10, 10, 0.9, 1)])])
     with pytest.raises(InputError, match="label 1, but only 1 classes"):
         metric.compute_metrics(metric.results)
-    metric.dataset_meta = {}
-    with pytest.raises(InputError, match="class names"):
-        metric.compute_metrics(metric.results)
+    for meta in ({}, dict(classes=()), None):
+        metric.dataset_meta = meta
+        with pytest.raises(InputError, match="class names"):
+            metric.compute_metrics(metric.results)
 
 
 def test_what_is_odd_is_warned_of(ann_file, monkeypatch):

@@ -111,5 +111,8 @@ def test_locations_of_anchors(base, scales):
     centres, strides = _locations(SimpleNamespace(prior_generator=generator), priors)
     each = 3 * scales
     assert strides.tolist() == [8] * 4 * each + [16] * each + [32] * each
+    far = torch.cat(generator.grid_priors([(1, 400), (1, 200), (1, 100)], device="cpu"))
+    strides = _locations(SimpleNamespace(prior_generator=generator), far)[1]  # sides are rounded
+    assert strides.tolist() == [8] * 400 * each + [16] * 200 * each + [32] * 100 * each
     assert centres[each].tolist() == pytest.approx([8, 0], abs=1e-4)
     assert centres[2 * each].tolist() == pytest.approx([0, 8], abs=1e-4)
