@@ -94,7 +94,8 @@ def test_other_files_are_named(tmp_path):
     write(tmp_path / "other.pkl", dict(a=1))
     (tmp_path / "empty.pkl").touch()
     for name, message in [("none.pkl", "no file"), ("text.pkl", "cannot be read"),
-                          ("cut.pkl", "cannot be read"), ("empty.pkl", "cannot be read"), ("other.pkl", "tools/test.py --out")]:
+                          ("cut.pkl", "cannot be read"), ("empty.pkl", "cannot be read"),
+                          ("other.pkl", "tools/test.py --out")]:
         with pytest.raises(InputError, match=message):
             load_detections(tmp_path / name)
 
