@@ -192,6 +192,7 @@ def test_the_worst_images_are_those_that_lose_most(folder):
     add("nothing", [np.nan], [np.nan], [0.9])
     assert collected.worst == []
     add("one", [0.5, 0.5], [0.6, 0.5], [0.3, 0.9])
+    assert [(w.path, len(w.kept)) for w in collected.worst] == [("one", 1)]  # 0.3 is shown
     add("three", [0.5], [0.8], [0.9])
     add("two", [0.5, 0.5], [0.6, 0.6], [0.9, 0.9])
     assert [(w.path, len(w.kept)) for w in collected.worst] == [("three", 1), ("two", 2)]

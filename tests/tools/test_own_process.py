@@ -109,7 +109,7 @@ def test_benchmark(folder, call, name):
 
 
 def test_every_tool_is_tried():
-    """cross_validate.py is tried below; replay_step.py needs a failed run and has its own test."""
+    """cross_validate.py is tried below; replay_step.py needs a step that failed."""
     for part, tried in (("analysis", [*ANALYSIS, "cross_validate", "replay_step"]),
                         ("benchmarks", BENCHMARKS)):  # fmt: skip
         names = {path.stem for path in (ROOT / "tools" / part).glob("*.py")}
