@@ -23,7 +23,7 @@ class Levels(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        fine, coarse = nn.Conv2d(channels, 8, 16, 8, 4), nn.Conv2d(channels, 8, 128, 128)
+        fine, coarse = nn.Conv2d(channels, 8, 16, 8, 4), nn.Conv2d(channels, 8, 128, 128, 64)
         self.convs = nn.ModuleList([fine, coarse])
 
     def forward(self, x):
@@ -45,7 +45,7 @@ def detector(channels, stacked=1):
 def test_any_number_of_channels(channels):
     model = detector(channels)
     image = torch.rand(1, channels, 128, 160, generator=torch.Generator().manual_seed(0))
-    # At stride 128 there is one column of 128 pixels; the point lies beyond it.
+    # The second column of stride 128 is centred at 192, beyond the image.
     fields = receptive_fields(model, [(image, [(20.0, 20.0), (150.0, 100.0)])], radius=96)
     expected = [(branch, stride) for stride in (8, 128) for branch in BRANCHES]
     assert [(f.branch, f.stride) for f in fields] == expected
@@ -56,6 +56,7 @@ def test_any_number_of_channels(channels):
         assert field.gradient.shape == (192, 192) and field.gradient.max() == 1
         assert field.effective == pytest.approx(np.sqrt((field.gradient > CUT).sum()))
     assert 0 < fields[0].effective <= 48
+    assert pytest.approx(0.0455) == CUT  # two standard deviations of a Gaussian hold the rest
 
 
 def test_counted_fields():
