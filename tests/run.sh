@@ -15,6 +15,8 @@ echo "==> Running the tests"
 cores=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1) # nproc believes that variable
 # The tensors are small: with a second thread the tests take twice as long.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+# Many tests start a tool: without compiled files each would spend most of its time on imports.
+unset PYTHONDONTWRITEBYTECODE
 # By file, so that what the tests of a file share is made once.
 exec python -m pytest -n "${MISALIGN_DET_TEST_JOBS:-$((cores < 4 ? cores : 4))}" --dist loadfile \
     --durations 10 "$@"

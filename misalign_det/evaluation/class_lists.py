@@ -8,10 +8,9 @@ import mmdet.datasets  # noqa: F401  (registers them)
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
 
 from ..engine.annotation_checks import InputError, some
-from ..engine.checkpoint_io import CheckpointError, tensors_only
+from ..engine.checkpoint_io import read_checkpoint
 from ..engine.config_lookup import resolve_config
 from ..utils import find_type, leaf_datasets
 from .coco_ap import class_names
@@ -104,15 +103,7 @@ def classes_of_checkpoint(filename: str, trust: bool = False) -> tuple[str, ...]
         CheckpointError: it is missing, damaged or refused.
         InputError: it names no classes.
     """
-    try:
-        with tensors_only(trust):
-            checkpoint = CheckpointLoader.load_checkpoint(filename, map_location="cpu")
-    except CheckpointError:
-        raise
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint {filename}") from error
-    except (EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{filename} cannot be read as a checkpoint: {error}") from error
+    checkpoint = read_checkpoint(filename, trust)
     meta = checkpoint.get("meta") or {}
     # mmdet 2 wrote CLASSES.
     known = {str(k).lower(): v for k, v in (meta.get("dataset_meta") or meta).items()}
