@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ..evaluation.assignment_statistics import ImageAssignment, agreement, assignment_scalars
 from ..evaluation.recorded_assignments import recorded_assignments
+from ..utils import to_picture
 from ..visualization.assignment import draw_assignment
 from .annotation_checks import InputError
-from .pixels import to_picture
 
 
 @HOOKS.register_module()
@@ -27,7 +27,7 @@ class AssignmentInspectorHook(Hook):
     Args:
         interval: steps between two looks.
         pictures: whether the first image of the batch is written with its positives; see
-            :func:`~misalign_det.engine.pixels.to_picture` for other than three channels of uint8.
+            :func:`~misalign_det.utils.to_picture` for other than three channels of uint8.
         references: mmdet's assigners to agree with on the same step, ``'atss'`` and
             ``'task_aligned'``; the latter only for assigners that see predictions.
 

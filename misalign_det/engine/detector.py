@@ -16,9 +16,9 @@ from mmengine.structures import InstanceData
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 
+from ..utils import to_picture
 from .annotation_checks import InputError
 from .checkpoint_io import load_checkpoint, read_checkpoint, tensors_only
-from .pixels import to_picture
 
 
 def load_detector(
@@ -128,7 +128,7 @@ class NetworkInput:
     Attributes:
         inputs: normalised and padded, ``(1, C, H, W)``.
         image: the same pixels unpadded, uint8 RGB, ``(h, w, 3)``; see
-            :func:`~misalign_det.engine.pixels.to_picture`.
+            :func:`~misalign_det.utils.to_picture`.
         gt_instances: boxes in pixels of the input.
         meta: mmdet's metainfo.
     """

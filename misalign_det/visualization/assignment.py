@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from ..evaluation.assignment_statistics import ImageAssignment
-from .pictures import as_picture
+from ..utils import as_picture
 
 
 def draw_assignment(
@@ -15,7 +15,7 @@ def draw_assignment(
     """Each GT in a colour of its own with the locations that it trains, larger on coarser levels.
 
     Args:
-        image: in pixels of the network input; see :func:`~.pictures.as_picture`.
+        image: in pixels of the network input; see :func:`~misalign_det.utils.as_picture`.
         assignment: of this image.
         min_width: smaller images are enlarged to it.
 
@@ -52,7 +52,7 @@ def draw_positives_and_negatives(
     """Predicted boxes of positives, purple, and of negatives, green, as in paper B's figure 4.
 
     Args:
-        image: in pixels of the network input; see :func:`~.pictures.as_picture`.
+        image: in pixels of the network input; see :func:`~misalign_det.utils.as_picture`.
         bboxes: predicted boxes, xyxy in pixels, ``(P, 4)``.
         positive, negative: which priors to draw, indices.
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..models.task_modules.candidate_edges import BatchGroundTruth, CandidateEdges
 from ..models.task_modules.joint_loss import edge_losses
+from ..utils import as_picture
 from .dense_outputs import DenseOutputs
-from .pictures import as_picture
 
 
 @dataclass
@@ -118,7 +118,7 @@ def draw_loss_maps(
     the star is the in-box location of least loss, the ring that of the other task.
 
     Args:
-        image: in pixels of the network input; see :func:`~.pictures.as_picture`.
+        image: in pixels of the network input; see :func:`~misalign_det.utils.as_picture`.
         bbox: the GT, xyxy in the same pixels.
         levels: those to draw, from :func:`losses_towards`.
         title: stands above.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..engine.annotation_checks import InputError
 from ..models.layers import RFAConv2d
-from .pictures import as_picture
+from ..utils import as_picture
 
 GRID = torch.tensor([[row, column] for row in (-1.0, 0, 1) for column in (-1.0, 0, 1)])
 
@@ -89,7 +89,7 @@ def draw_sampling_points(
     """One panel a layer: the image, the object, the location (ring) and the layer's nine taps.
 
     Args:
-        image: in pixels of the network input; see :func:`~.pictures.as_picture`.
+        image: in pixels of the network input; see :func:`~misalign_det.utils.as_picture`.
         bbox: the object, xyxy, ``(4,)``.
         center: x and y of the location.
         layers: from :func:`sampling_points`.

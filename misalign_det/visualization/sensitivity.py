@@ -7,8 +7,8 @@ from matplotlib.patches import Rectangle
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
+from ..utils import as_picture
 from .dense_outputs import DenseOutputs
-from .pictures import as_picture
 
 
 def sensitivity_maps(
@@ -37,7 +37,7 @@ def draw_sensitivity(
     A star marks each map's own peak inside the object, a ring the other's.
 
     Args:
-        image: in pixels of the network input; see :func:`~.pictures.as_picture`.
+        image: in pixels of the network input; see :func:`~misalign_det.utils.as_picture`.
         bbox, label: the object.
         outputs: predictions of the image.
         title: stands above.

@@ -35,9 +35,10 @@ from misalign_det.engine.command_line import (
 )
 from misalign_det.engine.detector import build_dataset, find_image, load_detector, network_input
 from misalign_det.engine.preflight import check_config
+from misalign_det.utils import as_picture
 from misalign_det.visualization.assignment import draw_positives_and_negatives
 from misalign_det.visualization.dense_outputs import dense_outputs, training_positives
-from misalign_det.visualization.pictures import as_picture, numbered_apart, picture_names
+from misalign_det.visualization.pictures import numbered_apart, picture_names
 from misalign_det.visualization.sample_quality import (
     draw_sample_quality,
     positive_overlaps,

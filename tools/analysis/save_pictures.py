@@ -33,7 +33,8 @@ from misalign_det.engine.command_line import (
 from misalign_det.engine.detector import ground_truth, load_detector
 from misalign_det.engine.preflight import InputError, check_config
 from misalign_det.evaluation.coco_ap import class_names
-from misalign_det.visualization.pictures import as_picture, numbered_apart, picture_names
+from misalign_det.utils import as_picture
+from misalign_det.visualization.pictures import numbered_apart, picture_names
 
 MIN_WIDTH = 640  # smaller images are enlarged, so that labels can be read
 BAND = 34  # height of the caption in pixels

@@ -1,9 +1,12 @@
 """Pixels of any type and number of channels as a picture."""
 
 import numpy as np
+import pytest
 import torch
 
-from misalign_det.engine.pixels import to_picture
+from misalign_det.utils import as_picture, to_picture
+
+RGB = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 14
 
 
 def image(*channels, dtype=torch.uint8):
@@ -52,3 +55,37 @@ def test_one_two_and_five_channels_are_grey():
     assert to_picture(image([7, 9]))[0].tolist() == [[7] * 3, [9] * 3]
     assert to_picture(image([10], [20]))[0].tolist() == [[15] * 3]
     assert to_picture(image([0], [10], [20], [30], [40]))[0].tolist() == [[20] * 3]
+
+
+@pytest.mark.parametrize(
+    "image, expected",
+    [
+        (RGB, RGB),
+        (RGB.astype(np.float32), RGB),
+        (RGB / 255, RGB),
+        ((RGB / 255).astype(np.float16).astype(np.float64), None),
+        (RGB.astype(np.int64), RGB),
+        (RGB[..., 0], RGB[..., :1].repeat(3, -1)),
+        (RGB[..., :1], RGB[..., :1].repeat(3, -1)),
+        (RGB[..., [0, 0]], RGB[..., :1].repeat(3, -1)),
+        (RGB[:, ::-1], RGB[:, ::-1]),
+    ],
+)
+def test_any_pixels(image, expected):
+    found = as_picture(image)
+    assert found.dtype == np.uint8 and found.shape == (2, 3, 3) and found.flags.c_contiguous
+    if expected is None:
+        assert np.abs(found.astype(int) - RGB).max() <= 1
+    else:
+        assert np.array_equal(found, expected)
+
+
+def test_pixels_out_of_range_are_stretched():
+    normalised = np.array([[[-2.0], [0.0], [2.0]]])
+    assert as_picture(normalised)[0, :, 0].tolist() == [0, 128, 255]
+    deep = np.array([[0, 30000, 60000]], np.uint16)
+    assert as_picture(deep)[0, :, 0].tolist() == [0, 128, 255]
+    # Whole numbers are 0 to 255 even where none exceeds 1.
+    assert as_picture(np.array([[0, 1]], np.int32)).max() == 1
+    assert as_picture(np.array([[0.5, np.nan]]))[..., 0].tolist() == [[128, 0]]
+    assert as_picture(np.full((2, 2), 300.0)).max() == 0
