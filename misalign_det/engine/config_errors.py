@@ -23,6 +23,8 @@ class ConfigError(ValueError):
 def explain_build_error(error, cfg=None):
     """One line for a type that no registry knows, or an argument that a type does not take.
 
+    Also for a value that a class of this package refuses when it is built.
+
     Args:
         error (Exception): what came out of building a runner, a loop, a dataset ...
         cfg (mmengine.Config, optional): where the key is looked for.
@@ -33,6 +35,8 @@ def explain_build_error(error, cfg=None):
     if isinstance(error, KeyError) and error.args:
         found = _UNKNOWN.match(str(error.args[0]))
         return found and _unknown_type(*found.groups(), cfg)
+    if isinstance(error, ValueError):
+        return _refused_value(error, cfg)
     found = isinstance(error, TypeError) and _ARGUMENT.search(str(error))
     if found and _comes_from_a_config(error, found):
         return _wrong_argument(found, _class_of(error), cfg)
@@ -47,6 +51,19 @@ def _unknown_type(name, scope, kind, cfg):
     found_by = "" if near else (" A class of your own is found once custom_imports names its "
                                 "module.")
     return f"{place}{scope} has no {kind} {name!r}.{_near(near)}{found_by}"
+
+
+def _refused_value(error, cfg):
+    """The message of a class of this package, with its key; None for any other ValueError."""
+    owner = _class_of(error)
+    raised_in = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    package = __name__.split(".")[0]
+    if not all(str(name).split(".")[0] == package for name in (
+            getattr(owner, "__module__", ""), raised_in.f_globals.get("__name__", ""))):
+        return None
+    place = next((key for key, part in _dicts(cfg or {}) if _type_name(part) == owner.__name__),
+                 None)
+    return f"{place}: {error}" if place else str(error)
 
 
 def _known_names(scope, kind):

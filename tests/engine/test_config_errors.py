@@ -6,8 +6,8 @@ from mmengine.config import Config
 from mmengine.registry import LOOPS, OPTIMIZERS
 from torch import nn
 
-import misalign_det  # noqa: F401
 from misalign_det.engine.config_errors import explain_build_error
+from misalign_det.models.choices import check_choice
 
 
 def said(build, cfg=None):
@@ -43,11 +43,28 @@ def test_a_key_that_the_type_does_not_take():
 
 
 def test_a_key_that_only_the_parent_class_refuses():
-    """TripleHead passes its further arguments on; the config's type is the one to be named."""
+    """FCOSHead passes its further arguments on; the config's type is the one to be named."""
+    head = dict(type="FCOSHead", num_classes=1, in_channels=8, stacked_conv=1)
+    text = said(lambda: MODELS.build(head), dict(model=dict(bbox_head=head)))
+    assert text.startswith("model.bbox_head.stacked_conv: FCOSHead takes no 'stacked_conv'. "
+                           "Near matches: stacked_convs")
+
+
+def test_what_a_class_of_this_package_refuses():
     head = dict(type="TripleHead", num_classes=1, in_channels=8, stacked_conv=1)
     text = said(lambda: MODELS.build(head), dict(model=dict(bbox_head=head)))
-    assert text.startswith("model.bbox_head.stacked_conv: TripleHead takes no 'stacked_conv'. "
-                           "Near matches: stacked_convs")
+    assert text.startswith("model.bbox_head: TripleHead does not fit this config: bbox_head has "
+                           "stacked_conv (did you mean stacked_convs?), which TripleHead does not")
+    text = said(lambda: TASK_UTILS.build(dict(type="JLAAssigner", topk=0)))
+    assert text == "topk must be at least 1, not 0."
+
+    class Foreign:
+        def __init__(self):
+            raise ValueError("no")
+
+    # A class of somebody else's, and what comes from no config, keep their traceback.
+    assert said(lambda: MODELS.build(dict(type=Foreign))) is None
+    assert said(lambda: check_choice("mode", "a", "b")) is None
 
 
 def test_classes_for_types_and_runners_without_types():

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 from mmdet.models.losses import (
     BalancedL1Loss,
@@ -75,7 +76,11 @@ def arguments_of(kind: type) -> set[str]:
 
 
 def _unread(key: str, config: Mapping, read: set[str], reader: str) -> list[str]:
-    unread = [name for name in config if name not in read and name not in ("type", "_scope_")]
+    unread = []
+    for name in config:
+        if name not in read and name not in ("type", "_scope_"):
+            near = get_close_matches(name, read, n=1, cutoff=0.8)
+            unread.append(f"{name} (did you mean {near[0]}?)" if near else name)
     return [f"{key} has {', '.join(unread)}, which {reader} does not read"] if unread else []
 
 
