@@ -32,6 +32,15 @@ class Remark(str):
     """A note about something that is counted, but by which nothing is lost."""
 
 
+def is_remote(backend_args):
+    """Whether files are read through a storage backend other than the disk.
+
+    Args:
+        backend_args (Mapping | None): of a dataset, a loading step or an evaluator.
+    """
+    return bool(backend_args) and backend_args.get("backend", "local") not in ("local", "disk")
+
+
 def some(names, limit=5):
     """The first few of many names, for a message."""
     names = [str(n) for n in names]
@@ -136,8 +145,9 @@ def check_references(images, annotations, categories, path, where):
                 f"annotation ids {some(a['id'] for a in lost)}). Write both alike.")
         if lost:
             raise InputError(
-                f"{where}: {path}: {len(lost)} of {len(annotations)} annotations point to a {part} "
-                f"that the file does not list ({key} {some({str(a[key]): 0 for a in lost})}; "
+                f"{where}: {path}: {len(lost)} of {len(annotations)} annotations point to "
+                f"{'an' if part == 'image' else 'a'} {part} that the file does not list "
+                f"({key} {some({str(a[key]): 0 for a in lost})}; "
                 f"annotation ids {some(a['id'] for a in lost)}). Add the {part} to the file or "
                 "remove the annotations.")
 

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from ..utils import find_type
 from .annotation_checks import InputError
+from .option_hints import has_key, new_name, same_key_elsewhere, walk, wrong_number
 
 _NEAR = 0.6  # difflib's ratio of names from which one is offered for another ...
 _SLIP = 0.8  # ... and from which a new key is probably a slip where any key is allowed
@@ -44,6 +45,8 @@ _BUILDERS = frozenset(
     "requires_grad fallback_on_stride deformable_groups scale_factor upsample_kernel bg_cls_weight "
     "override layer class_agnostic split_thr max_num iou_thr".split()
 )
+# Arguments that come with the call and not from a config.
+_GIVEN = frozenset("boxes scores dets params runner dataloader".split())
 _LOADER = (
     "dataset sampler batch_sampler worker_init_fn collate_fn num_batch_per_epoch "
     "disable_subprocess_warning"
@@ -127,12 +130,15 @@ def check_options(before: Config, after: Config, options: Mapping) -> list[str]:
         InputError: an option certainly changes nothing; one line each, with the nearest key.
     """
     notes, faults = [], []
-    for path, _ in _flat(options):
+    for path, value in _flat(options):
         try:
             note = _check(before, after, path)
             notes += [note] if note else []
         except InputError as error:
             faults.append(str(error))
+            continue
+        wrong = wrong_number(path, value)
+        faults += [wrong] if wrong else []
     if faults:
         raise InputError("\n".join(faults))
     return notes
@@ -189,9 +195,9 @@ def _check(before: Config, after: Config, path: str) -> str | None:
         elif part in place:
             place = place[part]
         elif i:
-            return _check_new(after, place, parts, i)
+            return _check_new(before, after, place, parts, i)
         elif len(parts) > 1:  # read, but not in the config so far
-            return _check_new(after, {}, parts, 1)
+            return _check_new(before, after, {}, parts, 1)
         else:
             return None
     return None
@@ -202,7 +208,7 @@ def _check_variable(before: Config, parts: list[str]) -> str | None:
     path, name = ".".join(parts), parts[0]
     rest = "".join(f".{part}" for part in parts[1:])
     read = top_level_keys()
-    keys = [(p, p.rsplit(".", 1)[-1], v) for p, v in _walk(before) if p.split(".")[0] in read]
+    keys = [(p, p.rsplit(".", 1)[-1], v) for p, v in walk(before) if p.split(".")[0] in read]
     if name in before:
         value = before[name]
         many = isinstance(value, (Mapping, list, tuple)) and len(value) > 0
@@ -211,6 +217,9 @@ def _check_variable(before: Config, parts: list[str]) -> str | None:
             return (f"--cfg-options {path}: {name} is a variable of the config file. Nothing that "
                     "is run reads it; only code of your own may.")
         what = f"{name} is a variable that the config file has read already"
+    elif new_name(path):
+        raise InputError(f"--cfg-options {path}: {name} is a key of mmdet 2. In mmdet 3 it is "
+                         f"{new_name(path)}.")
     else:
         inner = _near(name, read) or [p for p, last, _ in keys if last == name]
         inner = inner or [p for p, last, _ in keys if _near(name, [last])]
@@ -220,7 +229,9 @@ def _check_variable(before: Config, parts: list[str]) -> str | None:
     raise InputError(f"--cfg-options {path}: {what}.{advice}")
 
 
-def _check_new(after: Config, place: Mapping, parts: list[str], i: int) -> str | None:
+def _check_new(
+    before: Config, after: Config, place: Mapping, parts: list[str], i: int
+) -> str | None:
     """An option for a key that the config does not have, inside `place`, which it has."""
     head, name, rest = ".".join(parts[:i]), parts[i], "".join(f".{p}" for p in parts[i + 1:])
     path, merged = ".".join(parts), _at(after, parts[:i])
@@ -233,10 +244,14 @@ def _check_new(after: Config, place: Mapping, parts: list[str], i: int) -> str |
         names, closed, owner = _readers(head, merged)
     if name in names:
         return None
-    near = _near(name, {*names, *place} - {"type"}, _NEAR if closed else _SLIP)
-    advice = _advice([f"{head}.{n}{rest}" for n in near])
+    offered = names - _BUILDERS - _GIVEN
+    near = _near(name, {*offered, *place} - {"type"}, _NEAR if closed else _SLIP)
+    if rest:  # what lies below must be there as well
+        near = [n for n in near if has_key(place.get(n), parts[i + 1 :])]
+    found = same_key_elsewhere(before, parts)
+    advice = _advice(found or [f"{head}.{n}{rest}" for n in near])
     if closed:
-        shown = ", ".join(sorted(names - _BUILDERS))
+        shown = ", ".join(sorted(offered))
         known = f" It takes {shown}." if shown else ""
         raise InputError(f"--cfg-options {path}: nothing reads it, {owner} has no "
                          f"{name!r}.{advice or known}")
@@ -269,18 +284,6 @@ def _types(kind: Any, head: str) -> list[Callable]:
         if isinstance(registry, Registry):
             found.append(find_type(kind, registry))
     return list({id(f): f for f in found if callable(f)}.values())
-
-
-def _walk(value: Any, head: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key of a config and its value."""
-    items: Iterable = ()
-    if isinstance(value, (Mapping, Config)):
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    for key, inner in items:
-        yield f"{head}{key}", inner
-        yield from _walk(inner, f"{head}{key}.")
 
 
 def _at(cfg: Config, parts: list[str]) -> Any:

@@ -16,6 +16,7 @@ from .annotation_checks import (
     check_categories,
     check_references,
     coco_parts,
+    is_remote,
     read_json,
     some,
 )
@@ -85,7 +86,7 @@ def check_metric(metric, key, files):
     path = metric.get("ann_file")
     if not isinstance(path, str) or not path:
         return []  # the metric takes the ground truth from the dataset
-    if "://" in path or metric.get("backend_args"):
+    if "://" in path or is_remote(metric.get("backend_args")):
         return [Remark(f"{key}: {path} is on remote storage and was not checked.")]
     if not osp.isfile(path):
         raise InputError(f"{key}: there is no annotation file {path}. It must be the dataset's "
@@ -120,6 +121,10 @@ def _compare(file, files, annotated):
     names = [(image["id"], image["file_name"]) for part in files for image in part.images]
     several = [i for i, n in Counter(i for i, _ in names).items() if n > 1]
     sets = ", ".join(part.path for part in files)
+    if several and len({part.path for part in files}) < len(files):
+        raise InputError(
+            f"{file.where}: {sets}: the same file is listed more than once, so that {file.path} "
+            f"counts every detection of its images as often. List it once.")
     if several:
         raise InputError(
             f"{file.where}: {file.path} cannot tell the images of {sets} apart: the ids "

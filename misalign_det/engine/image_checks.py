@@ -9,7 +9,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 
 from ..utils import is_type
-from .annotation_checks import InputError, Remark, some
+from .annotation_checks import InputError, Remark, is_remote, some
 from .loading import LoadImageOrSkip, transform_class
 
 _SAMPLES = 24  # images loaded per dataset, evenly spread
@@ -36,8 +36,7 @@ class Loader:
         self.known = getattr(kind, "transform", None) in (
             LoadImageFromFile.transform, LoadImageOrSkip.transform)
         self.skips = is_type(kind, LoadImageOrSkip, TRANSFORMS)
-        storage = step.get("backend_args") or step.get("file_client_args")
-        self.remote = bool(storage) and storage.get("backend", "local") not in ("local", "disk")
+        self.remote = is_remote(step.get("backend_args") or step.get("file_client_args"))
         self._step, self._transform = step, None
 
     def __call__(self, path):

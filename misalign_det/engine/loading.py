@@ -7,19 +7,17 @@ import torch
 from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
-from mmengine.registry import Registry
 
+from ..registry import TRANSFORMS as SCOPED_TRANSFORMS
 from ..utils import find_type
+
+_NAMED = 20  # so many files are named one by one; after that every hundredth, so logs stay short
+
 
 # mmdet's analysis tools keep the steps of a pipeline whose `type` is mmcv's LoadImageFromFile or
 # mmdet's LoadAnnotations and want two (`mmdet.datasets.get_loading_pipeline`). So this package has
 # the same name in a scope of its own: `type` is what mmdet looks at, `_scope_` decides what is
 # built.
-SCOPED_TRANSFORMS = Registry("transform", parent=TRANSFORMS, scope="misalign_det")
-
-_NAMED = 20  # so many files are named one by one; after that every hundredth, so logs stay short
-
-
 @SCOPED_TRANSFORMS.register_module(name="LoadImageFromFile")
 @TRANSFORMS.register_module()
 class LoadImageOrSkip(LoadImageFromFile):

@@ -74,7 +74,7 @@ def _check_assigner(head: str, kind: type, name: str, assigner: Mapping) -> None
             continue
         # VFNet derives from FCOS too, but assigns as ATSS does.
         never = issubclass(kind, FCOSHead) and not issubclass(kind, ATSSHead)
-        why = "never calls an assigner" if never else "calls it in another way"
+        why = "never calls an assigner" if never else "calls its assigner in another way"
         found = find_type(assigner["type"], TASK_UTILS).__name__
         raise InputError(
             f"{head}, which {why}: {name} = {found} cannot be used there. {found} goes with "

@@ -25,6 +25,7 @@ from .annotation_checks import (
     check_categories,
     check_references,
     coco_parts,
+    is_remote,
     no_garbage_collection,
     read_json,
     some,
@@ -171,11 +172,11 @@ def _check_num_classes(model, classes, where, key="model"):
 
 def _check_dataset(data, where, training, annotated, extra):
     """What is found about one dataset config; raises InputError."""
-    if not isinstance(data.get("ann_file"), str) or not data["ann_file"]:
+    if not isinstance(data.get("ann_file"), (str, os.PathLike)) or not str(data["ann_file"]):
         return _Found()  # it reads no annotation file
     root = data.get("data_root") or ""
     path = osp.join(root, data["ann_file"])
-    if data.get("backend_args") or "://" in path:
+    if is_remote(data.get("backend_args")) or "://" in path:
         return _Found([f"{where}: {path} is on remote storage and was not checked."])
     kind = find_type(data.get("type"), DATASETS)
     prefix = {k: osp.join(root, v) for k, v in (data.get("data_prefix") or {}).items()

@@ -66,7 +66,9 @@ def test_annotation_that_points_nowhere(good, key, part):
     good.content["annotations"][2][key] = 77
     good.write()
     said = good.fault()
-    assert f"1 of 4 annotations point to a {part} that the file does not list ({key} 77;" in said
+    article = dict(image="an", category="a")[part]
+    assert f"point to {article} {part} that the file does not list ({key} 77;" in said
+    assert "1 of 4 annotations" in said
     assert "annotation ids 12" in said
 
 

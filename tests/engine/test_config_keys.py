@@ -15,6 +15,7 @@ from misalign_det.engine.annotation_checks import InputError
 from misalign_det.engine.config_keys import call_arguments, top_level_keys
 from misalign_det.engine.config_lookup import packaged_configs
 from misalign_det.engine.data_root import merge_options
+from misalign_det.engine.option_hints import wrong_number
 
 CONFIG = packaged_configs()["jla_triplehead_r18_fpn_quickstart_shapes"]
 
@@ -246,3 +247,47 @@ def test_what_the_runner_reads_is_known():
              "num_workers", "batch_size", "base_batch_size", "enable", "optimizer"}
     assert {"train_dataloader", "sync_bn", "load_from"} <= asked
     assert asked - local <= top_level_keys()
+
+
+@pytest.mark.parametrize(
+    "path, found",
+    [("seed", "randomness.seed"), ("lr_config.step", "param_scheduler"),
+     ("runner.max_epochs", "train_cfg"), ("data.samples_per_gpu", "train_dataloader"),
+     ("resume_from", "--resume")],
+)  # fmt: skip
+def test_keys_of_mmdet_2(path, found):
+    with pytest.raises(InputError, match=f"is a key of mmdet 2. In mmdet 3 it is .*{found}"):
+        merge_options(Config(dict(train_cfg=dict(max_epochs=1))), {path: 1})
+
+
+def test_a_key_of_the_dataset_inside_a_wrapper():
+    inner = dict(type="CocoDataset", ann_file="a.json")
+    joined = dict(type="ConcatDataset", datasets=[inner, dict(inner)])
+    cfg = Config(dict(train_dataloader=dict(dataset=joined)))
+    with pytest.raises(InputError, match="Did you mean train_dataloader.dataset.datasets.0.indices "
+                       "or train_dataloader.dataset.datasets.1.indices"):
+        merge_options(cfg, {"train_dataloader.dataset.indices": 10})
+
+
+def test_a_key_that_lies_deeper():
+    inner = dict(type="FCOS", test_cfg=dict(score_thr=0.1))
+    cfg = Config(dict(model=dict(type="SemiBaseDetector", detector=inner)))
+    with pytest.raises(InputError, match="Did you mean model.detector.test_cfg.score_thr?"):
+        merge_options(cfg, {"model.test_cfg.score_thr": 0.2})
+
+
+@pytest.mark.parametrize(
+    "path, good, bad",
+    [("train_cfg.max_epochs", 3, "abc"), ("train_cfg.max_epochs", 1, 0),
+     ("train_cfg.val_interval", 2, 0.5), ("train_dataloader.batch_size", 4, 2.5),
+     ("val_dataloader.num_workers", 0, -1), ("optim_wrapper.optimizer.lr", 1e-3, "abc"),
+     ("optim_wrapper.optimizer.lr", 1, 0), ("randomness.seed", None, "x"),
+     ("randomness.seed", 0, True)],
+)  # fmt: skip
+def test_numbers_that_mmengine_would_choke_on(path, good, bad):
+    assert wrong_number(path, good) is None
+    assert path in wrong_number(path, bad)
+    cfg = Config({})
+    cfg.merge_from_dict({path: good})
+    with pytest.raises(InputError, match=f"--cfg-options {path}={bad}: it has to be a"):
+        merge_options(cfg, {path: bad})

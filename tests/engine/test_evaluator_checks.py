@@ -2,13 +2,14 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 from coco_set import CocoSet
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS
 
-from misalign_det.engine.annotation_checks import Remark
+from misalign_det.engine.annotation_checks import Remark, is_remote
 from misalign_det.engine.evaluator_checks import metrics, needs_annotations
 from misalign_det.engine.preflight import InputError, check_config
 from misalign_det.evaluation import MisalignmentMetric
@@ -185,9 +186,23 @@ def test_an_evaluator_of_each_part(good, halves):
 
 
 def test_image_ids_that_two_parts_share(good, halves):
-    halves.val_dataloader.dataset.datasets[1].ann_file = "0.json"
+    shutil.copy(good.root / "0.json", good.root / "2.json")
+    halves.val_dataloader.dataset.datasets[1].ann_file = "2.json"
     with pytest.raises(InputError, match=r"cannot tell the images .* the ids 0, 1 occur"):
         check_config(halves, ("val",))
+    halves.val_dataloader.dataset.datasets[1].ann_file = "0.json"
+    with pytest.raises(InputError, match=r"the same file is listed more than once"):
+        check_config(halves, ("val",))
+
+
+def test_local_storage_is_checked_and_remote_storage_is_not(good):
+    assert is_remote(dict(backend="petrel")) and not is_remote(None)
+    assert not is_remote(dict(backend="local")) and not is_remote(dict(backend="disk"))
+    local = dict(backend="local")
+    assert check(good, backend_args=local) == []
+    good.content["annotations"][0]["image_id"] = 77
+    with pytest.raises(InputError, match="point to an image"):
+        check(good.write(), backend_args=local)
 
 
 def test_nothing_is_compared_where_a_dataset_has_another_format(good, halves):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from importlib import import_module
 
 import cv2
 import numpy as np
@@ -133,3 +134,12 @@ def test_mmdets_tools_find_the_step(folder):
 def test_the_scope_falls_back_to_mmdets_steps():
     with TRANSFORMS.switch_scope_and_registry("misalign_det") as registry:
         assert registry.get("Resize") is TRANSFORMS.get("Resize")
+
+
+def test_mmengine_finds_the_scope_of_the_package(caplog):
+    """It imports `{scope}.registry` and warns where there is none."""
+    found = import_module("misalign_det.registry").TRANSFORMS
+    assert found.scope == "misalign_det" and found.parent is TRANSFORMS
+    step = TRANSFORMS.build(dict(type="LoadImageFromFile", _scope_="misalign_det"))
+    assert type(step) is LoadImageOrSkip
+    assert "Failed to import" not in caplog.text

@@ -27,7 +27,8 @@ def test_heads_that_train_by_predictions(head, assigner):
                                   "DDODHead", "VFNetHead", "DCRetinaHead"])  # fmt: skip
 @pytest.mark.parametrize("assigner", ["JLAAssigner", "mmdet.SpatialAlignAssigner"])
 def test_heads_that_call_an_assigner_in_another_way(head, assigner):
-    with pytest.raises(InputError, match=f"{head}, which calls it in another way.*TripleHead"):
+    message = f"{head}, which calls its assigner in another way.*TripleHead"
+    with pytest.raises(InputError, match=message):
         check_model(model(head, assigner))
 
 

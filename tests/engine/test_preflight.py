@@ -222,7 +222,7 @@ def test_an_unknown_setting_is_refused(good):
 def test_types_that_are_classes_or_scoped(good, kind):
     assert good.notes(("train", "val"), type=kind) == []
     good.content["annotations"][0]["image_id"] = 77
-    assert "point to a image" in good.write().fault(type=kind)
+    assert "point to an image" in good.write().fault(type=kind)
 
 
 def test_a_dataset_that_parses_annotations_in_its_own_way_has_its_boxes_left_alone(good):

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from mmdet.models.losses import (
     BalancedL1Loss,
+    BoundedIoULoss,
     L1Loss,
     MSELoss,
     QualityFocalLoss,
@@ -18,11 +19,9 @@ from mmdet.registry import MODELS, TASK_UTILS
 
 from ...utils import find_type, is_type
 
-COORDINATE_LOSSES = (L1Loss, SmoothL1Loss, BalancedL1Loss, MSELoss)
+COORDINATE_LOSSES = (L1Loss, SmoothL1Loss, BalancedL1Loss, MSELoss, BoundedIoULoss)
 QUALITY_LOSSES = (QualityFocalLoss, VarifocalLoss)
 ASSIGNERS = "JLAAssigner or SpatialAlignAssigner"
-# What mmdet's configs hold in many a train_cfg, at the values that mean nothing to any head.
-NO_OPS = dict(allowed_border=-1, pos_weight=-1, debug=False)
 
 
 def check_head_config(head: type, config: Mapping) -> None:
@@ -87,7 +86,8 @@ def _unread(key: str, config: Mapping, read: set[str], reader: str) -> list[str]
 def _wrong_parts(config: Mapping) -> list[str]:
     """Arguments that the head reads, with the value of another head."""
     problems = []
-    coder = find_type((config.get("bbox_coder") or {}).get("type"), TASK_UTILS)
+    parts = {key: value for key, value in config.items() if isinstance(value, Mapping)}
+    coder = find_type(parts.get("bbox_coder", {}).get("type"), TASK_UTILS)
     if coder and not is_type(coder, DistancePointBBoxCoder, TASK_UTILS):
         problems.append(
             f"bbox_head.bbox_coder is a {coder.__name__}, and the head predicts distances: leave "
@@ -95,24 +95,33 @@ def _wrong_parts(config: Mapping) -> list[str]:
         )
     losses = (
         ("loss_cls", QUALITY_LOSSES, "takes no class labels: FocalLoss does"),
-        ("loss_bbox", COORDINATE_LOSSES, "compares coordinates, not boxes as IoULoss does"),
+        ("loss_bbox", COORDINATE_LOSSES, "compares coordinates, not whole boxes as IoULoss does"),
     )
     for key, unfit, why in losses:
-        loss = find_type((config.get(key) or {}).get("type"), MODELS)
+        loss = find_type(parts.get(key, {}).get("type"), MODELS)
         if is_type(loss, unfit, MODELS):
             problems.append(f"bbox_head.{key} is {loss.__name__}, which {why}")
     return problems
 
 
+def _is_idle(key: str, value: object) -> bool:
+    """Whether a key of train_cfg, as many configs of mmdet hold it, changes nothing in any head."""
+    if key == "sampler":
+        kind = value.get("type") if isinstance(value, Mapping) else value
+        return kind is None or is_type(kind, PseudoSampler, TASK_UTILS)
+    if key == "pos_weight":
+        return value is None or value == 1 or value <= 0  # mmdet: 0 or less is 1
+    return key in ("allowed_border", "debug")
+
+
 def _wrong_training(train_cfg: Mapping, head: type) -> list[str]:
-    changes = {
-        key: value
-        for key, value in train_cfg.items()
-        if not (key in NO_OPS and value == NO_OPS[key])
-        and not (key == "sampler" and is_type(value.get("type"), PseudoSampler, TASK_UTILS))
-    }
+    changes = {key: value for key, value in train_cfg.items() if not _is_idle(key, value)}
     problems = _unread("train_cfg", changes, set(head.train_cfg_keys), head.__name__)
-    config = train_cfg.get("assigner") or {}
+    if problems and head.__module__.split(".")[0] != __name__.split(".")[0]:
+        problems[0] += " (a head of your own names the keys that it reads in train_cfg_keys)"
+    config = train_cfg.get("assigner")
+    if not isinstance(config, Mapping):
+        return problems
     assigner = find_type(config.get("type"), TASK_UTILS)
     if not isinstance(assigner, type):  # the registry says what it does not know
         return problems

@@ -41,8 +41,8 @@ class LossAwareFCOSHead(AnchorFreeHead):
         loss_bbox: IoU loss of weight 1 by default.
         bbox_coder: mmdet's ``DistancePointBBoxCoder`` by default.
         train_cfg: ``assigner``, one of this package's; see there. Training needs it.
-        test_cfg: as in mmdet; absent keys exclude nothing: without ``nms`` no box is suppressed,
-            without ``score_thr``, ``nms_pre``, ``max_per_img`` none is left out.
+        test_cfg: as in mmdet; absent keys, and None, exclude nothing: without ``nms`` no box is
+            suppressed, without ``score_thr``, ``nms_pre``, ``max_per_img`` none is left out.
         others: those of mmdet's ``AnchorFreeHead``.
 
     Raises:
@@ -96,7 +96,10 @@ class LossAwareFCOSHead(AnchorFreeHead):
             **kwargs,
         )
         if not self.use_sigmoid_cls:
-            raise ValueError("loss_cls must use_sigmoid=True: paper B sums per-class sigmoids.")
+            raise ValueError(
+                "loss_cls has to be a sigmoid loss: write use_sigmoid=True beside its type. The "
+                "joint loss sums one sigmoid a class."
+            )
         if self.train_cfg and self.train_cfg.get("assigner"):
             self.assigner = TASK_UTILS.build(self.train_cfg["assigner"])
 
@@ -250,7 +253,7 @@ class LossAwareFCOSHead(AnchorFreeHead):
         quality, in every mode.
         """
         cfg = (self.test_cfg or {}) if cfg is None else cfg
-        cfg = ConfigDict({**NO_LIMITS, **cfg})
+        cfg = ConfigDict(NO_LIMITS, **{k: v for k, v in cfg.items() if v is not None})
         # mmdet places the priors in this dtype.
         cls_scores = [widened(level) for level in cls_scores]
         factors = None if self.score_mode == "class" else [widened(level) for level in qualities]

@@ -280,8 +280,8 @@ def detectable(probabilities: Tensor, test_cfg: dict) -> Tensor:
     """
     best = probabilities.amax(dim=1, keepdim=True)
     # What mmdet compares may differ by rounding: of a geometric mean it sees the root.
-    where = best > test_cfg.get("score_thr", 0) * (1 - ROUNDING)
-    rows, limit = best.flatten(1), test_cfg.get("nms_pre", -1)
+    where = best > (test_cfg.get("score_thr") or 0) * (1 - ROUNDING)
+    rows, limit = best.flatten(1), test_cfg.get("nms_pre") or -1
     if 0 < limit < rows.shape[1]:
         least = rows.topk(limit, dim=1).values[:, -1, None, None, None]
         where &= best >= least * (1 - ROUNDING)

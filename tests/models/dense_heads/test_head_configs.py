@@ -9,6 +9,8 @@ import torch
 from dense_head_cases import METAS, ONE, STRIDES, features, losses_of
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
+from mmdet.models.losses import BoundedIoULoss, L1Loss
+from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope, Registry
@@ -109,19 +111,24 @@ def test_keys_of_the_assigner_that_stood_there_are_named():
         assigner=dict(type="JLAAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4)))  # fmt: skip
     assert "train_cfg.assigner has pos_iou_thr, neg_iou_thr, which JLAAssigner" in message
     message = complaint(train_cfg=dict(
-        assigner=dict(type="JLAAssigner", min_pos_iou=0), allowed_border=0))  # fmt: skip
-    assert "train_cfg has allowed_border" in message and "assigner has min_pos_iou" in message
+        assigner=dict(type="JLAAssigner", min_pos_iou=0), pos_weight=3))  # fmt: skip
+    assert "train_cfg has pos_weight" in message and "assigner has min_pos_iou" in message
 
 
 IDLE = dict(sampler=dict(type="PseudoSampler"), allowed_border=-1, pos_weight=-1, debug=False)
 
 
-def test_what_any_train_cfg_of_mmdets_holds_is_no_complaint():
-    assert isinstance(build(train_cfg=dict(JLA, **IDLE)).assigner, JLAAssigner)
+@pytest.mark.parametrize("change", [
+    {}, dict(sampler=None), dict(sampler="PseudoSampler"), dict(sampler=dict(type=PseudoSampler)),
+    dict(pos_weight=None), dict(pos_weight=1), dict(pos_weight=0), dict(allowed_border=0),
+    dict(debug=True),
+])  # fmt: skip
+def test_what_any_train_cfg_of_mmdets_holds_is_no_complaint(change):
+    assert isinstance(build(train_cfg={**JLA, **IDLE, **change}).assigner, JLAAssigner)
 
 
 @pytest.mark.parametrize(
-    "change", [dict(sampler=dict(type="RandomSampler")), dict(pos_weight=2.0), dict(debug=True)]
+    "change", [dict(sampler=dict(type="RandomSampler")), dict(pos_weight=2.0), dict(pos_weight=0.5)]
 )
 def test_unless_it_asks_for_something(change):
     assert f"train_cfg has {next(iter(change))}, which" in complaint(
@@ -196,8 +203,16 @@ def test_a_derived_head_may_have_keys_of_its_own():
 
     head = Derived(3, 16, temperature=2.0, feat_channels=32, train_cfg=dict(JLA, warm_up=1))
     assert isinstance(head.assigner, JLAAssigner)
-    with pytest.raises(ValueError, match="train_cfg has cool_down, which Derived does not read"):
+    with pytest.raises(ValueError, match="train_cfg has cool_down, which Derived does not read "
+                       ".a head of your own names the keys that it reads in train_cfg_keys"):
         Derived(3, 16, train_cfg=dict(JLA, cool_down=1))
+    assert "of your own" not in complaint(train_cfg=dict(JLA, cool_down=1))
+
+
+@pytest.mark.parametrize("loss", [L1Loss, BoundedIoULoss])
+def test_box_losses_of_coordinates_are_refused(loss):
+    message = complaint(loss_bbox=dict(type=loss))
+    assert f"loss_bbox is {loss.__name__}, which compares coordinates" in message
 
 
 def default(kind, name):

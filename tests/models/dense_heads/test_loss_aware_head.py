@@ -185,8 +185,9 @@ def test_maps_of_one_cell(kind, gts, num_classes):
 
 @torch.no_grad()
 @pytest.mark.parametrize("absent", ["nms", "score_thr", "nms_pre", "max_per_img", "all", "cfg"])
+@pytest.mark.parametrize("none", [False, True])
 @pytest.mark.parametrize("kind", HEADS)
-def test_absent_keys_of_test_cfg_exclude_nothing(kind, absent):
+def test_absent_keys_of_test_cfg_exclude_nothing(kind, none, absent):
     head = make_head(kind, num_classes=1).eval()
     head.test_cfg.update(score_thr=0.009, nms_pre=30, max_per_img=7)
     if kind == "TripleHead":
@@ -196,6 +197,8 @@ def test_absent_keys_of_test_cfg_exclude_nothing(kind, absent):
     else:
         for key in list(head.test_cfg) if absent == "all" else [absent]:
             del head.test_cfg[key]
+            if none:
+                head.test_cfg[key] = None
     (found,) = head.predict_by_feat(*head(features(1)), batch_img_metas=METAS[:1])
     everything = sum((128 // s) ** 2 for s in STRIDES)
     assert len(found) == everything if absent in ("all", "cfg") else 0 < len(found) < everything

@@ -86,7 +86,7 @@ def test_inference_with_gradients_refines_everywhere():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("test_cfg", [None, {}])
+@pytest.mark.parametrize("test_cfg", [None, {}, dict(score_thr=None, nms_pre=None)])
 def test_without_a_test_cfg_nothing_is_left_out(test_cfg):
     head, feats = trained(make_head()), features(1)
     head.test_cfg = test_cfg
