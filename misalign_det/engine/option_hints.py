@@ -28,7 +28,7 @@ OLD_NAMES = {
 
 _COUNT = ("a whole number from 1 on", lambda v: isinstance(v, Integral) and v >= 1)
 _WORKERS = ("a whole number from 0 on", lambda v: isinstance(v, Integral) and v >= 0)
-_RATE = ("a number above 0", lambda v: isinstance(v, Real) and v > 0)
+_RATE = ("a number from 0 on", lambda v: isinstance(v, Real) and v >= 0)
 _SEED = ("a whole number or None", lambda v: v is None or isinstance(v, Integral))
 _NUMBERS = {
     "train_cfg.max_epochs": _COUNT,

@@ -281,7 +281,7 @@ def test_a_key_that_lies_deeper():
     [("train_cfg.max_epochs", 3, "abc"), ("train_cfg.max_epochs", 1, 0),
      ("train_cfg.val_interval", 2, 0.5), ("train_dataloader.batch_size", 4, 2.5),
      ("val_dataloader.num_workers", 0, -1), ("optim_wrapper.optimizer.lr", 1e-3, "abc"),
-     ("optim_wrapper.optimizer.lr", 1, 0), ("randomness.seed", None, "x"),
+     ("optim_wrapper.optimizer.lr", 0.0, -1), ("randomness.seed", None, "x"),
      ("randomness.seed", 0, True)],
 )  # fmt: skip
 def test_numbers_that_mmengine_would_choke_on(path, good, bad):
