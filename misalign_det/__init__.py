@@ -8,10 +8,10 @@ config needs
 and can then name `TripleHead`, `JLAAssigner` and the rest as mmdet's own.
 """
 
-from .environment import check_environment, let_threads_sleep
+from .environment import check_environment, use_passive_wait_policy
 from .version import __version__
 
-let_threads_sleep()
+use_passive_wait_policy()
 check_environment()
 
 from . import engine, evaluation, models  # noqa: E402  (only once the stack is known to be there)

@@ -29,7 +29,7 @@ _BUILD_MMCV = (
 )
 
 
-def let_threads_sleep():
+def use_passive_wait_policy():
     """Let OpenMP's threads sleep between two operations, unless OMP_WAIT_POLICY is set already.
 
     By default they spin. On a machine that does anything else at the same time, each operation then

@@ -3,6 +3,6 @@
 import signal
 
 
-def heed_interrupts():
+def restore_sigint():
     """Let Ctrl-C end a process again: one that a shell started in the background ignores it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

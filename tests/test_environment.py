@@ -134,7 +134,7 @@ def test_threads_sleep_unless_chosen_otherwise_or_too_late(monkeypatch, chosen, 
         monkeypatch.delenv("OMP_WAIT_POLICY")
     if not imported:
         monkeypatch.delitem(sys.modules, "torch")
-    environment.let_threads_sleep()
+    environment.use_passive_wait_policy()
     assert os.environ.get("OMP_WAIT_POLICY") == expected
 
 

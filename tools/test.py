@@ -23,8 +23,8 @@ from misalign_det.engine.command_line import (
     build_runner,
     errors_in_one_line,
     load_config,
+    preload_checkpoint,
     prepare_work_dir,
-    read_early,
 )
 from misalign_det.engine.distributed import finish_processes
 from misalign_det.engine.preflight import check_config
@@ -56,12 +56,12 @@ def parse_args(arguments=None):
 
 
 def use_test_time_augmentation(cfg):
-    """Wrap the model for test-time augmentation, and give every data set its pipeline.
+    """Wrap the model for test-time augmentation, and give every dataset its pipeline.
 
     Args:
         cfg (mmengine.Config): changed in place; its `tta_model` and `tta_pipeline` are used if
             there are any. Else each image is also taken mirrored, after the other steps of its own
-            data set's pipeline, and NMS at 0.5 merges the two.
+            dataset's pipeline, and NMS at 0.5 merges the two.
 
     Raises:
         InputError: a pipeline without `PackDetInputs`, and no `tta_pipeline` in its place.
@@ -81,7 +81,7 @@ def mirrored_too(pipeline, where):
 
     Args:
         pipeline (list[dict]): ends with `PackDetInputs`; left as it is.
-        where (str): its data set's key in the config, for the message.
+        where (str): its dataset's key in the config, for the message.
 
     Raises:
         InputError: it does not.
@@ -104,7 +104,7 @@ def main():
     with errors_in_one_line("test.py"), tensors_only(args.trust_checkpoint):
         cfg = load_config(args)
         cfg.load_from, cfg.resume = args.checkpoint, False
-        read_early(cfg)
+        preload_checkpoint(cfg)
         prepare_work_dir(cfg)
         if args.show or args.show_dir:
             if "visualization" not in cfg.get("default_hooks", {}):

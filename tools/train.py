@@ -19,9 +19,9 @@ from misalign_det.engine.command_line import (
     build_runner,
     errors_in_one_line,
     load_config,
+    preload_checkpoint,
     prepare_work_dir,
-    read_early,
-    set_start,
+    resolve_resume,
 )
 from misalign_det.engine.distributed import finish_processes
 from misalign_det.engine.preflight import check_config
@@ -78,8 +78,8 @@ def main():
     with errors_in_one_line("train.py", resumable=True), tensors_only(args.trust_checkpoint):
         cfg = load_config(args)
         apply_training_options(cfg, args)
-        set_start(cfg, args.resume)
-        read_early(cfg)
+        resolve_resume(cfg, args.resume)
+        preload_checkpoint(cfg)
         prepare_work_dir(cfg)
         check_config(cfg, modes=("train", "val"))
         runner = build_runner(cfg)

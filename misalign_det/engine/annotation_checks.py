@@ -62,14 +62,19 @@ def no_garbage_collection():
 def read_json(path, where, root=None):
     """Parse a JSON file.
 
+    Args:
+        path (str): of the file.
+        where (str): what it is, for messages: the dataset's key, or an argument.
+        root (str, optional): the dataset's `data_root`, where its config names the file.
+
     Raises:
         InputError: there is no such file, or it is not JSON.
     """
     if not osp.isfile(path):
-        raise InputError(
-            f"{where}: there is no annotation file {path} (data_root is {root!r}). Set the root "
-            "with --cfg-options data_root=FOLDER or the environment variable named at the head of "
-            "the data config.")
+        advice = "" if root is None else (
+            f" (data_root is {root!r}). Set the root with --cfg-options data_root=FOLDER or the "
+            "environment variable named at the head of the data config.")
+        raise InputError(f"{where}: there is no annotation file {path}{advice}")
     try:
         with open(path, "rb") as file:
             return json.loads(file.read())

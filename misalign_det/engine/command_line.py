@@ -28,8 +28,8 @@ __all__ = [
     "load_config",
     "pair_detectors",
     "prepare_work_dir",
-    "read_early",
-    "set_start",
+    "preload_checkpoint",
+    "resolve_resume",
 ]
 
 
@@ -59,7 +59,7 @@ def add_common_arguments(parser):
     parser.add_argument(
         "--cfg-options", nargs="+", action=Options, metavar="KEY=VALUE",
         help="change the config: train_dataloader.batch_size=4, lists as 'key=[a,b]' or key=a,b. "
-        "data_root=FOLDER moves all paths of the data set")
+        "data_root=FOLDER moves all paths of the dataset")
     parser.add_argument(
         "--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none",
         help="what started the processes (see tools/dist_*.sh and tools/slurm_*.sh)")
@@ -171,7 +171,7 @@ def prepare_work_dir(cfg):
                          f"{error.strerror}. Choose another one with --work-dir.") from error
 
 
-def set_start(cfg, resume=None):
+def resolve_resume(cfg, resume=None):
     """Decide what training starts from: `cfg.load_from` and `cfg.resume`.
 
     Args:
@@ -224,7 +224,7 @@ def _agreed(question, launcher):
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def read_early(cfg):
+def preload_checkpoint(cfg):
     """Read `cfg.load_from` before anything that takes long; mmengine takes what was read.
 
     A URL waits until the processes are prepared, so that one of them downloads for all.

@@ -1,13 +1,14 @@
 """Mistakes in a config that come up only when something is built from it, in one line."""
 
 import difflib
-import inspect
 import re
 import traceback
 from collections.abc import Mapping
 
 import mmdet.registry
 from mmengine.registry import Registry
+
+from ..utils import argument_names, walk
 
 _UNKNOWN = re.compile(r"(\S+) is not in the (\S+?)::(.+?) registry")
 _ARGUMENT = re.compile(
@@ -88,7 +89,7 @@ def _wrong_argument(found, owner, cfg):
         parts = [(key, part) for key, part in _dicts(cfg or {}) if surplus in part]
     place = parts[0][0] if parts else None
     if surplus:
-        takes = _parameters(owner)
+        takes, _ = argument_names(owner) if owner else ((), False)
         near = difflib.get_close_matches(surplus, takes, n=3, cutoff=0.6)
         key = f"{place}.{surplus}: " if place else ""
         rest = _near(near) or (f" It takes {', '.join(takes)}." if takes else "")
@@ -116,34 +117,14 @@ def _class_of(error):
                  if "obj_cls" in frame.f_locals), None)
 
 
-def _parameters(owner):
-    """Names of all arguments of a class, those of its parents included."""
-    names = []
-    for kind in inspect.getmro(owner) if inspect.isclass(owner) else [owner]:
-        function = vars(kind).get("__init__") if inspect.isclass(kind) else kind
-        if inspect.isfunction(function):
-            names += [name for name, parameter in inspect.signature(function).parameters.items()
-                      if name != "self" and parameter.kind not in (
-                          parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)]
-    return list(dict.fromkeys(names))
-
-
 def _type_name(part):
     kind = part.get("type")
     return kind.split(".")[-1] if isinstance(kind, str) else getattr(kind, "__name__", None)
 
 
-def _dicts(value, key=""):
+def _dicts(cfg):
     """Every dict inside a config, with its dotted key."""
-    items = ()
-    if isinstance(value, Mapping) or hasattr(value, "_cfg_dict"):
-        if key:
-            yield key, value
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    for name, part in items:
-        yield from _dicts(part, f"{key}.{name}" if key else str(name))
+    return ((key, part) for key, part in walk(cfg) if isinstance(part, Mapping))
 
 
 def _near(names):

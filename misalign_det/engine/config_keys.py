@@ -20,12 +20,11 @@ from mmengine.runner import (
     ValLoop,
 )
 from mmengine.utils.dl_utils import set_multi_processing
-from torch import nn
 from torch.utils.data import DataLoader
 
-from ..utils import find_type
+from ..utils import argument_names, find_type, leaf_datasets, walk
 from .annotation_checks import InputError
-from .option_hints import has_key, new_name, same_key_elsewhere, walk, wrong_number
+from .option_hints import has_key, new_name, same_key_elsewhere, wrong_number
 
 _NEAR = 0.6  # difflib's ratio of names from which one is offered for another ...
 _SLIP = 0.8  # ... and from which a new key is probably a slip where any key is allowed
@@ -78,41 +77,6 @@ _FIXED = {
 def top_level_keys() -> frozenset[str]:
     """The keys of a config that mmengine's runner, mmdet's tools or this package's read."""
     return frozenset({*inspect.signature(Runner.__init__).parameters, *_TOP} - {"self", "cfg"})
-
-
-@functools.cache
-def call_arguments(kind: Any) -> tuple[frozenset[str], bool]:
-    """The arguments that a class or function takes by name.
-
-    Args:
-        kind: what a config's ``type`` stands for.
-
-    Returns:
-        Their names, through ``**kwargs`` along the base classes; and whether these are all, so
-        that any other one is an error.
-    """
-    functions = [kind]
-    if isinstance(kind, type):
-        if kind.__new__ is not object.__new__:
-            return frozenset(), False
-        functions = [vars(c)["__init__"] for c in kind.__mro__ if "__init__" in vars(c)]
-    names, closed = set(), False
-    for number, function in enumerate(functions):
-        if function is nn.Module.__init__:  # takes **kwargs to refuse them with a better message
-            closed = True
-        if function in (nn.Module.__init__, object.__init__):
-            break
-        try:
-            parameters = list(inspect.signature(function).parameters.values())
-        except (TypeError, ValueError):  # written in C
-            return frozenset(names), False
-        parameters = parameters[isinstance(kind, type) :]
-        names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            closed = True
-            if number == 0:
-                break  # else a class may hand its **kwargs past the next one: mmdet's VFNetHead
-    return frozenset(names), closed
 
 
 def check_options(before: Config, after: Config, options: Mapping) -> list[str]:
@@ -248,8 +212,9 @@ def _check_new(
     near = _near(name, {*offered, *place} - {"type"}, _NEAR if closed else _SLIP)
     if rest:  # what lies below must be there as well
         near = [n for n in near if has_key(place.get(n), parts[i + 1 :])]
-    found = same_key_elsewhere(before, parts)
-    advice = _advice(found or [f"{head}.{n}{rest}" for n in near])
+    wrapped = [key for key, _ in leaf_datasets(place, head) if key != head]
+    found = [f"{head}.{n}{rest}" for n in near] or [f"{key}.{name}{rest}" for key in wrapped]
+    advice = _advice(found or same_key_elsewhere(before, parts))
     if closed:
         shown = ", ".join(sorted(offered))
         known = f" It takes {shown}." if shown else ""
@@ -266,8 +231,8 @@ def _readers(head: str, part: Mapping) -> tuple[set[str], bool, str]:
     names = {*_FIXED.get(head, ())}
     closed = bool(found or names)
     for kind in found:
-        taken, complete = call_arguments(kind)
-        names |= taken
+        taken, complete = argument_names(kind)
+        names.update(taken)
         closed &= complete
     owner = f"{head} ({found[0].__name__})" if part.get("type") and found else head
     return (names | (_BUILDERS if found else set())) - {"self"}, closed, owner

@@ -173,6 +173,23 @@ def network_input(
     )
 
 
+@torch.no_grad()
+def detect(model: nn.Module, dataset, index: int) -> InstanceData:
+    """Detections on one image of a dataset, read by its own pipeline.
+
+    Args:
+        model: in eval mode.
+        dataset: mmdet's.
+        index: place in the dataset.
+
+    Returns:
+        On the CPU: ``bboxes`` ``(D, 4)``, xyxy in pixels of the original image, ``scores`` and
+        ``labels`` ``(D,)``.
+    """
+    (sample,) = model.test_step(pseudo_collate([dataset[index]]))
+    return sample.pred_instances.cpu()
+
+
 def _leaves_rgb(model: nn.Module, dataset) -> bool:
     preprocessor = getattr(model, "cfg", {}).get("model", {}).get("data_preprocessor") or {}
     while not hasattr(dataset, "pipeline") and dataset is not None:

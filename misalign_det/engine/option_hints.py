@@ -1,12 +1,12 @@
 """Where a key of an option probably belongs, and numbers that mmengine would choke on later."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
 from mmengine.config import Config
 
-from ..utils import leaf_datasets
+from ..utils import walk
 
 # mmdet 2's keys and what stands for them in mmdet 3; a key stands for those below it, too.
 OLD_NAMES = {
@@ -71,35 +71,16 @@ def has_key(value: Any, parts: list[str]) -> bool:
 
 
 def same_key_elsewhere(cfg: Config, parts: list[str]) -> list[str]:
-    """Where a key that the config lacks probably lies.
+    """Where a key of at least two parts below the top lies deeper in the same part of a config.
 
-    In the datasets inside a wrapper; or, for a key of at least two parts below the top, deeper in
-    the same part of the config (``model.detector.test_cfg.score_thr`` for
-    ``model.test_cfg.score_thr``).
+    Such as ``model.detector.test_cfg.score_thr`` for ``model.test_cfg.score_thr``.
 
     Args:
         cfg: the config.
         parts: the dotted key in parts.
     """
     top, *below = parts
-    dataset = cfg.get(top)["dataset"] if has_key(cfg.get(top), ["dataset"]) else None
-    if below[:1] == ["dataset"] and isinstance(dataset, Mapping):
-        inner = [key for key, _ in leaf_datasets(dataset, f"{top}.dataset")]
-        if inner != [f"{top}.dataset"]:
-            return [f"{key}.{'.'.join(below[1:])}" for key in inner]
     if len(below) < 2:
         return []
     ending = "." + ".".join(below)
     return [key for key, _ in walk(cfg) if key.startswith(f"{top}.") and key.endswith(ending)]
-
-
-def walk(value: Any, head: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key of a config and its value."""
-    items: Iterable = ()
-    if isinstance(value, (Mapping, Config)):
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    for key, inner in items:
-        yield f"{head}{key}", inner
-        yield from walk(inner, f"{head}{key}.")

@@ -5,7 +5,6 @@ the image folders, loads a few images, and says at once what would otherwise com
 or never.
 """
 
-import copy
 import logging
 import os
 import os.path as osp
@@ -18,7 +17,7 @@ from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 
-from ..utils import find_type, is_type, leaf_datasets
+from ..utils import dataset_classes, find_type, is_type, leaf_datasets
 from .annotation_checks import (
     InputError,
     Remark,
@@ -31,6 +30,7 @@ from .annotation_checks import (
     some,
 )
 from .box_checks import check_boxes
+from .distributed import is_first_process
 from .evaluator_checks import CocoFile, check_metric, metrics, needs_annotations
 from .image_checks import check_images
 from .loading import transform_class
@@ -72,7 +72,7 @@ def check_config(cfg, modes=("train", "val")):
         >>> check_config(Config({'model': {}}), modes=('train', ))
         []
     """
-    if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) != 0:
+    if not is_first_process():
         return []
     settings = cfg.get("preflight") or {}
     if not settings.get("enabled", True):
@@ -114,7 +114,7 @@ def _check_mode(cfg, mode, extra, seen, notes, faults):
                 notes += known.notes
             found.append(known)
             if not data.get("return_classes"):  # the head's classes are words of a text
-                _check_num_classes(cfg.get("model"), _classes(data), key)
+                _check_num_classes(cfg.get("model"), dataset_classes(data), key)
         except InputError as error:
             faults.append(str(error))
     if mode == "train" and found and len(found) == len(parts):
@@ -134,15 +134,6 @@ def _check_mode(cfg, mode, extra, seen, notes, faults):
                 notes += check_metric(metric, key, own)
         except InputError as error:
             faults.append(str(error))
-
-
-def _classes(data):
-    """The class names that a dataset config ends up with: a tuple, or None where it names none."""
-    kind = find_type(data.get("type"), DATASETS)
-    if not hasattr(kind, "_load_metainfo"):
-        return None
-    classes = kind._load_metainfo(copy.deepcopy(data.get("metainfo"))).get("classes")
-    return (classes,) if isinstance(classes, str) else classes and tuple(classes)
 
 
 def _check_num_classes(model, classes, where, key="model"):
@@ -197,7 +188,7 @@ def _check_dataset(data, where, training, annotated, extra):
 
 def _check_coco(data, path, folder, where, training, annotated, extra):
     """What is found, and (path, (width, height)) of each image."""
-    content = read_json(path, where, data.get("data_root"))
+    content = read_json(path, where, data.get("data_root") or "")
     images, annotations, categories = coco_parts(content, path, where, annotated)
     check_references(images, annotations, categories, path, where)
     files = [(osp.join(folder, i["file_name"]), (i["width"], i["height"])) for i in images]
@@ -206,7 +197,7 @@ def _check_coco(data, path, folder, where, training, annotated, extra):
     if training and unlabelled:
         note = f"{where}: the {len(images)} images of {path} are unlabelled (LoadEmptyAnnotations)."
         return _Found([Remark(note)], 0), files
-    classes = _classes(data) or ()
+    classes = dataset_classes(data) or ()
     found = _Found()
     if annotations or not training:  # without boxes no label can be wrong
         found.notes += check_categories(annotations, categories, classes, path, where, extra)
@@ -236,6 +227,7 @@ def _check_xml(data, path, folder, where, extra):
         raise InputError(f"{where}: {path} lists no images.")
     labels = osp.join(folder, data.get("ann_subdir", "Annotations"))
     images = osp.join(folder, data.get("img_subdir", "JPEGImages"))
+    classes = dataset_classes(data) or ()
     notes, objects = check_voc(
-        ids, lambda name: osp.join(labels, f"{name}.xml"), _classes(data) or (), where, extra)
+        ids, lambda name: osp.join(labels, f"{name}.xml"), classes, where, extra)
     return _Found(notes, objects), [(osp.join(images, f"{name}.jpg"), None) for name in ids]

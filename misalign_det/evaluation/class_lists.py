@@ -1,19 +1,16 @@
 """Which class each label of a detector stands for, when its detections lie on file."""
 
 import argparse
-import copy
 from collections.abc import Iterable, Sequence
 
 import mmdet.datasets  # noqa: F401  (registers them)
 from mmdet.datasets.api_wrappers import COCO
-from mmdet.registry import DATASETS
 from mmengine.config import Config
 
 from ..engine.annotation_checks import InputError, some
 from ..engine.checkpoint_io import read_checkpoint
 from ..engine.config_lookup import resolve_config
-from ..utils import find_type, leaf_datasets
-from .coco_ap import class_names
+from ..utils import class_names, dataset_classes, leaf_datasets
 
 
 def add_class_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +60,7 @@ def chosen_classes(
 
 
 def classes_of_config(config: str) -> tuple[str, ...]:
-    """The classes of the data sets of a config: of its test data, else validation, else training.
+    """The classes of the datasets of a config: of its test data, else validation, else training.
 
     Args:
         config: path, or name of a config of this package.
@@ -75,21 +72,13 @@ def classes_of_config(config: str) -> tuple[str, ...]:
     for split in ("test", "val", "train"):
         key = f"{split}_dataloader"
         data = (cfg.get(key) or {}).get("dataset") or {}
-        lists = {_classes_of_dataset(leaf) for _, leaf in leaf_datasets(data, f"{key}.dataset")}
+        lists = {dataset_classes(leaf) for _, leaf in leaf_datasets(data, f"{key}.dataset")}
         lists.discard(None)
         if len(lists) > 1:
             raise InputError(f"{config}: the parts of {key}.dataset differ in their classes.")
         if lists:
             return lists.pop()
-    raise InputError(f"{config} names no classes of a data set. Give --classes.")
-
-
-def _classes_of_dataset(data: dict) -> tuple[str, ...] | None:
-    kind = find_type(data.get("type"), DATASETS)
-    meta = copy.deepcopy(data.get("metainfo"))
-    # The class knows its own names, and reads a file of names.
-    meta = kind._load_metainfo(meta) if hasattr(kind, "_load_metainfo") else meta or {}
-    return class_names(meta["classes"]) if meta.get("classes") else None
+    raise InputError(f"{config} names no classes of a dataset. Give --classes.")
 
 
 def classes_of_checkpoint(filename: str, trust: bool = False) -> tuple[str, ...]:

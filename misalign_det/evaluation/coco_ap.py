@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmengine.fileio import get_local_path
 
-from ..engine.annotation_checks import InputError
+from ..engine.annotation_checks import InputError, read_json
+from ..utils import class_names
 
 _NEEDED = {
     "images": ("id",),
@@ -33,12 +33,7 @@ def load_annotations(ann_file: str | Path | COCO) -> COCO:
     if isinstance(ann_file, COCO):
         return ann_file
     with get_local_path(str(ann_file)) as path:
-        if not Path(path).is_file():
-            raise InputError(f"there is no annotation file {ann_file}")
-        try:
-            content = json.loads(Path(path).read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{ann_file} is not valid JSON: {error}") from error
+        content = read_json(path, "ann_file")
     return index_annotations(content, str(ann_file))
 
 
@@ -70,11 +65,6 @@ def _indexed(content: dict) -> COCO:
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
-
-
-def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
-    """A detector's classes as a tuple: mmdet lets a single class stand as a string."""
-    return (classes,) if isinstance(classes, str) else tuple(classes)
 
 
 def category_ids(coco: COCO, classes: str | Sequence[str]) -> list:

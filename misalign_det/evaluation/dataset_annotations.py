@@ -1,15 +1,16 @@
-"""What a data set of mmdet's holds, whatever files it was read from."""
+"""What a dataset of mmdet's holds, whatever files it was read from."""
 
 from mmdet.datasets.api_wrappers import COCO
 
 from ..engine.annotation_checks import InputError
-from .coco_ap import class_names, index_annotations
+from ..utils import class_names
+from .coco_ap import index_annotations
 
 
 def annotations_of(dataset) -> COCO:
-    """The objects of a data set in COCO's form, for any format and any wrapper.
+    """The objects of a dataset in COCO's form, for any format and any wrapper.
 
-    An image's id is its place in the data set: ids of files may repeat in a ``ConcatDataset``.
+    An image's id is its place in the dataset: ids of files may repeat in a ``ConcatDataset``.
     Ignored objects (crowds, VOC's difficult ones) are crowd regions.
 
     Args:

@@ -9,9 +9,10 @@ from torch import nn
 
 from ..engine.annotation_checks import InputError
 from ..engine.detector import batches, dense_predictor, ground_truth
-from ..engine.nms_study import check_place
+from ..engine.nms_study import check_place, plain_suppression
+from ..utils import class_names
 from ..visualization.dense_outputs import dense_head, read_outputs
-from .coco_ap import average_precision, category_ids, class_names, load_annotations
+from .coco_ap import average_precision, category_ids, load_annotations
 from .dataset_annotations import annotations_of
 from .matching import MatchedDetections
 from .misalignment_metric import MisalignmentMetric
@@ -135,11 +136,9 @@ class _Collected:
         self.suppressions = []
         try:
             self.head = dense_predictor(model)
-            own = self.head.test_cfg.get("nms")
-            if not own:
-                raise InputError("test_cfg.nms is empty: nothing is suppressed.")
+            own = plain_suppression(model)
             balanced = dict(type="CLBalancedNMS", iou_threshold=nms_threshold(own))
-            self.suppressions = suppressions or [dict(own), balanced]
+            self.suppressions = suppressions or [own, balanced]
             dense_head(model)
         except InputError as error:
             self.gaps_missing = str(error)

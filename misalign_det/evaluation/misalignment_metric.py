@@ -9,14 +9,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from ..engine.annotation_checks import InputError
+from ..utils import class_names
 from .alignment import box_counts, localisation_aware_ece, score_iou_correlation
-from .coco_ap import (
-    average_precision,
-    category_ids,
-    class_names,
-    is_crowd,
-    load_annotations,
-)
+from .coco_ap import average_precision, category_ids, is_crowd, load_annotations
 from .matching import MatchedDetections, match_image
 
 

@@ -1,7 +1,19 @@
 """What every other part of the package may use."""
 
-from .dataset_configs import leaf_datasets
+from .config_walk import walk
+from .dataset_configs import class_names, dataset_classes, leaf_datasets
 from .pixels import as_picture, to_picture
 from .registry import find_type, is_type
+from .signatures import argument_names
 
-__all__ = ["as_picture", "find_type", "is_type", "leaf_datasets", "to_picture"]
+__all__ = [
+    "argument_names",
+    "as_picture",
+    "class_names",
+    "dataset_classes",
+    "find_type",
+    "is_type",
+    "leaf_datasets",
+    "to_picture",
+    "walk",
+]

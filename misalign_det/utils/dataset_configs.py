@@ -1,6 +1,11 @@
-"""The datasets inside a dataset's config, whatever wraps them."""
+"""The datasets inside a dataset's config, whatever wraps them, and their classes."""
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+
+from mmdet.registry import DATASETS
+
+from .registry import find_type
 
 
 def leaf_datasets(dataset: Mapping, key: str = "dataset") -> Iterator[tuple[str, Mapping]]:
@@ -26,3 +31,24 @@ def leaf_datasets(dataset: Mapping, key: str = "dataset") -> Iterator[tuple[str,
             yield from leaf_datasets(part, f"{key}.datasets.{i}")
     elif dataset:
         yield key, dataset
+
+
+def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
+    """Classes as a tuple: mmdet lets a single class stand as a string."""
+    return (classes,) if isinstance(classes, str) else tuple(classes)
+
+
+def dataset_classes(dataset: Mapping) -> tuple[str, ...] | None:
+    """The classes that a dataset of this config has: those of its metainfo, or of its type.
+
+    Args:
+        dataset: config of a dataset that reads files; see :func:`leaf_datasets`.
+
+    Returns:
+        Their names, or ``None`` where it names none.
+    """
+    kind = find_type(dataset.get("type"), DATASETS)
+    meta = copy.deepcopy(dataset.get("metainfo"))
+    # The class knows its own names, and reads a file of names.
+    meta = kind._load_metainfo(meta) if hasattr(kind, "_load_metainfo") else meta or {}
+    return class_names(meta["classes"]) if meta.get("classes") else None

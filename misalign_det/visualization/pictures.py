@@ -8,7 +8,7 @@ from ..evaluation.dataset_annotations import image_paths
 
 
 def picture_names(dataset) -> list[str]:
-    """A name for a picture of each image of a data set; see :func:`distinct_names`."""
+    """A name for a picture of each image of a dataset; see :func:`distinct_names`."""
     return distinct_names(image_paths(dataset))
 
 

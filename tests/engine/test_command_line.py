@@ -17,9 +17,9 @@ from misalign_det.engine.command_line import (
     build_runner,
     load_config,
     pair_detectors,
+    preload_checkpoint,
     prepare_work_dir,
-    read_early,
-    set_start,
+    resolve_resume,
 )
 from misalign_det.engine.config_errors import ConfigError
 
@@ -121,7 +121,7 @@ def test_a_work_dir_that_cannot_be_written_is_named(tmp_path):
 
 def start(work_dir, resume=None, **keys):
     cfg = Config({"work_dir": str(work_dir), "launcher": "none", **keys})
-    set_start(cfg, resume)
+    resolve_resume(cfg, resume)
     return cfg.get("resume"), cfg.get("load_from")
 
 
@@ -142,10 +142,10 @@ def test_what_training_starts_from(tmp_path):
     for resume in ("", "auto"):
         assert start(tmp_path, resume, load_from="x.pth") == (True, last)
     cfg = Config({"work_dir": str(tmp_path), "resume": True, "load_from": "x.pth"})
-    set_start(cfg)
+    resolve_resume(cfg)
     assert (cfg.resume, cfg.load_from) == (True, "x.pth")  # the config's own choice
     cfg = Config({"work_dir": str(tmp_path), "resume": True})
-    set_start(cfg)
+    resolve_resume(cfg)
     assert (cfg.resume, cfg.load_from) == (True, last)
 
 
@@ -158,7 +158,7 @@ def test_nothing_to_resume(tmp_path, capsys):
     assert said == (f"there is nothing to resume in {tmp_path}: no last_checkpoint. Training "
                     "starts from scratch.\n")
     cfg = Config({"work_dir": str(tmp_path), "resume": True, "launcher": "none"})
-    set_start(cfg)  # of the config itself
+    resolve_resume(cfg)  # of the config itself
     assert cfg.resume is False
 
 
@@ -205,15 +205,16 @@ def test_of_several_processes_none_asks(tmp_path, monkeypatch):
 
 def test_the_start_is_read_before_the_data(tmp_path):
     path = str(tmp_path / "x.pth")
-    read_early(Config({}))
-    read_early(Config({"load_from": "https://example.org/x.pth"}))  # waits for the processes
+    preload_checkpoint(Config({}))
+    # A URL waits for the processes.
+    preload_checkpoint(Config({"load_from": "https://example.org/x.pth"}))
     with pytest.raises(CheckpointError, match=f"there is no checkpoint {path}"):
-        read_early(Config({"load_from": path}))
+        preload_checkpoint(Config({"load_from": path}))
     torch.save({"state_dict": {}}, path)
     with tensors_only():
-        read_early(Config({"load_from": path, "resume": False}))
+        preload_checkpoint(Config({"load_from": path, "resume": False}))
         with pytest.raises(CheckpointError, match="cannot be resumed from"):
-            read_early(Config({"load_from": path, "resume": True}))
+            preload_checkpoint(Config({"load_from": path, "resume": True}))
 
 
 def test_parts_that_do_not_fit_together_build_no_runner():

@@ -6,13 +6,12 @@ import re
 
 import pytest
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
 from misalign_det.engine import data_root
 from misalign_det.engine.annotation_checks import InputError
-from misalign_det.engine.config_keys import call_arguments, top_level_keys
+from misalign_det.engine.config_keys import top_level_keys
 from misalign_det.engine.config_lookup import packaged_configs
 from misalign_det.engine.data_root import merge_options
 from misalign_det.engine.option_hints import wrong_number
@@ -179,65 +178,6 @@ def test_the_new_type_counts(plain):
 
 
 # --- what a call takes -----------------------------------------------------------------------
-
-
-def closed(a, *, b=1):
-    pass
-
-
-def with_more(a, **kwargs):
-    pass
-
-
-class Base:
-    def __init__(self, c, d=None):
-        pass
-
-
-class Derived(Base):
-    def __init__(self, a, **kwargs):
-        super().__init__(**kwargs)
-
-
-class Closed(Derived):
-    def __init__(self, z):
-        super().__init__(z)
-
-
-class Sink(Hook):
-    def __init__(self, a, **kwargs):
-        pass
-
-
-class Layer(nn.Module):
-    def __init__(self, a, *args, **kwargs):
-        super().__init__(**kwargs)
-
-
-class Nothing:
-    pass
-
-
-class Made:
-    def __new__(cls, a):
-        return super().__new__(cls)
-
-    def __init__(self, b):
-        pass
-
-
-class Skips(Closed, Base):
-    def __init__(self, e, **kwargs):
-        Base.__init__(self, **kwargs)
-
-
-@pytest.mark.parametrize(("kind", "names", "complete"), [
-    (closed, {"a", "b"}, True), (with_more, {"a"}, False), (Base, {"c", "d"}, True),
-    (Derived, {"a", "c", "d"}, True), (Closed, {"z"}, True), (Sink, {"a"}, False),
-    (Layer, {"a"}, True), (Nothing, set(), False), (Made, set(), False),
-    (Skips, {"e", "z", "a", "c", "d"}, True), (dict, set(), False)])
-def test_call_arguments(kind, names, complete):
-    assert call_arguments(kind) == (names, complete)
 
 
 def test_what_the_runner_reads_is_known():

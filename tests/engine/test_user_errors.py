@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 from mmengine.registry import LOOPS
-from processes import heed_interrupts
+from processes import restore_sigint
 
 from misalign_det.engine import user_errors
 from misalign_det.engine.annotation_checks import InputError
@@ -132,7 +132,7 @@ def test_mim_ends_with_the_message(tmp_path):
     (tmp_path / "tools/train.py").write_text(TOOL)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)},
-                          preexec_fn=heed_interrupts)  # fmt: skip
+                          preexec_fn=restore_sigint)  # fmt: skip
     assert done.returncode == 1
     assert "CalledProcessError" not in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.partition("train.py: error: ")[2].split() == ["no", "data", "Aborted!"]

@@ -1,4 +1,4 @@
-"""The objects of a data set as COCO annotations, whatever it was read from."""
+"""The objects of a dataset as COCO annotations, whatever it was read from."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from misalign_det.evaluation.dataset_annotations import annotations_of, image_pa
 
 
 class Given:
-    """A data set of two images of the same id, as a ConcatDataset may hold."""
+    """A dataset of two images of the same id, as a ConcatDataset may hold."""
 
     metainfo = dict(classes="disc")
 

@@ -165,7 +165,7 @@ def test_what_cannot_be_measured_is_said(folder):
     empty = config(folder, "FCOS")
     (folder / "empty.json").write_text(json.dumps(dict(images=[], annotations=[], categories=[
         dict(id="x", name="disc"), dict(id="y", name="box")])))  # fmt: skip
-    # mmengine itself cannot serialise a data set without images.
+    # mmengine itself cannot serialise a dataset without images.
     empty.val_dataloader.dataset.update(ann_file="empty.json", serialize_data=False)
     with pytest.raises(InputError, match="the val split has no images"):
         measure(model, empty, progress=False)

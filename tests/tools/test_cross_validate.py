@@ -96,14 +96,14 @@ def test_a_class_for_a_type(module, tmp_path):
 
 
 def test_several_training_sets_and_other_formats_are_refused(module, tmp_path):
-    with pytest.raises(InputError, match="ConcatDataset.*holds 2 data sets.*datasets.1"):
+    with pytest.raises(InputError, match="ConcatDataset.*holds 2 datasets.*datasets.1"):
         module.training_annotations(
             config(lambda leaf: dict(type="ConcatDataset", datasets=[leaf, leaf])))
     with pytest.raises(InputError, match="VOCDataset.*COCO's format"):
         module.training_annotations(config(lambda leaf: dict(leaf, type="VOCDataset")))
     with pytest.raises(InputError, match="no annotation file /train/t.json"):
         module.training_annotations(config())
-    with pytest.raises(InputError, match="holds 0 data sets"):
+    with pytest.raises(InputError, match="holds 0 datasets"):
         module.training_annotations(Config(dict()))
 
 

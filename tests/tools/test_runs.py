@@ -14,7 +14,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
-from processes import heed_interrupts
+from processes import restore_sigint
 from tiny_detectors import make_detector
 
 from misalign_det.engine.finite_loss import FiniteLossHook, NonFiniteLossError
@@ -70,7 +70,7 @@ def test_training_is_interrupted_and_says_how_to_go_on(detector, own_environ, tm
     command = [sys.executable, ROOT / "tools/train.py", detector[0], "--work-dir", tmp_path / "run"]
     with subprocess.Popen(list(map(str, command)), env=own_environ, cwd=tmp_path, text=True,
                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                          preexec_fn=heed_interrupts) as process:  # fmt: skip
+                          preexec_fn=restore_sigint) as process:  # fmt: skip
         while not (tmp_path / "run/last_checkpoint").exists():
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""tune_nms.py: figures of any data set, and no verdict where there can be none."""
+"""tune_nms.py: figures of any dataset, and no verdict where there can be none."""
 
 import json
 import re

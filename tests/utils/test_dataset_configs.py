@@ -1,8 +1,10 @@
 """Datasets are found through any wrappers, under the key that changes them."""
 
+import pytest
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
-from misalign_det.utils import leaf_datasets
+from misalign_det.utils import class_names, dataset_classes, leaf_datasets
 
 
 def test_a_dataset_without_wrapper_is_its_own_leaf():
@@ -27,3 +29,20 @@ def test_wrappers_of_one_and_of_many():
 
 def test_nothing_is_no_dataset():
     assert list(leaf_datasets({})) == []
+
+
+@pytest.mark.parametrize("kind", ["CocoDataset", "mmdet.CocoDataset", CocoDataset])
+def test_classes_of_a_dataset(kind):
+    assert dataset_classes(dict(type=kind, metainfo=dict(classes=("a", "b")))) == ("a", "b")
+    assert dataset_classes(dict(type=kind, metainfo=dict(classes="ab"))) == ("ab",)
+    assert len(dataset_classes(dict(type=kind))) == 80  # COCO's own
+
+
+def test_a_dataset_of_somebody_elses():
+    assert dataset_classes(dict(type="NoSuchDataset")) is None
+    assert dataset_classes(dict(type="NoSuchDataset", metainfo=dict(classes=["a"]))) == ("a",)
+
+
+def test_a_single_class_may_stand_as_a_string():
+    assert class_names("disc") == ("disc",)
+    assert class_names(["disc", "box"]) == ("disc", "box")

@@ -8,7 +8,7 @@ The images of the training annotation file are dealt into folds; for every combi
 and every fold a detector is trained on the other folds and evaluated on this one. Prints a line a
 combination, best first. Runs that are done stand in WORK_DIR/results.json and are not run again.
 The validation set of the config gives its pipeline alone: images and annotations are the training
-set's. That must be one data set in COCO's format, inside any wrapper, and evaluated by CocoMetric.
+set's. That must be one dataset in COCO's format, inside any wrapper, and evaluated by CocoMetric.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def deal(dataset, folds, seed):
     return pairs
 
 
-def the_leaf(dataset, key):
+def the_only_leaf(dataset, key):
     """The config of the one dataset that reads files, inside whatever wraps it.
 
     Raises:
@@ -99,7 +99,7 @@ def the_leaf(dataset, key):
     if len(leaves) != 1:
         parts = ", ".join(where for where, _ in leaves) or "nothing"
         raise InputError(
-            f"{key} ({(dataset or {}).get('type')}) holds {len(leaves)} data sets ({parts}): "
+            f"{key} ({(dataset or {}).get('type')}) holds {len(leaves)} datasets ({parts}): "
             "cross_validate.py deals the images of one. Give a config whose training set is one.")
     return leaves[0][1]
 
@@ -111,12 +111,12 @@ def training_annotations(cfg):
         InputError: there is no such file, it is not in COCO's format, or there are several.
     """
     where = "train_dataloader.dataset"
-    leaf = the_leaf((cfg.get("train_dataloader") or {}).get("dataset"), where)
+    leaf = the_only_leaf((cfg.get("train_dataloader") or {}).get("dataset"), where)
     if not is_type(leaf.get("type"), CocoDataset, DATASETS):
         raise InputError(f"{where} is a {leaf.get('type')}: cross_validate.py deals the images of "
                          "an annotation file in COCO's format.")
     path = Path(leaf.get("data_root") or "", leaf.get("ann_file") or "")
-    content = read_json(str(path), where, leaf.get("data_root"))
+    content = read_json(str(path), where, leaf.get("data_root") or "")
     coco_parts(content, str(path), where)
     return path, content
 
@@ -135,7 +135,7 @@ def use_fold(cfg, rest, held_out):
         Config
     """
     cfg = copy.deepcopy(cfg)
-    train = the_leaf(cfg.train_dataloader.dataset, "train_dataloader.dataset")
+    train = the_only_leaf(cfg.train_dataloader.dataset, "train_dataloader.dataset")
     val = next(leaf_datasets(cfg.val_dataloader.dataset, "val_dataloader.dataset"))[1]
     shared = {key: value for key, value in train.items() if key not in ("pipeline", "filter_cfg")}
     if isinstance(shared["type"], type):  # of a pure Python config; a text is what a dump can hold

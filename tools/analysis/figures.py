@@ -22,7 +22,6 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 import cv2
 import numpy as np
 import torch
-from mmengine.dataset import pseudo_collate
 from mmengine.utils import track_iter_progress
 
 from misalign_det.engine.annotation_checks import InputError
@@ -33,7 +32,13 @@ from misalign_det.engine.command_line import (
     load_config,
     pair_detectors,
 )
-from misalign_det.engine.detector import build_dataset, find_image, load_detector, network_input
+from misalign_det.engine.detector import (
+    build_dataset,
+    detect,
+    find_image,
+    load_detector,
+    network_input,
+)
 from misalign_det.engine.preflight import check_config
 from misalign_det.utils import as_picture
 from misalign_det.visualization.assignment import draw_positives_and_negatives
@@ -163,9 +168,7 @@ def detections(args, folder):
         row, truth = [], []
         for index in images(args, dataset):
             data = network_input(model, dataset, index)
-            with torch.no_grad():
-                (sample,) = model.test_step(pseudo_collate([dataset[index]]))
-            found = sample.pred_instances
+            found = detect(model, dataset, index)
             found = found[found.scores > args.score_thr]
             found = found[found.scores.argsort(stable=True)]  # the last one lies on top
             factor = np.tile(data.meta["scale_factor"], 2)

@@ -25,7 +25,7 @@ from misalign_det.engine.command_line import (
 )
 from misalign_det.engine.detector import build_dataset, find_image, load_detector, network_input
 from misalign_det.engine.preflight import check_config
-from misalign_det.evaluation.coco_ap import class_names
+from misalign_det.utils import class_names
 from misalign_det.visualization.dense_outputs import dense_outputs, training_positives
 from misalign_det.visualization.loss_maps import draw_loss_maps, losses_towards
 from misalign_det.visualization.pictures import picture_names

@@ -18,10 +18,8 @@ import cv2
 import mmcv
 import numpy as np
 import torch
-from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
-from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 
 from misalign_det.engine.checkpoint_io import tensors_only
@@ -30,10 +28,9 @@ from misalign_det.engine.command_line import (
     errors_in_one_line,
     load_config,
 )
-from misalign_det.engine.detector import ground_truth, load_detector
+from misalign_det.engine.detector import build_dataset, detect, ground_truth, load_detector
 from misalign_det.engine.preflight import InputError, check_config
-from misalign_det.evaluation.coco_ap import class_names
-from misalign_det.utils import as_picture
+from misalign_det.utils import as_picture, class_names
 from misalign_det.visualization.pictures import numbered_apart, picture_names
 
 MIN_WIDTH = 640  # smaller images are enlarged, so that labels can be read
@@ -107,13 +104,6 @@ def overview(pictures, columns=2, width=720):
     return np.vstack([np.hstack(cells[i:i + columns]) for i in range(0, len(cells), columns)])
 
 
-@torch.no_grad()
-def detect(model, dataset, index):
-    """Detections on one image of a dataset, read by its own pipeline."""
-    (sample,) = model.test_step(pseudo_collate([dataset[index]]))
-    return sample.pred_instances.cpu()
-
-
 def pixels(dataset, index):
     """An image as its file holds it, RGB; InputError where it cannot be read as a picture."""
     path = dataset.get_data_info(index)["img_path"]
@@ -167,7 +157,7 @@ def main(arguments=None):
         cfg = load_config(args)
         check_config(cfg, modes=(args.split,))
         model = load_detector(cfg, args.checkpoint, args.device)
-        dataset = DATASETS.build(cfg[f"{args.split}_dataloader"].dataset)
+        dataset = build_dataset(cfg, args.split)
         files = save_pictures(model, dataset, args.out_dir, args.num, args.score_thr)
     print(f"{len(files)} pictures; all of them at a glance: {files[-1]}")
 

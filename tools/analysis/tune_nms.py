@@ -6,8 +6,8 @@
 The network runs once over each split. The validation split is evaluated under the config's own NMS
 and under CLBalancedNMS with every pair of gamma and sigma; the pair of largest AP is then held
 against the config's own NMS on the test split, with the interval of the gain over resamples of its
-images (see compare_ap.py). Works for any one-stage detector of mmdet and any data set: the figures
-are COCO's AP of the objects that the data set gives, whatever its evaluator is. Where both splits
+images (see compare_ap.py). Works for any one-stage detector of mmdet and any dataset: the figures
+are COCO's AP of the objects that the dataset gives, whatever its evaluator is. Where both splits
 are the same images, as in many configs, it says so and gives no verdict.
 """
 
@@ -33,9 +33,9 @@ from misalign_det.engine.detector import build_dataset, load_detector
 from misalign_det.engine.nms_study import detections_under, plain_suppression
 from misalign_det.engine.preflight import check_config
 from misalign_det.evaluation.ap_difference import ap_difference, coco_figures
-from misalign_det.evaluation.coco_ap import class_names
 from misalign_det.evaluation.dataset_annotations import annotations_of, image_paths
 from misalign_det.evaluation.nms_regret import nms_name, nms_threshold
+from misalign_det.utils import class_names
 
 METRICS = {"coco/bbox_mAP": "AP", "coco/bbox_mAP_50": "AP50", "coco/bbox_mAP_75": "AP75"}
 
@@ -88,7 +88,7 @@ def figures_of(coco, found, classes):
 
 
 def common_images(datasets):
-    """How many image files of the second data set the first one has, too."""
+    """How many image files of the second dataset the first one has, too."""
     first, second = ({osp.realpath(path) for path in image_paths(data)} for data in datasets)
     return len(first & second)
 

@@ -1,6 +1,5 @@
 """Refuses what the config of a loss-aware head has left over from another head."""
 
-import inspect
 from collections.abc import Mapping
 from difflib import get_close_matches
 
@@ -17,7 +16,7 @@ from mmdet.models.task_modules.coders import DistancePointBBoxCoder
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.registry import MODELS, TASK_UTILS
 
-from ...utils import find_type, is_type
+from ...utils import argument_names, find_type, is_type
 
 COORDINATE_LOSSES = (L1Loss, SmoothL1Loss, BalancedL1Loss, MSELoss, BoundedIoULoss)
 QUALITY_LOSSES = (QualityFocalLoss, VarifocalLoss)
@@ -38,7 +37,7 @@ def check_head_config(head: type, config: Mapping) -> None:
         ValueError: lists them and says what to write.
     """
     problems = [
-        *_unread("bbox_head", config, arguments_of(head), head.__name__),
+        *_unread("bbox_head", config, set(argument_names(head)[0]), head.__name__),
         *_wrong_parts(config),
         *_wrong_training(config.get("train_cfg") or {}, head),
     ]
@@ -60,18 +59,6 @@ def refuse_assigner(head: type, train_cfg: Mapping | None) -> None:
             f"{assigner.__name__}. It trains LossAwareFCOSHead, RFAHead and TripleHead; for this "
             "head set train_cfg=None."
         )
-
-
-def arguments_of(kind: type) -> set[str]:
-    """Names of the arguments of a class, with those that it hands on to its parents."""
-    names = set()
-    for parent in kind.__mro__:
-        if "__init__" in vars(parent):
-            parameters = inspect.signature(parent.__init__).parameters.values()
-            names |= {p.name for p in parameters if p.kind != p.VAR_KEYWORD}
-            if all(p.kind != p.VAR_KEYWORD for p in parameters):
-                break
-    return names
 
 
 def _unread(key: str, config: Mapping, read: set[str], reader: str) -> list[str]:
@@ -127,6 +114,6 @@ def _wrong_training(train_cfg: Mapping, head: type) -> list[str]:
         return problems
     if hasattr(assigner, "assign_batch"):
         return problems + _unread(
-            "train_cfg.assigner", config, arguments_of(assigner), assigner.__name__
+            "train_cfg.assigner", config, set(argument_names(assigner)[0]), assigner.__name__
         )
     return [*problems, f"train_cfg.assigner is {assigner.__name__}, where {ASSIGNERS} fits"]

@@ -192,7 +192,7 @@ class LossAwareFCOSHead(AnchorFreeHead):
         weights = torch.cat([targets.weights.new_ones(len(background)), targets.weights])
         # mmcv's focal loss on CUDA has no bfloat16, and in float16 no number at a logit below -17.3
         # or above 8.3.
-        logits = widened(targets.logits[rows])
+        logits = at_least_float32(targets.logits[rows])
         return self.loss_cls(logits, labels, weights, avg_factor=targets.avg_factor)
 
     def box_loss(
@@ -228,7 +228,7 @@ class LossAwareFCOSHead(AnchorFreeHead):
             outputs: logits ``(N, 1, H, W)`` a level.
             quality: target of each edge in [0, 1], ``(E,)``.
         """
-        logits = widened(flatten_levels(outputs).flatten()[targets.prior_inds])
+        logits = at_least_float32(flatten_levels(outputs).flatten()[targets.prior_inds])
         if len(logits) == 0:
             return logits.sum()
         return loss(logits, quality, targets.weights, avg_factor=targets.avg_factor)
@@ -255,8 +255,10 @@ class LossAwareFCOSHead(AnchorFreeHead):
         cfg = (self.test_cfg or {}) if cfg is None else cfg
         cfg = ConfigDict(NO_LIMITS, **{k: v for k, v in cfg.items() if v is not None})
         # mmdet places the priors in this dtype.
-        cls_scores = [widened(level) for level in cls_scores]
-        factors = None if self.score_mode == "class" else [widened(level) for level in qualities]
+        cls_scores = [at_least_float32(level) for level in cls_scores]
+        factors = None
+        if self.score_mode != "class":
+            factors = [at_least_float32(level) for level in qualities]
         if self.score_mode == "geometric_mean":
             # mmdet, and what exports it, multiplies the sigmoids of both and compares the first
             # with score_thr: the product of the roots is the geometric mean.
@@ -307,7 +309,7 @@ def exp_distance(log_distance: Tensor) -> Tensor:
     return log_distance.float().clamp(max=MAX_LOG_DISTANCE).exp()
 
 
-def widened(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """In float32, unless it is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 

@@ -17,9 +17,9 @@ from .loss_aware_head import (
     IOU_LOSS,
     SCORE_MODES,
     LossAwareFCOSHead,
+    at_least_float32,
     check_levels,
     exp_distance,
-    widened,
 )
 
 ROUNDING = 1e-5  # relative, of probabilities in float32
@@ -184,7 +184,7 @@ class TripleHead(LossAwareFCOSHead):
         logits = self.conv_cls(F.relu(self.cls_guided(self.cls_convs(x), offset)))
         reg_feat = self.reg_convs(x)
         if self._refines_sparsely():
-            where = detectable(widened(logits).sigmoid(), self.test_cfg or {})
+            where = detectable(at_least_float32(logits).sigmoid(), self.test_cfg or {})
             guided = self._guided_around(where, reg_feat, offset)
         else:
             where, guided = None, self.reg_guided(reg_feat, offset)

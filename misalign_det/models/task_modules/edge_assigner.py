@@ -29,7 +29,7 @@ from .mixture import (
 LEAST_PROB = 1e-6  # and the distance from 1 of the largest, of scores that are probabilities
 
 
-def not_compiled(function: Callable) -> Callable:
+def without_compiler(function: Callable) -> Callable:
     """As ``torch.compiler.disable``, but the compiler is loaded with the first call.
 
     Assignment is NumPy on the CPU and shapes that its data decide: ``torch.compile`` of a training
@@ -106,7 +106,7 @@ class EdgeAssigner(BaseAssigner):
         self.score_format = score_format
         self.prior_format = prior_format
 
-    @not_compiled
+    @without_compiler
     def assign_batch(
         self,
         points: Tensor,
@@ -176,7 +176,7 @@ class EdgeAssigner(BaseAssigner):
         )
         return positive_threshold(candidates.losses, fit, self.boundary), fit.means / scale
 
-    @not_compiled
+    @without_compiler
     def assign(
         self,
         pred_instances: InstanceData,

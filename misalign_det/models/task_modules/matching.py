@@ -5,8 +5,8 @@ from torch import Tensor
 
 from .host_waits import Flag, may_look
 
-ROUNDS = 32  # of proposals
-DEPTH = 16  # GTs that may have to move for another one
+MAX_ROUNDS = 32  # of proposals
+MAX_MOVES = 16  # matched GTs that an augmenting path may move
 
 
 def scatter_sum(values: Tensor, prior_inds: Tensor, num_locations: int) -> Tensor:
@@ -33,20 +33,20 @@ def least_loss(losses: Tensor, prior_inds: Tensor, mask: Tensor, num_locations: 
 def match_locations(
     losses: Tensor, prior_inds: Tensor, candidates: Tensor, held: Tensor, num_locations: int
 ) -> Tensor:
-    """Give every GT that holds no location one of its candidates, moving others where needed.
+    """Match every unmatched GT to one of its candidate locations, moving others where needed.
 
-    A maximum bipartite matching by augmenting paths, all GTs at once. A location can be had for
-    nothing if nobody holds it or its GT holds another one too; else its GT would have to move to
-    one of its own candidates. In each round every GT without a location proposes to the candidate
-    that makes the fewest others move, of those to the one of least loss; GTs with the same first
-    choice spread over their equally good ones. A location takes the proposal of least loss. The GT
-    that held it, if it has no other, proposes in the next round.
+    A maximum bipartite matching by augmenting paths, all GTs at once. A path ends at a location
+    that is free, or that its GT can spare because it holds another one. In each round every
+    unmatched GT proposes to the candidate at which its shortest augmenting path begins, of those to
+    the one of least loss; GTs of the same first choice are spread over their equally good ones. A
+    location accepts the proposal of least loss. The GT that held it, if it holds no other, is
+    unmatched in the next round.
 
-    Guarantee: a round ends with the shortest chain of moves one shorter or with one more GT served.
-    So no GT is left out that up to ``DEPTH`` moves could serve, as long as the chains needed one
-    after another, each counted with its last step, are no longer than ``ROUNDS`` in all. Chains
-    that share no GT and no location are followed in the same rounds. Where no division serves all
-    GTs, as many as possible are served, which need not be those that held a location before.
+    Guarantee: each round matches a GT or shortens the shortest augmenting path by one. So no GT
+    stays unmatched that a path of up to ``MAX_MOVES`` moves could match, as long as the lengths of
+    the paths that are needed one after another sum to no more than ``MAX_ROUNDS``. Disjoint paths
+    are followed in the same rounds. Where no matching covers all GTs, as many as possible are
+    matched, which need not be those that held a location before.
 
     Args:
         losses: ``(G, K)``, ascending in each row over the candidates.
@@ -65,40 +65,44 @@ def match_locations(
     # num_gts stands for nobody.
     owner = scatter_sum(torch.where(held, gt_inds - num_gts, 0), prior_inds, num_locations)
     owner += num_gts
-    has_candidates, goes_on = candidates.any(dim=1), Flag(losses)
-    for i in range(ROUNDS):
+    has_candidates, unfinished = candidates.any(dim=1), Flag(losses)
+    for i in range(MAX_ROUNDS):
         holder = owner[prior_inds]
         held = candidates & (holder == gt_inds)
         num_held = held.sum(dim=1)
-        # Most need nobody to move: the first round asks for no chains.
-        moves = _num_moves(candidates, holder, num_held, DEPTH if i else 0)
+        # Most need nobody to move: the first round looks for paths without a move alone.
+        moves = _path_moves(candidates, holder, num_held, MAX_MOVES if i else 0)
         fewest = moves.amin(dim=1, keepdim=True)
-        lost = has_candidates & (num_held == 0)
-        proposes = lost & (fewest[:, 0] <= DEPTH)
-        goes_on.set((proposes if i else lost).any())
-        if not goes_on:
+        unmatched = has_candidates & (num_held == 0)
+        proposes = unmatched & (fewest[:, 0] <= MAX_MOVES)
+        unfinished.set((proposes if i else unmatched).any())
+        if not unfinished:
             break
         best = (moves == fewest) & proposes[:, None]
         proposed = _spread(losses, prior_inds, best, proposes, num_locations)
-        taken = least_loss(losses, prior_inds, proposed, num_locations)
-        taker = scatter_sum(torch.where(taken, gt_inds + 1, 0), prior_inds, num_locations)
-        owner = torch.where(taker > 0, taker - 1, owner)
+        accepted = least_loss(losses, prior_inds, proposed, num_locations)
+        new_owner = scatter_sum(torch.where(accepted, gt_inds + 1, 0), prior_inds, num_locations)
+        owner = torch.where(new_owner > 0, new_owner - 1, owner)
     return candidates & (owner[prior_inds] == gt_inds)
 
 
-def _num_moves(candidates: Tensor, holder: Tensor, num_held: Tensor, depth: int) -> Tensor:
-    """How many GTs would have to move for each candidate, ``(G, K)``; above ``DEPTH`` if too many.
+def _path_moves(candidates: Tensor, holder: Tensor, num_held: Tensor, most: int) -> Tensor:
+    """Moves of the shortest augmenting path that begins at each candidate, ``(G, K)``.
 
     Args:
-        holder: GT that holds each candidate's location, G if nobody does, ``(G, K)``.
+        candidates: see :func:`match_locations`.
+        holder: GT that holds each candidate's location, G if it is free, ``(G, K)``.
         num_held: locations of each GT, ``(G,)``.
-        depth: longest chain looked for.
+        most: moves that a path may have.
+
+    Returns:
+        More than ``MAX_MOVES`` where there is no such path.
     """
-    never = DEPTH + 1
-    to_spare = torch.cat([num_held > 1, num_held.new_ones(1, dtype=torch.bool)])
-    moves = torch.where(candidates & to_spare[holder], 0, never)
-    for _ in range(depth):
-        # A location costs its GT's own cheapest move and one more.
+    never = MAX_MOVES + 1
+    can_spare = torch.cat([num_held > 1, num_held.new_ones(1, dtype=torch.bool)])
+    moves = torch.where(candidates & can_spare[holder], 0, never)
+    for _ in range(most):
+        # Its holder moves along its own shortest path.
         fewest = torch.cat([moves.amin(dim=1), moves.new_zeros(1)])
         longer = (fewest + 1)[holder].masked_fill(~candidates, never)
         before, moves = moves, torch.minimum(moves, longer)
@@ -112,8 +116,13 @@ def _spread(
 ) -> Tensor:
     """One of its best candidates for each GT that proposes, ``(G, K)`` bool.
 
-    The GT of r-th least loss among those of the same first choice takes its r-th one: copies of a
-    box do not wait for one another.
+    The GT of r-th least loss among those of the same first choice takes its r-th one, so that
+    copies of a box are matched in one round.
+
+    Args:
+        losses, prior_inds: see :func:`match_locations`.
+        best: candidates of the shortest path of each GT that proposes, ``(G, K)`` bool.
+        proposes: ``(G,)`` bool.
     """
     first = best.long().argmax(dim=1, keepdim=True)
     target = torch.where(proposes, prior_inds.gather(1, first)[:, 0], num_locations)

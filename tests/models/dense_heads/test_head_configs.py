@@ -15,8 +15,7 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope, Registry
 
-from misalign_det.models.dense_heads import LossAwareFCOSHead, TripleHead
-from misalign_det.models.dense_heads.head_configs import arguments_of
+from misalign_det.models.dense_heads import LossAwareFCOSHead
 from misalign_det.models.dense_heads.loss_aware_head import DISTANCE_CODER, FOCAL_LOSS, IOU_LOSS
 from misalign_det.models.dense_heads.plain_fcos_head import FCOS_PARTS
 from misalign_det.models.task_modules import JLAAssigner
@@ -172,26 +171,6 @@ def test_strides_are_positive_numbers(strides):
 
 def test_an_argument_that_the_triple_head_would_ignore():
     assert "dcn_on_last_conv" in complaint(dcn_on_last_conv=True)
-
-
-def test_arguments_are_those_of_the_class_and_of_what_it_hands_on_to():
-    class Base:
-        def __init__(self, base): ...
-
-    class Middle(Base):
-        def __init__(self, middle, **kwargs): ...
-
-    class Last(Middle):
-        pass
-
-    class Closed(Middle):
-        def __init__(self, own): ...
-
-    assert arguments_of(Last) == {"self", "middle", "base"}
-    assert arguments_of(Closed) == {"self", "own"}
-    triple = arguments_of(TripleHead)
-    assert {"offset_mode", "prior_distance", "stacked_convs", "init_cfg"} <= triple
-    assert "anchor_generator" not in triple
 
 
 def test_a_derived_head_may_have_keys_of_its_own():

@@ -13,8 +13,8 @@ from misalign_det.models.dense_heads import loss_aware_head
 from misalign_det.models.dense_heads.loss_aware_head import (
     EdgeTargets,
     _logits_of_roots,
+    at_least_float32,
     exp_distance,
-    widened,
 )
 
 HEADS = ("LossAwareFCOSHead", "RFAHead", "TripleHead")
@@ -69,7 +69,7 @@ def test_decode_is_in_float32_whatever_it_is_given():
 
 def test_float64_stays_and_half_precision_does_not():
     kinds = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-    found = [widened(torch.zeros(1, dtype=dtype)).dtype for dtype in kinds]
+    found = [at_least_float32(torch.zeros(1, dtype=dtype)).dtype for dtype in kinds]
     assert found == [torch.float64, torch.float32, torch.float32, torch.float32]
 
 

@@ -210,7 +210,7 @@ def test_ground_truth_of_any_type_and_class():
      (torch.rand(2, 4), torch.zeros(2, 2)), (torch.rand(4), torch.zeros(1))],
 )  # fmt: skip
 def test_ground_truth_that_does_not_fit_together_is_refused(bboxes, labels):
-    # What InstanceData itself would refuse may come from a data set's own class.
+    # What InstanceData itself would refuse may come from a dataset's own class.
     images = [SimpleNamespace(bboxes=torch.empty(0, 4), labels=torch.empty(0))]
     images += [SimpleNamespace(bboxes=bboxes, labels=labels)]
     with pytest.raises(ValueError, match=r"\(G, 4\).*image 1"):

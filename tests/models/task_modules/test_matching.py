@@ -79,24 +79,24 @@ def chain(length):
 
 def test_bounds_of_the_search(monkeypatch):
     wanted, held = chain(5)
-    monkeypatch.setattr(matching, "DEPTH", 5)
+    monkeypatch.setattr(matching, "MAX_MOVES", 5)
     assert match(wanted, held) == [[1], [2], [3], [4], [5], [0]]
-    monkeypatch.setattr(matching, "DEPTH", 4)
+    monkeypatch.setattr(matching, "MAX_MOVES", 4)
     assert match(wanted, held) == held
-    monkeypatch.setattr(matching, "DEPTH", 5)
+    monkeypatch.setattr(matching, "MAX_MOVES", 5)
     # One round that asks for no moves, then one a move and the last step.
-    monkeypatch.setattr(matching, "ROUNDS", 7)
+    monkeypatch.setattr(matching, "MAX_ROUNDS", 7)
     assert match(wanted, held)[5] == [0]
-    monkeypatch.setattr(matching, "ROUNDS", 6)
+    monkeypatch.setattr(matching, "MAX_ROUNDS", 6)
     assert sum(map(bool, match(wanted, held))) == 5
 
 
 def test_default_bounds():
-    assert (matching.ROUNDS, matching.DEPTH) == (32, 16)
+    assert (matching.MAX_ROUNDS, matching.MAX_MOVES) == (32, 16)
 
 
 def test_copies_of_a_box_are_served_in_one_round(monkeypatch):
-    monkeypatch.setattr(matching, "ROUNDS", 1)
+    monkeypatch.setattr(matching, "MAX_ROUNDS", 1)
     assert match([list(range(12))] * 12) == [[i] for i in range(12)]
 
 
