@@ -30,10 +30,10 @@ _BUILD_MMCV = (
 
 
 def use_passive_wait_policy():
-    """Let OpenMP's threads sleep between two operations, unless OMP_WAIT_POLICY is set already.
+    """Set OMP_WAIT_POLICY=PASSIVE, unless the variable is set: idle OpenMP threads sleep.
 
     By default they spin. On a machine that does anything else at the same time, each operation then
-    waits for the thread that was not run: a training step on two cores takes five times as long.
+    waits for the thread that was not scheduled, and a training step takes several times as long.
     OpenMP reads the variable once, when torch is imported; with torch imported before, nothing is
     done, so that a program which uses this package as a plugin keeps its own way.
     """

@@ -12,7 +12,7 @@ if [ $# -lt 3 ]; then
 fi
 config=$1 checkpoint=$2 gpus=$3
 shift 3
-# Threads that wait sleep: on the CPU the processes share its cores.
+# Idle OpenMP threads sleep: on the CPU the processes share its cores.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 # "python -m torch.distributed.run" is torchrun, of the Python that is active.
 exec "${PYTHON:-python}" -m torch.distributed.run \

@@ -12,7 +12,7 @@ if [ $# -lt 2 ]; then
 fi
 config=$1 gpus=$2
 shift 2
-# Threads that wait sleep: on the CPU the processes share its cores.
+# Idle OpenMP threads sleep: on the CPU the processes share its cores.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 # "python -m torch.distributed.run" is torchrun, of the Python that is active.
 exec "${PYTHON:-python}" -m torch.distributed.run \

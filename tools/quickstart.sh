@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 begin=$SECONDS
 source tools/setup_environment.sh
 export PYTHONWARNINGS=ignore # those of the packages below would drown what matters
-# Threads that wait sleep; where they spin, any other load makes a step take five times as long.
+# Idle OpenMP threads sleep: spinning beside any other load, they slow every step down.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
 name=jla_triplehead_r18_fpn_quickstart_shapes

@@ -52,7 +52,17 @@ def edge_classification_loss(
 
 
 def _negatives_of_edges(logits: Tensor, prior_inds: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """Sum of :func:`focal_of_negatives` over all classes but the edge's own, ``(E,)``."""
+    """Sum of :func:`focal_of_negatives` over all classes but the edge's own.
+
+    Args:
+        logits: ``(N * P, C)``.
+        prior_inds: location of each edge, ``(E,)``.
+        labels: class of each edge's GT, ``(E,)``.
+        gamma: of the focal loss.
+
+    Returns:
+        In nats, float32, ``(E,)``.
+    """
     size = _block_size(logits)
     sums = []
     for rows, own in zip(prior_inds.split(size), labels.split(size)):
@@ -64,10 +74,15 @@ def _negatives_of_edges(logits: Tensor, prior_inds: Tensor, labels: Tensor, gamm
 def _negatives_of_locations(
     logits: Tensor, prior_inds: Tensor, own_logit: Tensor, gamma: float
 ) -> Tensor:
-    """The same by way of two sums over the classes of each location.
+    """:func:`_negatives_of_edges` by way of two sums over the classes of each location.
 
-    Taking the own class off the whole sum is exact enough unless that class makes up most of it,
-    which only one class of a location can: there the second sum, without that class, is read.
+    With ``l_c`` the loss of class c, the sum over all classes but k is ``sum_c l_c - l_k``. That
+    cancels where ``l_k`` makes up most of the sum, which it does for one class of a location at
+    most; there the second sum, over the ``l_c`` of at most half of the first one, is read.
+
+    Args:
+        logits, prior_inds, gamma: as there.
+        own_logit: of the class of each edge's GT, ``(E,)``.
     """
     totals, rests = [], []
     for rows in logits.split(_block_size(logits)):
