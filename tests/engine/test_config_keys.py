@@ -211,8 +211,9 @@ def test_a_key_of_the_dataset_inside_a_wrapper():
 
 def test_a_key_that_lies_deeper():
     inner = dict(type="FCOS", test_cfg=dict(score_thr=0.1))
-    cfg = Config(dict(model=dict(type="SemiBaseDetector", detector=inner)))
-    with pytest.raises(InputError, match="Did you mean model.detector.test_cfg.score_thr?"):
+    model = dict(type="SemiBaseDetector", detector=inner)
+    cfg = Config(dict(model=model, tta_model=dict(module=inner)))
+    with pytest.raises(InputError, match=r"Did you mean model\.detector\.test_cfg\.score_thr\?$"):
         merge_options(cfg, {"model.test_cfg.score_thr": 0.2})
 
 

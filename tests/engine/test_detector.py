@@ -17,6 +17,7 @@ from misalign_det.engine.annotation_checks import InputError
 from misalign_det.engine.checkpoint_io import CheckpointError, tensors_only
 from misalign_det.engine.detector import (
     check_device,
+    detect,
     find_image,
     ground_truth,
     load_detector,
@@ -49,6 +50,19 @@ def test_a_detector_is_loaded_from_one_read(fcos, monkeypatch):
     assert not model.training and model.cfg is cfg
     saved = real(checkpoint)["state_dict"]
     assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+
+
+def test_detections_of_one_image_of_a_dataset(fcos):
+    """As mmdet gives them, in pixels of the file, without a gradient."""
+    model = load_detector(*fcos)
+    meta = dict(img_shape=(64, 64), ori_shape=(32, 32), scale_factor=(2.0, 2.0))
+    sample = DetDataSample(metainfo=dict(meta, pad_shape=(64, 64), batch_input_shape=(64, 64)))
+    with torch.no_grad():
+        model.bbox_head.conv_reg.bias.fill_(1.0)  # a ReLU makes the untrained head's boxes points
+    item = dict(inputs=torch.zeros(3, 64, 64, dtype=torch.uint8), data_samples=sample)
+    found = detect(model, [None, item], 1)
+    assert len(found) == 5 and not found.scores.requires_grad and not found.bboxes.requires_grad
+    assert found.bboxes.max() <= 32 and (found.scores.diff() <= 0).all()
 
 
 def test_code_in_a_checkpoint_does_not_run(fcos, tmp_path):

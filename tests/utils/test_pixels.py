@@ -27,6 +27,8 @@ def test_bytes_keep_their_values_and_bgr_becomes_rgb():
 def test_floats_between_0_and_255_keep_their_values():
     picture = to_picture(image([0.4, 254.6], [1.5, 2.5], [0.0, 255.0], dtype=torch.float32), True)
     assert picture[0].tolist() == [[0, 2, 0], [255, 2, 255]]
+    bright = image([100.0, 255.0], [100.0, 254.5], [101.0, 200.0], dtype=torch.float32)
+    assert to_picture(bright, True)[0].tolist() == [[100, 100, 101], [255, 254, 200]]
     half = image([100.0], [3.0], [200.0], dtype=torch.float16)
     assert to_picture(half, True)[0].tolist() == [[100, 3, 200]]
 

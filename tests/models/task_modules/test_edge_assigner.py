@@ -323,8 +323,12 @@ def test_the_result_of_mmdets_interface():
 @pytest.mark.parametrize("kind", BOTH)
 def test_a_head_that_calls_in_another_way_is_told_so(kind):
     assigner, pred, gts = make(kind), predictions(), objects((0, 0, 24, 8))
+    only = lambda *names: InstanceData(**{name: pred[name] for name in names})  # noqa: E731
     calls = [
         lambda: assigner.assign(pred, [3], gts, None),  # ATSS
+        lambda: assigner.assign(pred, [3], gts),
+        lambda: assigner.assign(only("priors", "scores"), gts),
+        lambda: assigner.assign(only("priors", "bboxes"), gts),
         lambda: assigner.assign(pred, gts, None, 1.0, 6.0),  # TOOD
         lambda: assigner.assign(InstanceData(priors=pred.priors), gts, None),  # RetinaNet
         lambda: assigner.assign(  # GFL
