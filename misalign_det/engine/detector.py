@@ -114,7 +114,7 @@ def ground_truth(info: dict) -> InstanceData:
     Returns:
         ``bboxes`` ``(G, 4)``, xyxy in pixels of the original image, and ``labels`` ``(G,)``.
     """
-    kept = [item for item in info["instances"] if not item["ignore_flag"]]
+    kept = [item for item in info.get("instances", ()) if not item.get("ignore_flag")]
     return InstanceData(
         bboxes=torch.tensor([i["bbox"] for i in kept], dtype=torch.float32).reshape(-1, 4),
         labels=torch.tensor([i["bbox_label"] for i in kept], dtype=torch.int64),

@@ -175,6 +175,9 @@ def test_ground_truth_leaves_ignored_objects_out():
     found = ground_truth(dict(instances=[box, {**box, "ignore_flag": 1}]))
     assert found.bboxes.tolist() == [[1, 2, 3, 4]] and found.labels.tolist() == [2]
     assert ground_truth(dict(instances=[])).bboxes.shape == (0, 4)
+    assert ground_truth(dict(img_id=1)).bboxes.shape == (0, 4)  # unlabelled
+    without_flag = dict(bbox=[1, 2, 3, 4], bbox_label=2)
+    assert ground_truth(dict(instances=[without_flag])).labels.tolist() == [2]
 
 
 class Loader:
