@@ -16,8 +16,8 @@ DETECTOR = ["CONFIG", "CHECKPOINT"]
 # What keeps a run short, by tool; and what it prints.
 ANALYSIS = {
     "misalignment_report": ([], "The report:"),
-    "misalignment": (["--config", "CONFIG"], "headroom"),
-    "compare_ap": (["--config", "CONFIG", "--resamples", "3"], "The interval contains 0"),
+    "misalignment": ([], "headroom"),
+    "compare_ap": (["--resamples", "3"], "The interval contains 0"),
     "save_pictures": (["--num", "2"], "3 pictures"),
     "loss_maps": ([], "loss_maps_"),
     "receptive_field": (["--num-images", "1", "--num-objects", "1"], "receptive_field.png"),
