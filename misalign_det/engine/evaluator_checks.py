@@ -106,9 +106,9 @@ def check_metric(metric, key, files):
         file = CocoFile(key, path, *parts, files[0].classes)
         check_categories(parts[1], parts[2], file.classes, path, key, extra="skip")
         notes += _compare(file, files, annotated)
-    if annotated:
+    if annotated and plain:  # MisalignmentMetric numbers what it hands to pycocotools itself
         _check_evaluation_keys(file, key)
-        notes += _check_ids(file, key) if plain else []
+        notes += _check_ids(file, key)
     for part in files:
         if part.indices is not None:
             notes.append(f"{part.where}: indices={part.indices} leaves images out that {key} "

@@ -4,8 +4,9 @@ import copy
 import json
 import shutil
 
+import numpy as np
 import pytest
-from coco_set import CocoSet
+from coco_set import CLASSES, CocoSet
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS
 
@@ -221,7 +222,7 @@ def test_a_part_of_the_images_with_an_evaluator_of_all(good):
 # --- what pycocotools reads ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [CocoMetric, MisalignmentMetric])
+@pytest.mark.parametrize("kind", [CocoMetric, "CocoMetric", "mmdet.CocoMetric"])
 @pytest.mark.parametrize("value", ["absent", None])
 def test_annotations_without_iscrowd(good, kind, value):
     for annotation in good.content["annotations"][1:3]:
@@ -235,6 +236,16 @@ def test_annotations_without_iscrowd(good, kind, value):
         check(good, evaluator)
     only = dict(type="CocoMetric", ann_file=str(good.file), format_only=True, outfile_prefix="x")
     assert check(good, only) == []
+    # This package's own metric needs neither the key ...
+    evaluator["type"] = MisalignmentMetric
+    assert check(good, evaluator) == []
+    metric = MisalignmentMetric(str(good.file))
+    metric.dataset_meta = dict(classes=CLASSES)
+    for annotation in good.content["annotations"]:  # one an image, found by a perfect detector
+        found = dict(bboxes=np.array([[5.0, 5, 15, 15]]), scores=np.array([0.9]),
+                     labels=np.array([annotation["category_id"] - 1]))  # fmt: skip
+        metric.process({}, [dict(img_id=annotation["image_id"], pred_instances=found)])
+    assert metric.evaluate(4)["misalignment/AP"] == 1  # ... to be right
 
 
 def test_annotation_id_0_is_never_found_by_pycocotools(good):
