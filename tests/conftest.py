@@ -1,12 +1,15 @@
 """What every test starts from: mmdet's modules registered, its scope the default one."""
 
 import itertools
+import os
 
 import pytest
 import torch
 from mmdet.utils import register_all_modules
 from mmengine.logging import MessageHub
 
+if not torch.cuda.is_available():  # before the first import of triton: its kernels run on the CPU
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 register_all_modules()
 torch.set_num_threads(min(2, torch.get_num_threads()))
 numbers = itertools.count()

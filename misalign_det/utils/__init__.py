@@ -5,6 +5,7 @@ from .dataset_configs import class_names, dataset_classes, leaf_datasets
 from .pixels import as_picture, to_picture
 from .registry import find_type, is_type
 from .signatures import argument_names
+from .triton_support import has_triton, launch
 
 __all__ = [
     "argument_names",
@@ -12,7 +13,9 @@ __all__ = [
     "class_names",
     "dataset_classes",
     "find_type",
+    "has_triton",
     "is_type",
+    "launch",
     "leaf_datasets",
     "to_picture",
     "walk",

@@ -1,0 +1,58 @@
+"""Whether kernels written in Triton can run on a device, and the one place that launches them.
+
+A file of kernels imports ``triton`` at its top and is itself imported only where :func:`has_triton`
+is true, so that the package works without Triton.
+"""
+
+import warnings
+from functools import lru_cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+
+def has_triton(x: Tensor) -> bool:
+    """Whether Triton kernels can run on the device of ``x``.
+
+    True for a CUDA tensor where Triton is installed, as it is with CUDA builds of torch for Linux,
+    and can compile. Triton needs a C compiler; where a first small kernel fails, one warning says
+    why, and the PyTorch implementations are used.
+    """
+    return x.is_cuda and _works(x.get_device())
+
+
+def launch(kernel, grid: tuple[int, ...], *args, **kwargs) -> None:
+    """Launch a Triton kernel on the current stream of its tensors' device.
+
+    Args:
+        kernel: a function decorated with ``triton.jit``.
+        grid: number of programs along up to three axes; nothing is launched if one is 0.
+        *args, **kwargs: passed to the kernel; its ``constexpr`` arguments and ``num_warps`` by
+            keyword.
+    """
+    if 0 in grid:
+        return
+    device = next(arg for arg in args if isinstance(arg, Tensor)).get_device()
+    with torch.cuda.device(device):
+        kernel[grid](*args, **kwargs)
+
+
+@lru_cache
+def _works(device: int) -> bool:
+    if find_spec("triton") is None:
+        return False
+    try:
+        from ._first_kernel import add_one
+
+        found = torch.zeros(1, device=torch.device("cuda", device))
+        launch(add_one, (1,), found)
+        correct = found.item() == 1
+    except Exception as error:  # of Triton, its compiler or the driver
+        warnings.warn(
+            f"Triton does not work on GPU {device} ({type(error).__name__}: {error}). The slower "
+            "PyTorch implementations are used. Triton needs a C compiler and Python's headers.",
+            stacklevel=2,
+        )
+        return False
+    return correct
