@@ -15,12 +15,39 @@ torch.set_num_threads(min(2, torch.get_num_threads()))
 numbers = itertools.count()
 
 
+def pytest_report_header():
+    """Say what the tests marked cuda run on."""
+    if torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    return "cuda: simulated on the CPU (tools/benchmarks/simulated_cuda)"
+
+
 def pytest_collection_modifyitems(items):
-    """Tests marked cuda say why they do not run."""
+    """Tests marked gpu say why they do not run."""
     if not torch.cuda.is_available():
         for item in items:
-            if "cuda" in item.keywords:
+            if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+
+
+def pytest_report_teststatus(report):
+    """Without a GPU, the summary counts tests marked cuda as simulated."""
+    if report.when == "call" and report.passed and "cuda" in report.keywords:
+        if not torch.cuda.is_available():
+            return "passed on the simulated CUDA device", ".", "PASSED (simulated CUDA)"
+    return None
+
+
+@pytest.fixture(autouse=True)
+def simulated_cuda(request):
+    """Without a GPU, a test marked cuda runs on the simulated device."""
+    if "cuda" not in request.keywords or torch.cuda.is_available():
+        yield None
+    else:
+        from simulated_cuda import SimulatedCuda
+
+        with SimulatedCuda() as device:
+            yield device
 
 
 @pytest.fixture(autouse=True)

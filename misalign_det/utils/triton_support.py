@@ -31,8 +31,11 @@ def launch(kernel, grid: tuple[int, ...], *args, **kwargs) -> None:
         *args, **kwargs: passed to the kernel; its ``constexpr`` arguments and ``num_warps`` by
             keyword.
     """
-    if 0 in grid:
-        return
+    if 0 not in grid:
+        _start(kernel, grid, args, kwargs)
+
+
+def _start(kernel, grid, args, kwargs) -> None:
     device = next(arg for arg in args if isinstance(arg, Tensor)).get_device()
     with torch.cuda.device(device):
         kernel[grid](*args, **kwargs)
