@@ -2,6 +2,7 @@
 
 from .config_walk import walk
 from .dataset_configs import class_names, dataset_classes, leaf_datasets
+from .device_numbers import numbers_made_on_device
 from .pixels import as_picture, to_picture
 from .registry import find_type, is_type
 from .signatures import argument_names
@@ -17,6 +18,7 @@ __all__ = [
     "is_type",
     "launch",
     "leaf_datasets",
+    "numbers_made_on_device",
     "to_picture",
     "walk",
 ]

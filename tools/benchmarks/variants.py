@@ -9,6 +9,7 @@ the head's time each level takes, and what all levels at once could save at most
 """
 
 import argparse
+from copy import deepcopy
 from functools import partial
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
@@ -17,6 +18,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
+from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmdet.utils import register_all_modules
@@ -26,6 +28,7 @@ from torch import nn
 
 from misalign_det.engine.benchmarking import machine, median, spread, time_in_turn
 from misalign_det.engine.config_lookup import resolve_config
+from misalign_det.models.dense_heads.levels import CachedPoints
 
 
 def parse_args(arguments=None):
@@ -121,6 +124,18 @@ def infer(detector, packed, device, half):
         return detector(detector.data_preprocessor(packed, False)["inputs"])
 
 
+def head_of_level(head, level):
+    """A copy of the head that has this level alone."""
+    head = deepcopy(head)
+    head.strides = [head.strides[level]]
+    for name in ("scales", "coarse_scales"):
+        if hasattr(head, name):
+            setattr(head, name, getattr(head, name)[level : level + 1])
+    if hasattr(head, "_points"):
+        head._points = CachedPoints(MlvlPointGenerator(head.strides))
+    return head
+
+
 @torch.no_grad()
 def level_shares(detector, packed, repeats, device):
     """Where the head's forward pass spends its time.
@@ -134,9 +149,8 @@ def level_shares(detector, packed, repeats, device):
     feats = list(detector.extract_feat(detector.data_preprocessor(packed, False)["inputs"]))
     second, third = feats[1:3]
     one_map = second.new_zeros(*second.shape[:3], second.shape[3] + 1 + third.shape[3])
-    extra = [head.scales, *([head.coarse_scales] if hasattr(head, "coarse_scales") else [])]
-    levels = [*zip(feats, *extra, head.strides), (one_map, *(e[1] for e in extra), head.strides[1])]
-    passes = [partial(head.forward_single, *level) for level in levels]
+    levels = [*enumerate(feats), (1, one_map)]
+    passes = [partial(head_of_level(head, level), (feat,)) for level, feat in levels]
     *taken, joined = map(median, time_in_turn(passes, repeats, device))
     whole = sum(taken)
     return [part / whole for part in taken], (sum(taken[1:]) - joined) / whole

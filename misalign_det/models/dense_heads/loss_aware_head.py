@@ -1,16 +1,21 @@
 """A point head that trains from weighted positive edges: FCOS's towers, any assigner of ours."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import Scale
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
+from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.utils import InstanceList, OptConfigType, OptInstanceList, reduce_mean
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
+from ...utils import numbers_made_on_device
 from ..task_modules.candidate_edges import BatchGroundTruth
 from .head_configs import ASSIGNERS, check_head_config
+from .levels import CachedPoints, flatten_levels, scaled_levels, split_levels
 
 # exp(8) strides is far beyond any image; without a bound one bad step overflows to inf.
 MAX_LOG_DISTANCE = 8.0
@@ -100,6 +105,7 @@ class LossAwareFCOSHead(AnchorFreeHead):
                 "loss_cls has to be a sigmoid loss: write use_sigmoid=True beside its type. The "
                 "joint loss sums one sigmoid a class."
             )
+        self._points = CachedPoints(self.prior_generator)
         if self.train_cfg and self.train_cfg.get("assigner"):
             self.assigner = TASK_UTILS.build(self.train_cfg["assigner"])
 
@@ -115,14 +121,15 @@ class LossAwareFCOSHead(AnchorFreeHead):
         nn.init.constant_(conv.bias, float(torch.tensor(self.prior_distance).log()))
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
-        """Class logits ``(N, C, H, W)`` and box distances in pixels ``(N, 4, H, W)`` a level."""
+        """Class logits ``(N, C, H, W)`` and box distances in pixels ``(N, 4, H, W)`` per level."""
         check_levels(self, x)
-        outs = [self.forward_single(*level) for level in zip(x, self.scales, self.strides)]
-        return tuple(map(list, zip(*outs)))
+        cls_scores, log_distances, _, _ = zip(*map(self.towers, x))
+        return list(cls_scores), self._pixel_distances(log_distances)
 
-    def forward_single(self, x: Tensor, scale: Scale, stride: int) -> tuple[Tensor, Tensor]:
-        cls_score, log_distance, _, _ = self.towers(x)
-        return cls_score, exp_distance(scale(log_distance)) * stride
+    def _pixel_distances(self, log_distances: Sequence[Tensor]) -> list[Tensor]:
+        """Of the regression outputs per level; in pixels, as views per level."""
+        distances = exp_distance(scaled_levels(log_distances, self.scales))
+        return split_levels(distances * self._points(log_distances)[1], log_distances)
 
     def towers(self, x: Tensor) -> tuple[Tensor, ...]:
         """Both branches of one level: class logits, log distances in strides, their features."""
@@ -172,27 +179,31 @@ class LossAwareFCOSHead(AnchorFreeHead):
         edges = self.assigner.assign_batch(
             points, strides, logits.detach(), assign_boxes.detach(), gts
         )
-        return EdgeTargets(logits.flatten(0, 1), bboxes.flatten(0, 1), points, gts, edges)
+        parts = (part.flatten(0, 1) for part in (logits, bboxes, assign_boxes))
+        return EdgeTargets(*parts, points, gts, edges)
 
     def decode(self, points: Tensor, bbox_preds: list[Tensor]) -> Tensor:
         """Distances in pixels a level -> xyxy boxes in pixels, ``(N, P, 4)`` float32."""
         distances = flatten_levels(bbox_preds).float()
-        return self.bbox_coder.decode(points.expand(len(distances), -1, -1), distances)
+        return self.bbox_coder.decode(points.expand(distances.shape[0], -1, -1), distances)
 
     def classification_loss(self, targets: "EdgeTargets") -> Tensor:
         """Every location that is neither positive nor ignored as background, plus each edge.
 
         A location with several positive GTs contributes one weighted row for each.
         """
-        background = targets.background.nonzero().squeeze(1)
-        rows = torch.cat([background, targets.prior_inds])
+        # All locations are rows, so that nobody asks the device how many are background. One that
+        # is not has weight 0 and the logit 0: its own might be infinite.
+        background = targets.background
+        negatives = torch.where(background[:, None], targets.logits, 0)
+        logits = torch.cat([negatives, targets.logits[targets.prior_inds]])
         labels = torch.cat(
-            [background.new_full((len(background),), self.num_classes), targets.labels]
+            [targets.labels.new_full((len(background),), self.num_classes), targets.labels]
         )
-        weights = torch.cat([targets.weights.new_ones(len(background)), targets.weights])
+        weights = torch.cat([background.to(targets.weights), targets.weights])
         # mmcv's focal loss on CUDA has no bfloat16, and in float16 no number at a logit below -17.3
         # or above 8.3.
-        logits = at_least_float32(targets.logits[rows])
+        logits = at_least_float32(logits)
         return self.loss_cls(logits, labels, weights, avg_factor=targets.avg_factor)
 
     def box_loss(
@@ -213,10 +224,13 @@ class LossAwareFCOSHead(AnchorFreeHead):
         weights, avg_factor = targets.weights, targets.avg_factor
         if edge_weights is not None:
             weights = weights * edge_weights
-            avg_factor = reduce_mean(weights.sum()).clamp(min=1e-6).item()
+            avg_factor = reduce_mean(weights.sum()).clamp(min=1e-6)
         if len(predicted) == 0:  # an empty sum keeps every parameter in the graph
             return predicted.sum()
-        return loss(predicted, targets.gt_bboxes, weights, avg_factor=avg_factor)
+        # Given the weights, mmdet's IoU losses would ask the device whether any is positive.
+        with numbers_made_on_device(predicted):
+            losses = loss(predicted, targets.gt_bboxes, reduction_override="none")
+        return weight_reduce_loss(losses, weights, "mean", avg_factor)
 
     def quality_loss(
         self, loss: nn.Module, targets: "EdgeTargets", outputs: list[Tensor], quality: Tensor
@@ -266,42 +280,27 @@ class LossAwareFCOSHead(AnchorFreeHead):
             cfg.score_thr = max(cfg.get("score_thr", 0), 0) ** 0.5
         return super().predict_by_feat(cls_scores, bbox_preds, factors, cfg=cfg, **kwargs)
 
-    def _points(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Location centres ``(P, 2)`` and strides ``(P,)`` in pixels, float32."""
-        priors = torch.cat(
-            self.prior_generator.grid_priors(
-                [level.shape[-2:] for level in levels],
-                dtype=torch.float32,
-                device=levels[0].device,
-                with_stride=True,
-            )
-        )
-        return priors[:, :2], priors[:, 2]
-
 
 class EdgeTargets:
     """Predictions of a batch beside the positives they are trained towards.
 
     Attributes:
         logits, bboxes: of all locations, ``(N * P, C)`` and xyxy ``(N * P, 4)``.
+        assign_bboxes: the boxes that drove the assigner, xyxy, ``(N * P, 4)``.
         points: location centres, ``(P, 2)``.
         prior_inds, weights, labels, gt_bboxes: of the positive edges, ``(E, ...)``.
         background: locations trained as background, ``(N * P,)`` bool.
-        avg_factor: sum of the weights, averaged over processes, at least 1.
+        avg_factor: sum of the weights, averaged over processes, at least 1; a tensor, ``()``.
     """
 
-    def __init__(self, logits, bboxes, points, gts, edges) -> None:
-        self.logits, self.bboxes, self.points, self.edges = logits, bboxes, points, edges
+    def __init__(self, logits, bboxes, assign_bboxes, points, gts, edges) -> None:
+        self.logits, self.bboxes, self.assign_bboxes = logits, bboxes, assign_bboxes
+        self.points, self.edges = points, edges
         self.prior_inds, gt_inds, self.weights = edges.nonzero()
         self.labels, self.gt_bboxes = gts.labels[gt_inds], gts.bboxes[gt_inds]
         self.background = ~edges.ignored
         self.background[self.prior_inds] = False
-        self.avg_factor = reduce_mean(self.weights.sum()).clamp(min=1).item()
-
-
-def flatten_levels(levels: list[Tensor]) -> Tensor:
-    """One ``(N, D, H, W)`` tensor a level -> ``(N, P, D)``, locations in order of level, row."""
-    return torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
+        self.avg_factor = reduce_mean(self.weights.sum()).clamp(min=1)
 
 
 def exp_distance(log_distance: Tensor) -> Tensor:

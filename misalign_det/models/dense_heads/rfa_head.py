@@ -1,11 +1,13 @@
 """RFAHead: a deformable convolution in each branch adapts its receptive field (paper A)."""
 
+import torch
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from torch import Tensor, nn
 
+from ...utils import numbers_made_on_device
 from ..choices import check_choice
 from ..layers import adapt_receptive_field, init_offsets
 from .head_configs import refuse_assigner
@@ -15,7 +17,6 @@ from .loss_aware_head import (
     EdgeTargets,
     LossAwareFCOSHead,
     check_levels,
-    exp_distance,
 )
 from .plain_fcos_head import FCOS_PARTS
 
@@ -96,13 +97,15 @@ class RFAHead(LossAwareFCOSHead):
         super().init_weights()
         init_offsets(self)
 
-    def forward_single(self, x: Tensor, scale: nn.Module, stride: int) -> tuple[Tensor, ...]:
-        """Class logits, distances in pixels, and quality logits or ``None`` of one level."""
-        cls_score, log_distance, cls_feat, reg_feat = self.towers(x)
-        quality = None
+    def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
+        """Class logits, distances in pixels, and quality logits or ``None`` per level."""
+        check_levels(self, x)
+        cls_scores, log_distances, cls_feats, reg_feats = zip(*map(self.towers, x))
+        qualities = [None] * len(x)
         if self.with_quality:
-            quality = self.conv_quality(reg_feat if self.quality_on == "regression" else cls_feat)
-        return cls_score, exp_distance(scale(log_distance)) * stride, quality
+            feats = reg_feats if self.quality_on == "regression" else cls_feats
+            qualities = [self.conv_quality(feat) for feat in feats]
+        return list(cls_scores), self._pixel_distances(log_distances), qualities
 
     def loss_by_feat(
         self,
@@ -113,7 +116,7 @@ class RFAHead(LossAwareFCOSHead):
         batch_img_metas: list[dict],
         batch_gt_instances_ignore: OptInstanceList = None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch; see :meth:`forward_single` for the outputs."""
+        """Losses of a batch; see :meth:`forward` for the outputs."""
         targets = self.get_targets(cls_scores, bbox_preds, batch_gt_instances)
         centerness = self.centerness(targets) if self.centerness_weight else None
         losses = dict(
@@ -122,7 +125,8 @@ class RFAHead(LossAwareFCOSHead):
         )
         if self.with_quality:
             bboxes = targets.bboxes[targets.prior_inds].detach()
-            giou = bbox_overlaps(bboxes, targets.gt_bboxes, mode="giou", is_aligned=True)
+            with numbers_made_on_device(bboxes):
+                giou = bbox_overlaps(bboxes, targets.gt_bboxes, mode="giou", is_aligned=True)
             losses["loss_quality"] = self.quality_loss(
                 self.loss_quality, targets, qualities, giou.clamp(0, 1)
             )
@@ -131,8 +135,9 @@ class RFAHead(LossAwareFCOSHead):
     def centerness(self, targets: EdgeTargets) -> Tensor:
         """FCOS's centerness of each positive edge's location in its GT, ``(E,)``."""
         location = targets.points[targets.prior_inds % len(targets.points)]
-        distances = self.bbox_coder.encode(location, targets.gt_bboxes)
-        return FCOSHead.centerness_target(self, distances)
+        top_left, bottom_right = targets.gt_bboxes.split(2, dim=1)
+        near, far = location - top_left, bottom_right - location  # (E, 2), both positive
+        return (torch.min(near, far) / torch.max(near, far)).prod(dim=1).sqrt()
 
     def predict_by_feat(
         self, cls_scores: list[Tensor], bbox_preds: list[Tensor], qualities: list[Tensor], **kwargs

@@ -8,10 +8,12 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from torch import Tensor, nn
 
+from ...utils import numbers_made_on_device
 from ..choices import check_choice
 from ..layers import AutoDeformConv2d, adapt_receptive_field, box_guided_offsets, init_offsets
 from ..layers.box_guidance import OFFSET_MODES
 from ..layers.deform_conv import exporting
+from .levels import join_levels, scaled_levels, split_levels
 from .loss_aware_head import (
     BINARY_CROSS_ENTROPY,
     IOU_LOSS,
@@ -170,44 +172,56 @@ class TripleHead(LossAwareFCOSHead):
             logits ``(N, 1, H, W)`` and coarse distances in pixels ``(N, 4, H, W)``.
         """
         check_levels(self, x)
-        levels = zip(x, self.scales, self.coarse_scales, self.strides)
-        outs = [self.forward_single(*level) for level in levels]
-        return tuple(map(list, zip(*outs)))
+        log_coarse, confidences = self._pre_outputs([self.pre_convs(level) for level in x])
+        coarse = exp_distance(scaled_levels(log_coarse, self.coarse_scales))
+        offsets = box_guided_offsets(coarse, self.offset_mode, self.offset_gradient)
+        offsets = split_levels(offsets, log_coarse)
+        logits = [
+            self.conv_cls(F.relu(self.cls_guided(self.cls_convs(level), offset)))
+            for level, offset in zip(x, offsets)
+        ]
+        sparse = self._refines_sparsely()
+        where = [self._detectable(level) if sparse else None for level in logits]
+        outputs = [
+            self.conv_reg(F.relu(self._guided(self.reg_convs(level), offset, seen)))
+            for level, offset, seen in zip(x, offsets, where)
+        ]
+        refined = self._refine(scaled_levels(outputs, self.scales), coarse)
+        if sparse:
+            refined = torch.where(join_levels(where), refined, coarse)
+        strides = self._points(x)[1]
+        return (
+            logits,
+            split_levels(refined * strides, x),
+            confidences,
+            split_levels(coarse * strides, x),
+        )
 
-    def forward_single(
-        self, x: Tensor, scale: Scale, coarse_scale: Scale, stride: int
-    ) -> tuple[Tensor, ...]:
-        pre_feat = self.pre_convs(x)
-        log_coarse, confidence = self._pre_outputs(pre_feat)
-        coarse = exp_distance(coarse_scale(log_coarse))
-        offset = box_guided_offsets(coarse, self.offset_mode, self.offset_gradient)
-        logits = self.conv_cls(F.relu(self.cls_guided(self.cls_convs(x), offset)))
-        reg_feat = self.reg_convs(x)
-        if self._refines_sparsely():
-            where = detectable(at_least_float32(logits).sigmoid(), self.test_cfg or {})
-            guided = self._guided_around(where, reg_feat, offset)
-        else:
-            where, guided = None, self.reg_guided(reg_feat, offset)
-        refined = self._refine(scale(self.conv_reg(F.relu(guided))), coarse)
-        if where is not None:
-            refined = torch.where(where, refined, coarse)
-        return logits, refined * stride, confidence, coarse * stride
+    def _detectable(self, logits: Tensor) -> Tensor:
+        return detectable(at_least_float32(logits).sigmoid(), self.test_cfg or {})
 
     def _refines_sparsely(self) -> bool:
         inference = not self.training and not torch.is_grad_enabled()
         return self.sparse_refinement and inference and not exporting()
 
-    def _pre_outputs(self, feat: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _pre_outputs(self, feats: list[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
         """Log of the coarse distances in strides, and the confidence logits if there are any."""
         if not self.with_confidence:
-            return self.conv_coarse(feat), None
+            return [self.conv_coarse(feat) for feat in feats], [None] * len(feats)
         # As one convolution: five output channels take no longer than one.
         weight = torch.cat([self.conv_coarse.weight, self.conv_confidence.weight])
         bias = torch.cat([self.conv_coarse.bias, self.conv_confidence.bias])
-        return F.conv2d(feat, weight, bias, padding=1).split([4, 1], dim=1)
+        outs = [F.conv2d(feat, weight, bias, padding=1).split([4, 1], dim=1) for feat in feats]
+        return tuple(map(list, zip(*outs)))
 
-    def _guided_around(self, where: Tensor, x: Tensor, offset: Tensor) -> Tensor:
-        """The guided layer of regression as far as its output convolution sees it from there."""
+    def _guided(self, x: Tensor, offset: Tensor, where: Tensor | None) -> Tensor:
+        """The guided layer of regression; as far as its output convolution sees it from ``where``.
+
+        Args:
+            where: locations, ``(N, 1, H, W)`` bool; all by default.
+        """
+        if where is None:
+            return self.reg_guided(x, offset)
         seen = seen_by_output(where)
         (locations,) = seen.flatten().nonzero(as_tuple=True)
         if len(locations) > seen.numel() / 2:  # all of them are cheaper then
@@ -217,7 +231,7 @@ class TripleHead(LossAwareFCOSHead):
         return guided.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
     def _refine(self, output: Tensor, coarse: Tensor) -> Tensor:
-        """Final distances in strides from the regression output (eq. 8)."""
+        """Final distances in strides from the scaled regression output (eq. 8)."""
         coarse = coarse.detach() if self.refine_detach else coarse
         if self.refine_mode == "multiply":
             return exp_distance(output) * coarse
@@ -238,7 +252,9 @@ class TripleHead(LossAwareFCOSHead):
         """Losses of a batch; see :meth:`forward` for the shapes."""
         assign_preds = coarse_preds if self.assign_boxes == "coarse" else bbox_preds
         targets = self.get_targets(cls_scores, bbox_preds, batch_gt_instances, assign_preds)
-        coarse_bboxes = self.decode(targets.points, coarse_preds).flatten(0, 1)
+        coarse_bboxes = targets.assign_bboxes
+        if self.assign_boxes != "coarse":
+            coarse_bboxes = self.decode(targets.points, coarse_preds).flatten(0, 1)
         losses = dict(
             loss_cls=self.classification_loss(targets),
             loss_bbox=self.box_loss(self.loss_bbox, targets, targets.bboxes),
@@ -247,7 +263,8 @@ class TripleHead(LossAwareFCOSHead):
         if self.with_confidence:
             boxes = targets.bboxes if self.confidence_target == "refined" else coarse_bboxes
             boxes = boxes[targets.prior_inds].detach()
-            iou = bbox_overlaps(boxes, targets.gt_bboxes, is_aligned=True).clamp(0, 1)
+            with numbers_made_on_device(boxes):
+                iou = bbox_overlaps(boxes, targets.gt_bboxes, is_aligned=True).clamp(0, 1)
             losses["loss_confidence"] = self.quality_loss(
                 self.loss_confidence, targets, confidences, iou
             )

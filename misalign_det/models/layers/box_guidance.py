@@ -13,27 +13,41 @@ def box_guided_offsets(distances: Tensor, mode: str = "box", gradient_scale: flo
 
     Args:
         distances: coarse box as left, top, right, bottom distances in strides (feature cells),
-            ``(N, 4, H, W)``.
+            ``(N, 4, H, W)``, or ``(N, 4, P)`` of all levels.
         mode: ``'box'`` puts the taps on the box's corners, edge midpoints and centre, as VFNet's
             star-shaped sampling does; ``'grid_plus_box'`` adds the same points to the regular grid
             (``d* + delta d`` read literally).
         gradient_scale: factor on the gradient that reaches the coarse box through the offsets.
 
     Returns:
-        ``(N, 18, H, W)`` in cells, ``[y0, x0, y1, x1, ...]``, relative to the regular 3x3 grid.
+        ``(N, 18, H, W)`` or ``(N, 18, P)`` in cells, ``[y0, x0, y1, x1, ...]``, relative to the
+        regular 3x3 grid.
     """
     check_choice("offset mode", mode, OFFSET_MODES)
     distances = scale_gradient(distances, gradient_scale)
-    left, top, right, bottom = distances.unbind(dim=1)
+    near, far = distances.split(2, dim=1)  # (left, top) and (right, bottom)
     # Less the regular grid, as plain numbers: a tensor of them would wait for the device.
     cell = 1 if mode == "box" else 0
-    columns = (cell - left, (right - left) / 2, right - cell)
-    rows = (cell - top, (bottom - top) / 2, bottom - cell)
-    return torch.stack([point for row in rows for column in columns for point in (row, column)], 1)
+    steps = torch.stack([cell - near, (far - near) / 2, far - cell], dim=1)  # (N, 3, x y, ...)
+    columns, rows = steps.unbind(dim=2)
+    shape = (steps.shape[0], 3, 3, *steps.shape[3:])
+    taps = torch.stack([rows[:, :, None].expand(shape), columns[:, None].expand(shape)], dim=3)
+    return taps.flatten(1, 3)
 
 
 def scale_gradient(x: Tensor, scale: float) -> Tensor:
     """The identity, whose gradient is multiplied by ``scale``."""
-    if scale == 1:
+    if scale == 1 or not x.requires_grad:
         return x
-    return x.detach() + scale * (x - x.detach())
+    return _ScaledGradient.apply(x, scale)
+
+
+class _ScaledGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, scale):
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.scale, None

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...utils import has_triton, numbers_made_on_device
 from .candidate_edges import BatchGroundTruth, CandidateEdges
 
 _BLOCK = 2**17  # logits taken at once on the CPU, so that what is made of them stays in its cache
@@ -41,6 +42,10 @@ def edge_classification_loss(
     Returns:
         ``(E,)`` in float32; ``inf`` where the loss has no bound, NaN where a logit is NaN.
     """
+    if has_triton(logits):
+        from .focal_kernel import edge_classification_loss as in_one_launch
+
+        return in_one_launch(edges, logits, gt_labels, alpha, gamma)
     labels = gt_labels[edges.gt_inds]
     own_logit = logits[edges.prior_inds, labels].float()
     # All locations, or those of the edges one by one, whichever are fewer.
@@ -130,7 +135,8 @@ def edge_losses(
     cls_loss = edge_classification_loss(edges, logits, gts.labels, focal_alpha, focal_gamma)
     predicted = bboxes.index_select(0, edges.prior_inds).float()
     targets = gts.bboxes.index_select(0, edges.gt_inds)
-    reg_loss = loss_bbox(predicted, targets, reduction_override="none")
+    with numbers_made_on_device(predicted):
+        reg_loss = loss_bbox(predicted, targets, reduction_override="none")
     return cls_loss, reg_loss
 
 

@@ -31,7 +31,7 @@ def hand_targets(weights, num=4, ignored=(), logits=None):
     gts = SimpleNamespace(labels=torch.tensor([1]), bboxes=torch.tensor([[0.0, 0, 10, 10]]))
     logits = torch.zeros(num, 3) if logits is None else logits
     bboxes = torch.tensor([[0.0, 0, 10, 5]]).repeat(num, 1).requires_grad_()  # IoU 0.5
-    return EdgeTargets(logits, bboxes, torch.zeros(num, 2), gts, edges)
+    return EdgeTargets(logits, bboxes, bboxes, torch.zeros(num, 2), gts, edges)
 
 
 @pytest.fixture

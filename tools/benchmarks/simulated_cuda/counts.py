@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import PurePath
 
 OWN, LIBRARIES = "misalign_det", ("mmdet", "mmcv", "mmengine")
+PASSED_THROUGH = "misalign_det/utils/device_numbers.py"  # by each function called in its context
 
 
 class Counts:
@@ -96,7 +97,8 @@ def _owner(filename: str) -> str | None:
     if filename not in _OWNERS:
         parts = PurePath(filename).parts
         found = [i for i, part in enumerate(parts[:-1]) if part in (OWN, *LIBRARIES)]
-        _OWNERS[filename] = "/".join(parts[found[-1] :]) if found else None
+        owner = "/".join(parts[found[-1] :]) if found else None
+        _OWNERS[filename] = None if owner == PASSED_THROUGH else owner
     return _OWNERS[filename]
 
 

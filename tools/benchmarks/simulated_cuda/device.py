@@ -91,7 +91,7 @@ def _replacements() -> list[tuple]:
         (torch, "get_autocast_gpu_dtype", autocast.dtype),
         (torch, "tensor", _made_on_device(torch.tensor)),
         (torch, "as_tensor", _made_on_device(torch.as_tensor)),
-        (torch, "inference_mode", _InferenceMode),
+        (torch, "inference_mode", _inference_mode),
         (Tensor, "to", tensor.to),
         (Tensor, "cuda", lambda self, *args, **kwargs: self.to(CUDA)),
         (Tensor, "pin_memory", _pin_memory),
@@ -102,11 +102,9 @@ def _replacements() -> list[tuple]:
     ]
 
 
-class _InferenceMode(torch.no_grad):
+def _inference_mode(mode: bool = True):
     """Tensor subclasses have no version counter in inference mode."""
-
-    def __init__(self, mode: bool = True) -> None:
-        super().__init__()
+    return torch.no_grad() if mode else nullcontext()
 
 
 def _pin_memory(self: Tensor, *args) -> Tensor:

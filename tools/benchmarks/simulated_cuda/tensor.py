@@ -1,5 +1,7 @@
 """Tensors that Python sees on ``cuda:0`` while C++ sees the CPU, and what each operator does."""
 
+import sys
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
@@ -248,12 +250,23 @@ def _check_devices(name, args, tensors, on_device) -> None:
         values = [] if name == "index" else [args[2]]
         strangers = [x for x in values if not isinstance(x, SimulatedTensor)]
     strangers = [x for x in strangers if x.dim() > 0]
-    if strangers:
+    if strangers and not _called_by_autograd():
         raise RuntimeError(
             "Expected all tensors to be on the same device, but found at least two devices, cuda:0 "
             f"and cpu! ({name} of CPU {[tuple(x.shape) for x in strangers]} and CUDA "
             f"{[tuple(x.shape) for x in on_device]}, {calling_line()})"
         )
+
+
+def _called_by_autograd() -> bool:
+    """Whether C++ called the operator in a backward pass.
+
+    Where there is no gradient, it makes zeros on the device that it sees, the CPU.
+    """
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.endswith((__file__, "torch/_compile.py", "eval_frame.py")):
+        frame = frame.f_back
+    return frame.f_code.co_name == "_engine_run_backward"
 
 
 def _count(name, args, kwargs, on_device) -> None:
