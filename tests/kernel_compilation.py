@@ -22,7 +22,7 @@ for module, name, signature, constexprs in json.load(sys.stdin):
         source = ASTSource(fn=kernel, signature=kinds, constexprs=constexprs)
         built = triton.compile(source, target=GPUTarget("cuda", capability, 32))
         assert built.asm["cubin"]
-        print(name, capability, len(built.asm["cubin"]))
+        print("compiled", name, capability)
 """
 
 
@@ -39,4 +39,4 @@ def compile_for_gpus(kernels: list[tuple[str, str, list[str], dict]]) -> int:
         capture_output=True, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return len(done.stdout.split("\n")) - 1
+    return done.stdout.count("compiled")

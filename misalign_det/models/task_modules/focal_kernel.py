@@ -16,7 +16,8 @@ def _softplus(x):
     # log(1 + t) to the last bit for small t too, where 1 + t rounds.
     t = tl.exp(-tl.abs(x))
     one_more = 1.0 + t
-    log1p = tl.where(one_more == 1.0, t, tl.log(one_more) * (t / (one_more - 1.0)))
+    added = tl.where(one_more == 1.0, 1.0, one_more - 1.0)
+    log1p = tl.where(one_more == 1.0, t, tl.log(one_more) * (t / added))
     return tl.where(x > 0.0, x, 0.0) + tl.where(x == x, log1p, x)
 
 

@@ -158,11 +158,11 @@ class SpatialAlignAssigner(EdgeAssigner):
             candidates.valid,
             self.fitness,
         )
-        cost = alignment_cost(*terms).masked_fill(~candidates.valid, float("inf"))
+        cost = torch.where(candidates.valid, alignment_cost(*terms), float("inf"))
         cost, order = cost.sort(dim=1, stable=True)
         return TopCandidates(
             cost,
             candidates.prior_inds.gather(1, order),
-            cost.isfinite(),
+            cost < float("inf"),
             candidates.edge_inds.gather(1, order),
         )

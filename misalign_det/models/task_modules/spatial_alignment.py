@@ -6,6 +6,7 @@ Pure functions of the classification and regression loss of (location, GT) pairs
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .candidate_edges import CandidateEdges, TopCandidates, select_top_candidates
@@ -31,9 +32,8 @@ class LevelCandidates:
 
 def level_of_priors(strides: Tensor) -> Tensor:
     """Level index of each location from its stride; locations come level by level, ``(P,)``."""
-    changed = torch.ones_like(strides, dtype=torch.long)
-    changed[1:] = (strides[1:] != strides[:-1]).long()
-    return (changed.cumsum(0) - 1).clamp(max=MAX_LEVELS - 1)
+    changed = F.pad(strides[1:] != strides[:-1], (1, 0)) if len(strides) else strides
+    return changed.cumsum(0, dtype=torch.long).clamp_(max=MAX_LEVELS - 1)
 
 
 def candidates_per_level(
@@ -69,10 +69,9 @@ def select_levels(losses: Tensor, num_levels: int) -> Tensor:
     Returns:
         Level indices, ``(G, num_levels)``, best first. Levels without a candidate come last.
     """
-    present = losses.isfinite()
-    total = losses.masked_fill(~present, 0).sum(dim=-1)
-    mean = total / present.sum(dim=-1)  # no candidate: 0 / 0, sorted to the end
-    mean = torch.where(present.any(dim=-1), mean, torch.full_like(mean, float("inf")))
+    present = losses < float("inf")
+    total = torch.where(present, losses, 0).sum(dim=-1)
+    mean = total / present.sum(dim=-1)  # no candidate: 0 / 0, which is sorted to the end
     return mean.argsort(dim=1, stable=True)[:, :num_levels]
 
 
@@ -83,7 +82,7 @@ def gather_levels(candidates: LevelCandidates, chosen: Tensor) -> TopCandidates:
         part.gather(1, index).flatten(1)
         for part in (candidates.losses, candidates.edge_inds, candidates.prior_inds)
     )
-    return TopCandidates(losses, prior_inds, losses.isfinite(), edge_inds)
+    return TopCandidates(losses, prior_inds, losses < float("inf"), edge_inds)
 
 
 def within_regress_range(
@@ -115,7 +114,7 @@ def fitness(cls_loss: Tensor, reg_loss: Tensor, valid: Tensor, mode: str = "sum"
         ``(classification, regression)`` terms, ``(G, K)``, 0 where invalid.
     """
     if mode == "sum":
-        return cls_loss.masked_fill(~valid, 0), reg_loss.masked_fill(~valid, 0)
+        return torch.where(valid, cls_loss, 0), torch.where(valid, reg_loss, 0)
     if mode == "softmax":
         # A row without candidates has no softmax; its places are absent anyway.
         lowest = torch.finfo(cls_loss.dtype).min

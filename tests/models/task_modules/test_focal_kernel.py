@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from kernel_compilation import compile_for_gpus
 
 from misalign_det.models.task_modules.candidate_edges import CandidateEdges
@@ -21,9 +22,8 @@ def random_edges(num_pairs, num_priors, num_gts, device="cpu"):
 def expected(edges, logits, labels, alpha, gamma):
     """Focal loss in float64, class by class (Lin et al. 2017, eq. 5)."""
     x = logits[edges.prior_inds].double()
-    p, q = x.sigmoid(), (-x).sigmoid()
-    negative = -(1 - alpha) * torch.where(x == -math.inf, 0, p**gamma * q.log())
-    positive = -alpha * torch.where(x == math.inf, 0, q**gamma * p.log())
+    negative = (1 - alpha) * x.sigmoid() ** gamma * -F.logsigmoid(-x)
+    positive = alpha * (-x).sigmoid() ** gamma * -F.logsigmoid(x)
     own = torch.nn.functional.one_hot(labels[edges.gt_inds], x.shape[1]).bool()
     return torch.where(own, positive, negative).sum(dim=1)
 
@@ -77,8 +77,9 @@ def test_compiles_for_gpus():
             [dtype, "*i64", "*i64", "*i64", "*fp32", *["i32"] * 4, "fp32", "fp32"],
             dict(GAMMA=gamma, PAIRS=16, CLASSES=classes),
         )
-        for dtype in ("*fp32", "*fp16", "*bf16")
-        for gamma in (0, 2, -1)
-        for classes in (1, 128)
+        for dtype, gamma, classes in [
+            ("*fp32", 2, 128), ("*fp32", 0, 1), ("*fp32", -1, 128), ("*fp16", 2, 128),
+            ("*bf16", 2, 128),
+        ]
     ]
     assert compile_for_gpus(kernels) == 2 * len(kernels)
