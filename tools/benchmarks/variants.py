@@ -18,7 +18,6 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
-from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmdet.utils import register_all_modules
@@ -28,7 +27,6 @@ from torch import nn
 
 from misalign_det.engine.benchmarking import machine, median, spread, time_in_turn
 from misalign_det.engine.config_lookup import resolve_config
-from misalign_det.models.dense_heads.levels import CachedPoints
 
 
 def parse_args(arguments=None):
@@ -131,8 +129,7 @@ def head_of_level(head, level):
     for name in ("scales", "coarse_scales"):
         if hasattr(head, name):
             setattr(head, name, getattr(head, name)[level : level + 1])
-    if hasattr(head, "_points"):
-        head._points = CachedPoints(MlvlPointGenerator(head.strides))
+    head.prior_generator = type(head.prior_generator)(head.strides)
     return head
 
 

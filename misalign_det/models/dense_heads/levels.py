@@ -1,6 +1,7 @@
 """All levels of a feature pyramid side by side, so that a step on them is taken once."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
@@ -35,47 +36,58 @@ def scaled_levels(levels: Sequence[Tensor], scales: nn.ModuleList) -> Tensor:
     return join_levels(levels) * torch.cat(factors)
 
 
-class CachedPoints:
-    """Locations of feature maps, made once for each combination of sizes.
+class CachedPointGenerator(MlvlPointGenerator):
+    """mmdet's ``MlvlPointGenerator``, which makes the points of each combination of sizes once.
 
-    Args:
-        generator: mmdet's ``MlvlPointGenerator`` of the head.
+    The tensors are handed out again and again: they are not to be changed in place.
+
+    Args: those of mmdet's ``MlvlPointGenerator``.
     """
 
-    def __init__(self, generator: MlvlPointGenerator) -> None:
-        self.generator = generator
-        self._made: dict[tuple, tuple[Tensor, Tensor]] = {}
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._made: dict[tuple, tuple[list[Tensor], Tensor]] = {}
 
-    def __call__(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Location centres ``(P, 2)`` and strides ``(P,)`` in pixels, float32, not to be changed.
+    def grid_priors(
+        self,
+        featmap_sizes: list[tuple],
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cuda",
+        with_stride: bool = False,
+    ) -> list[Tensor]:
+        """As mmdet's: ``(H * W, 2)``, with stride ``(H * W, 4)``, per level."""
+        return list(self._points(featmap_sizes, dtype, device, with_stride)[0])
+
+    def joined(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Location centres ``(P, 2)`` and strides ``(P,)`` in pixels, float32.
 
         Args:
-            levels: of the feature maps' sizes and device.
+            levels: tensors ``(..., H, W)`` of the feature maps' sizes and device.
         """
+        sizes = [level.shape[-2:] for level in levels]
+        _, priors = self._points(sizes, torch.float32, levels[0].device, True)
+        return priors[:, :2], priors[:, 2]
+
+    def _points(self, sizes, dtype, device, with_stride) -> tuple[list[Tensor], Tensor]:
         if exporting() or torch.compiler.is_compiling():
-            return self._make(levels)
-        key = (levels[0].device, *(tuple(level.shape[-2:]) for level in levels))
+            return self._make(sizes, dtype, device, with_stride)
+        key = (dtype, str(device), with_stride, *map(tuple, sizes))
         if key not in self._made:
             if len(self._made) >= MAX_CACHED_SIZES:  # the oldest goes
                 del self._made[next(iter(self._made))]
             # A tensor of inference mode could not take part in a later training step.
             with torch.inference_mode(False), torch.no_grad():
-                self._made[key] = self._make(levels)
+                self._made[key] = self._make(sizes, dtype, device, with_stride)
         return self._made[key]
 
-    def _make(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        priors = torch.cat(
-            self.generator.grid_priors(
-                [level.shape[-2:] for level in levels],
-                dtype=torch.float32,
-                device=levels[0].device,
-                with_stride=True,
-            )
-        )
-        return priors[:, :2], priors[:, 2]
+    def _make(self, sizes, dtype, device, with_stride) -> tuple[list[Tensor], Tensor]:
+        points = super().grid_priors(sizes, dtype, device, with_stride)
+        return points, torch.cat(points)
 
-    def __deepcopy__(self, memo: dict) -> "CachedPoints":
-        return CachedPoints(self.generator)
+    def __deepcopy__(self, memo: dict) -> "CachedPointGenerator":
+        copy = type(self).__new__(type(self))
+        copy.__dict__.update(deepcopy(dict(vars(self), _made={}), memo))
+        return copy
 
     def __getstate__(self) -> dict:
-        return dict(generator=self.generator, _made={})
+        return dict(vars(self), _made={})

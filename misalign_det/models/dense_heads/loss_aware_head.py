@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...utils import numbers_made_on_device
 from ..task_modules.candidate_edges import BatchGroundTruth
 from .head_configs import ASSIGNERS, check_head_config
-from .levels import CachedPoints, flatten_levels, scaled_levels, split_levels
+from .levels import CachedPointGenerator, flatten_levels, join_levels, scaled_levels, split_levels
 
 # exp(8) strides is far beyond any image; without a bound one bad step overflows to inf.
 MAX_LOG_DISTANCE = 8.0
@@ -105,7 +105,9 @@ class LossAwareFCOSHead(AnchorFreeHead):
                 "loss_cls has to be a sigmoid loss: write use_sigmoid=True beside its type. The "
                 "joint loss sums one sigmoid a class."
             )
-        self._points = CachedPoints(self.prior_generator)
+        self.prior_generator = CachedPointGenerator(
+            self.prior_generator.strides, self.prior_generator.offset
+        )
         if self.train_cfg and self.train_cfg.get("assigner"):
             self.assigner = TASK_UTILS.build(self.train_cfg["assigner"])
 
@@ -129,7 +131,8 @@ class LossAwareFCOSHead(AnchorFreeHead):
     def _pixel_distances(self, log_distances: Sequence[Tensor]) -> list[Tensor]:
         """Of the regression outputs per level; in pixels, as views per level."""
         distances = exp_distance(scaled_levels(log_distances, self.scales))
-        return split_levels(distances * self._points(log_distances)[1], log_distances)
+        _, strides = self.prior_generator.joined(log_distances)
+        return split_levels(distances * strides, log_distances)
 
     def towers(self, x: Tensor) -> tuple[Tensor, ...]:
         """Both branches of one level: class logits, log distances in strides, their features."""
@@ -171,7 +174,7 @@ class LossAwareFCOSHead(AnchorFreeHead):
                 f"{type(self).__name__} has no assigner and cannot train. Give its detector "
                 f"train_cfg=dict(assigner=dict(type=...)); {ASSIGNERS} fits."
             )
-        points, strides = self._points(cls_scores)
+        points, strides = self.prior_generator.joined(cls_scores)
         logits = flatten_levels(cls_scores)
         bboxes = self.decode(points, bbox_preds)
         assign_boxes = bboxes if assign_preds is None else self.decode(points, assign_preds)
@@ -324,5 +327,7 @@ def check_levels(head: nn.Module, feats: tuple[Tensor]) -> None:
 
 def _logits_of_roots(levels: list[Tensor]) -> list[Tensor]:
     """``x`` -> ``logit(sqrt(sigmoid(x)))``, without a difference of nearly equal numbers."""
+    x = join_levels(levels)
     # With s the root: log(s / (1 - s)) = log(s) + log(1 + s) - log(1 - s * s).
-    return [F.logsigmoid(x) / 2 + x.sigmoid().sqrt().log1p() - F.logsigmoid(-x) for x in levels]
+    out = F.logsigmoid(x) / 2 + x.sigmoid().sqrt().log1p() - F.logsigmoid(-x)
+    return split_levels(out, levels)

@@ -189,7 +189,7 @@ class TripleHead(LossAwareFCOSHead):
         refined = self._refine(scaled_levels(outputs, self.scales), coarse)
         if sparse:
             refined = torch.where(join_levels(where), refined, coarse)
-        strides = self._points(x)[1]
+        strides = self.prior_generator.joined(x)[1]
         return (
             logits,
             split_levels(refined * strides, x),

@@ -231,7 +231,7 @@ def test_priors_of_half_precision_outputs_are_exact(kind):
     metas = [dict(img_shape=(2048, 2048), scale_factor=(1, 1))]
     cfg = ConfigDict(score_thr=0)
     (found,) = head.predict_by_feat(*outs, batch_img_metas=metas, cfg=cfg)
-    points, _ = head._points(outs[0])
+    points, _ = head.prior_generator.joined(outs[0])
     boxes = head.bbox_coder.decode(points, torch.cat([b[0].flatten(1).T for b in outs[1]]),
                                    max_shape=(2048, 2048))  # fmt: skip
     for labels in range(3):
@@ -242,13 +242,13 @@ def test_priors_of_half_precision_outputs_are_exact(kind):
 
 def test_logits_of_roots():
     x = torch.tensor([-math.inf, -1e5, -100, -30, -3, -1e-3, 0, 1e-3, 3, 30, 100, 1e5, math.inf])
-    (found,) = _logits_of_roots([x])
+    found = _logits_of_roots([x.view(1, 1, 1, -1)])[0].flatten()
     exact = x.double().sigmoid().sqrt()
     torch.testing.assert_close(found.double().sigmoid(), exact, rtol=1e-5, atol=1e-30)
     assert found[6].item() == pytest.approx(math.log(math.sqrt(0.5) / (1 - math.sqrt(0.5))))
     assert found[0] == -math.inf and found[-1] == math.inf and found[1].item() == -5e4
     assert found[-2].item() == pytest.approx(1e5 + math.log(2)) and (found.diff() > 0).all()
-    assert torch.tensor(_logits_of_roots([torch.tensor([math.nan])])[0]).isnan()
+    assert _logits_of_roots([torch.full((1, 1, 1, 1), math.nan)])[0].isnan()
 
 
 @torch.no_grad()

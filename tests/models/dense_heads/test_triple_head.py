@@ -239,7 +239,7 @@ def test_boxes_that_drive_the_assigner(options, place):
 
     head.assigner.assign_batch = record
     head.loss_by_feat(*outs, [ONE], METAS[:1])
-    points, _ = head._points(outs[0])
+    points, _ = head.prior_generator.joined(outs[0])
     assert torch.equal(seen[0], head.decode(points, outs[place]))
     assert not torch.equal(seen[0], head.decode(points, outs[4 - place]))
     assert not seen[0].requires_grad
