@@ -10,6 +10,8 @@ from mmengine.logging import MessageHub
 
 if not torch.cuda.is_available():  # before the first import of triton: its kernels run on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# What cuBLAS needs to be deterministic; it is read when it starts.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 register_all_modules()
 torch.set_num_threads(min(2, torch.get_num_threads()))
 numbers = itertools.count()
