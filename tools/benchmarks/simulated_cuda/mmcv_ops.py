@@ -93,6 +93,7 @@ def _deform_conv(name, real, tensors, args, kwargs):
     for x in tensors:
         if not x.is_contiguous():
             raise RuntimeError(f"{name}: tensors must be contiguous ({calling_line()})")
+    _check_order(name)
     # The samples are made and multiplied step by step of im2col_step images.
     batch = len(args[0])
     step = kwargs.get("im2col_step", args[-1])
@@ -101,8 +102,15 @@ def _deform_conv(name, real, tensors, args, kwargs):
     return _run(real, args, kwargs)
 
 
+def _check_order(name) -> None:
+    """Gradients of the input are added with atomics, of which torch knows nothing."""
+    if "backward" in name and torch.are_deterministic_algorithms_enabled():
+        RECORDER.problem(f"{name} adds in any order")
+
+
 def _modulated_deform_conv(name, real, tensors, args, kwargs):
     _check_dtype(name, tensors)
+    _check_order(name)
     for x in tensors:
         image = x[0] if x.dim() == 4 else x
         if x.numel() and not inner(image).is_contiguous():
