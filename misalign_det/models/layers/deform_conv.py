@@ -1,20 +1,22 @@
-"""One deformable convolution in three forms: mmcv's CUDA op, gathered rows, ``grid_sample``.
+"""One deformable convolution in four forms: Triton, mmcv's op, gathered rows, ``grid_sample``.
 
-Their values are equal. So are the gradients of mmcv's op and of gathered rows, everywhere: where a
-tap lies exactly on a cell, the derivative by its offset is the one towards larger offsets; where it
-lies on the border, a whole cell outside the map, it is zero. ``grid_sample`` has other one-sided
+Their values are equal. So are the gradients of the first three, everywhere: where a tap lies
+exactly on a cell, the derivative by its offset is the one towards larger offsets; where it lies on
+the border, a whole cell outside the map, it is zero. ``grid_sample`` has other one-sided
 derivatives at such places.
 """
 
 import torch
 import torch.nn.functional as F
-from mmcv.ops import DeformConv2d, deform_conv2d, modulated_deform_conv2d
+from mmcv.ops import DeformConv2d
 from torch import Tensor
 
+from ...utils.compiler import without_compiler
+from ...utils.triton_support import has_triton
+from .deform_im2col import im2col_deform_conv2d, im2col_deform_conv2d_at
+from .matmul_precision import convolution_dtype
+from .mmcv_deform_conv import MAX_COLUMNS, mmcv_deform_conv2d
 from .row_samples import sample_taps
-
-IM2COL_STEP = 32  # images a step of mmcv's kernel, its default
-MAX_COLUMNS = 2**31 - 1  # numbers that a step may sample: mmcv's kernel counts them in an int
 
 
 def sampled_deform_conv2d(
@@ -87,49 +89,24 @@ def gathered_deform_conv2d(
     return out.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
 
-def mmcv_deform_conv2d(
-    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None
-) -> Tensor:
-    """mmcv's op on inputs that it would refuse or misread.
-
-    It takes memory for NCHW whatever the strides say, refuses maps smaller than its kernel, as the
-    top level of a small image is, and wants a batch that it can split into equal steps.
-
-    Args:
-        x, offset, weight, mask: see :func:`sampled_deform_conv2d`; of one dtype.
-
-    Returns:
-        ``(N, C_out, H, W)``.
-    """
-    height, width = x.shape[-2:]
-    missing = (0, max(3 - width, 0), 0, max(3 - height, 0))
-    if any(missing):  # zeros to the right and below: outside the map all is zero anyway
-        x, offset = F.pad(x, missing), F.pad(offset, missing)
-        mask = None if mask is None else F.pad(mask, missing)
-    x, offset, weight = x.contiguous(), offset.contiguous(), weight.contiguous()
-    if mask is None:
-        out = deform_conv2d(x, offset, weight, 1, 1, 1, 1, 1, False, im2col_step(x))
-    else:
-        mask = mask.contiguous()
-        out = modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1, 1, 1, 1)
-    return out[..., :height, :width]
-
-
-def im2col_step(x: Tensor) -> int:
-    """Images a step of mmcv's kernel: a divisor of their number whose samples it can count."""
-    most = min(len(x), IM2COL_STEP, MAX_COLUMNS // (9 * x.shape[1:].numel()))
-    return max((step for step in range(1, most + 1) if len(x) % step == 0), default=1)
-
-
 def auto_deform_conv2d(
     x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """mmcv's op on CUDA, on the CPU the gathered form; to export, the sampled one.
+    """The form for the device; to export, the sampled one.
 
-    Samples are taken in float32 (float64 for float64 input) whatever autocast says: positions in
-    half precision are off by whole cells on large maps. The output has the dtype of ``x``.
+    Positions and bilinear shares are in float32 (float64 for float64 input) whatever autocast says:
+    in half precision they are off by whole cells on large maps. The product is in float32 on the
+    CPU. On CUDA it is in the dtype of a convolution at this place, autocast's or that of ``x``,
+    with TF32 where convolutions use it.
+
+    Args:
+        x, offset, weight, mask: see :func:`sampled_deform_conv2d`.
+
+    Returns:
+        ``(N, C_out, H, W)`` in the dtype of ``x``; on CUDA in that of a convolution of ``x``.
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
+    out_dtype = convolution_dtype(x) if x.is_cuda else x.dtype
     with torch.autocast(x.device.type, enabled=False):
         offset = offset.to(dtype)
         mask = None if mask is None else mask.to(dtype)
@@ -137,7 +114,22 @@ def auto_deform_conv2d(
             return sampled_deform_conv2d(x, offset, weight, mask)
         if not x.is_cuda:
             return gathered_deform_conv2d(x, offset, weight, mask)
-        return mmcv_deform_conv2d(x.to(dtype), offset, weight.to(dtype), mask).to(x.dtype)
+        return _deform_conv2d_on_cuda(x, offset, weight, mask, out_dtype)
+
+
+@without_compiler
+def _deform_conv2d_on_cuda(
+    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, out_dtype: torch.dtype
+) -> Tensor:
+    if has_triton(x):
+        return im2col_deform_conv2d(x, offset, weight, mask, out_dtype)
+    # mmcv's op adds gradients in an order that changes, takes no empty batch, and counts the samples
+    # of an image in an int.
+    in_order = torch.are_deterministic_algorithms_enabled()
+    if in_order or len(x) == 0 or 9 * x.shape[1:].numel() > MAX_COLUMNS:
+        return gathered_deform_conv2d(x, offset, weight, mask).to(out_dtype)
+    x, weight = x.to(offset.dtype), weight.to(offset.dtype)
+    return mmcv_deform_conv2d(x, offset, weight, mask).to(out_dtype)
 
 
 def exporting() -> bool:
@@ -159,7 +151,7 @@ class AutoDeformConv2d(DeformConv2d):
     interchangeable.
 
     Shapes: input ``(N, C_in, H, W)``, offset ``(N, 18, H, W)`` in cells, output
-    ``(N, C_out, H, W)`` in the input's dtype.
+    ``(N, C_out, H, W)`` in the input's dtype, on CUDA under autocast in autocast's.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -169,7 +161,15 @@ class AutoDeformConv2d(DeformConv2d):
         return auto_deform_conv2d(x, offset, self.weight)
 
     def at(self, x: Tensor, offset: Tensor, locations: Tensor) -> Tensor:
-        """The output at some locations alone, ``(n, C_out)``, places in ``N * H * W``."""
+        """The output at some locations alone, ``(n, C_out)`` in the input's dtype.
+
+        Args:
+            x, offset: as in :meth:`forward`.
+            locations: places in the flattened ``N * H * W``, ``(n,)``.
+        """
+        dtype = convolution_dtype(x) if x.is_cuda else None
         offset = offset.to(torch.promote_types(x.dtype, torch.float32))
         with torch.autocast(x.device.type, enabled=False):
-            return gathered_deform_conv2d(x, offset, self.weight, locations=locations)
+            if torch.is_grad_enabled() or not has_triton(x):
+                return gathered_deform_conv2d(x, offset, self.weight, locations=locations)
+            return im2col_deform_conv2d_at(x, offset, self.weight, dtype, locations).to(x.dtype)

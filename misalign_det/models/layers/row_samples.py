@@ -33,7 +33,7 @@ def sample_taps(
         locations = torch.arange(len(shift), device=x.device)
     else:
         shift, factor = shift[locations], None if factor is None else factor[locations]
-    index, share = _corners(shift, locations.int(), height, width)
+    index, share = corners(shift, locations.int(), height, width)
     if factor is not None:
         share = share * factor
     # A border of zeros around each map, so that a tap outside needs no case of its own.
@@ -42,7 +42,7 @@ def sample_taps(
     return samples.view(-1, 9, channels)
 
 
-def _corners(shift: Tensor, locations: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def corners(shift: Tensor, locations: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """The four cells around each tap in the bordered maps, and their bilinear shares.
 
     Args:
@@ -96,13 +96,23 @@ class _TableGradient(torch.autograd.Function):
         if not ctx.needs_input_grad[1]:
             return grad, None, None, None
         index, share = ctx.saved_tensors
-        cells, order = index.flatten().sort(stable=True)
-        begins = torch.searchsorted(
-            cells, torch.arange(ctx.cells, dtype=cells.dtype, device=cells.device), out_int32=True
-        )
-        order = order.int()
-        table_grad = F.embedding_bag(
-            order // 4, grad.contiguous(), begins, mode="sum",
-            per_sample_weights=share.flatten()[order],
-        )  # fmt: skip
-        return grad, table_grad, None, None
+        return grad, sum_by_cell(grad.contiguous(), index, share, ctx.cells), None, None
+
+
+def sum_by_cell(rows: Tensor, index: Tensor, share: Tensor, cells: int) -> Tensor:
+    """``sum share_ij * rows_i`` over all ``index_ij`` that are the cell, for each, ``(cells, C)``.
+
+    In the same order each time, on CUDA too: sorted, not by atomic additions.
+
+    Args:
+        rows: ``(m, C)``.
+        index, share: ``(m, 4)``, int32 and in the dtype of ``rows``.
+    """
+    sorted_cells, order = index.flatten().sort(stable=True)
+    begins = torch.searchsorted(
+        sorted_cells, torch.arange(cells, dtype=index.dtype, device=index.device), out_int32=True
+    )
+    order = order.int()
+    return F.embedding_bag(
+        order // 4, rows, begins, mode="sum", per_sample_weights=share.flatten()[order]
+    )
