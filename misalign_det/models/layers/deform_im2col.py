@@ -141,7 +141,7 @@ def _channels_last(x: Tensor, dtype: torch.dtype) -> Tensor:
     x = x.permute(0, 2, 3, 1)
     if x.dtype == dtype and x.is_contiguous():
         return x
-    return torch.empty(x.shape, dtype=dtype, device=x.device).copy_(x)
+    return x.new_empty(x.shape, dtype=dtype).copy_(x)
 
 
 def _channels_first(x: Tensor) -> Tensor:

@@ -5,14 +5,18 @@ location by location, and within a location tap by tap. Positions, bilinear shar
 the dtype of the offsets, float32 or float64, whatever the dtype of features and samples.
 """
 
+import os
+
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ...utils.triton_support import launch
 
-SAMPLES = 8  # of a program, a power of two: more of them take more registers than a thread has
-CHANNELS = 128  # that a program holds at a time, a power of two
+# Samples of a program and channels that it holds at a time, powers of two. More of them take more
+# registers than a thread has. Triton's interpreter runs one program after the other, each slowly.
+SAMPLES = 1024 if os.environ.get("TRITON_INTERPRET") == "1" else 8
+CHANNELS = 128
 
 # Triton would compile a kernel for maps whose sizes divide by 16, one for others, and so on.
 SIZES = [

@@ -81,8 +81,10 @@ class RFAConv2d(nn.Conv2d):
         # In half precision an offset of some cells is off by a hundredth of a cell at best.
         with torch.autocast(x.device.type, enabled=False):
             out = self.conv_offset(x.to(self.conv_offset.weight.dtype))
-        offset = out[:, :18]
-        return offset, 2 * out[:, 18:].sigmoid() if self.modulated else None
+        if not self.modulated:
+            return out, None
+        offset, logits = out.split([18, 9], dim=1)
+        return offset, 2 * logits.sigmoid()
 
 
 def adapt_receptive_field(
