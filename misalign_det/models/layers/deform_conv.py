@@ -86,7 +86,7 @@ def gathered_deform_conv2d(
     out = (samples @ kernel).to(x.dtype)
     if locations is not None:
         return out
-    return out.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+    return out.view(len(x), *x.shape[2:], len(weight)).permute(0, 3, 1, 2)
 
 
 def auto_deform_conv2d(
@@ -123,8 +123,8 @@ def _deform_conv2d_on_cuda(
 ) -> Tensor:
     if has_triton(x):
         return im2col_deform_conv2d(x, offset, weight, mask, out_dtype)
-    # mmcv's op adds gradients in an order that changes, takes no empty batch, and counts the samples
-    # of an image in an int.
+    # mmcv's op adds gradients in an order that changes, takes no empty batch, and counts an image's
+    # samples in an int.
     in_order = torch.are_deterministic_algorithms_enabled()
     if in_order or len(x) == 0 or 9 * x.shape[1:].numel() > MAX_COLUMNS:
         return gathered_deform_conv2d(x, offset, weight, mask).to(out_dtype)

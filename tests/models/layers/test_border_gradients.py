@@ -10,7 +10,6 @@ from misalign_det.models.layers.deform_conv import (
     mmcv_deform_conv2d,
     sampled_deform_conv2d,
 )
-from misalign_det.models.layers.mmcv_deform_conv import im2col_step
 
 MAP = torch.tensor([[1.0, 2, 4], [10, 20, 40], [100, 200, 400]]).view(1, 1, 3, 3)
 
@@ -116,24 +115,6 @@ def test_mmcvs_modulated_op_agrees_with_its_own_call():
     mask = torch.rand(2, 9, 6, 7)
     expected = modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1, 1, 1, 1)
     assert torch.equal(mmcv_deform_conv2d(x, offset, weight, mask), expected)
-
-
-@pytest.mark.parametrize(
-    ("shape", "step"),
-    [
-        ((1, 256, 8, 8), 1),
-        ((32, 256, 8, 8), 32),
-        ((33, 256, 8, 8), 11),
-        ((64, 256, 8, 8), 32),
-        ((37, 256, 8, 8), 1),
-        ((32, 256, 100, 291), 4),  # 4 * 256 * 29,100 * 9 numbers of four bytes are below 2^30
-        ((32, 256, 100, 292), 2),
-        ((2, 256, 1000, 1000), 1),  # one image is beyond it; mmcv has no smaller step
-        ((0, 256, 8, 8), 1),
-    ],
-)
-def test_images_a_step_divide_the_batch_and_can_be_counted(shape, step):
-    assert im2col_step(torch.empty(shape, device="meta")) == step
 
 
 @pytest.mark.cuda

@@ -1,6 +1,7 @@
 """The deformable convolution against a plain float64 loop and against mmcv's op."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -126,13 +127,149 @@ def test_export_takes_the_sampled_form(monkeypatch):
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("batch", [2, 33])
+@pytest.mark.parametrize("batch", [1, 2, 3, 16, 33])
 def test_cuda_op_equals_the_sampled_form(batch):
     layer = AutoDeformConv2d(8, 16).cuda()
     x = torch.randn(batch, 8, 12, 10, device="cuda")
     offset = torch.randn(batch, 18, 12, 10, device="cuda") * 3
     expected = sampled_deform_conv2d(x, offset, layer.weight)
     torch.testing.assert_close(layer(x, offset), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_an_empty_batch():
+    layer = AutoDeformConv2d(3, 4)
+    out = layer(torch.ones(0, 3, 6, 7), torch.ones(0, 18, 6, 7))
+    out.sum().backward()
+    assert out.shape == (0, 4, 6, 7) and not layer.weight.grad.any()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("with_triton", [False, True])
+def test_an_empty_batch_on_cuda(monkeypatch, with_triton):
+    if not with_triton:
+        monkeypatch.setattr(deform_conv, "has_triton", lambda x: False)
+    layer = AutoDeformConv2d(3, 4).cuda()
+    x, offset = torch.ones(0, 3, 6, 7).cuda(), torch.ones(0, 18, 6, 7).cuda()
+    out = layer(x.requires_grad_(), offset)
+    out.sum().backward()
+    assert out.shape == (0, 4, 6, 7) and x.grad.shape == x.shape
+    assert not layer.weight.grad.any()
+
+
+def on_cuda(layer, x, offset, grad, autocast=None):
+    """Output and gradients of weight, features and offsets, on the CPU."""
+    layer = deepcopy(layer).cuda()
+    x, offset = (part.detach().clone().cuda().requires_grad_() for part in (x, offset))
+    with torch.autocast("cuda", dtype=autocast or torch.float16, enabled=autocast is not None):
+        out = layer(x, offset)
+    torch.autograd.backward([out], [grad.to(out.dtype).cuda()])
+    return [part.detach().cpu() for part in (out, layer.weight.grad, x.grad, offset.grad)]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("with_triton", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_on_cuda(monkeypatch, dtype, with_triton):
+    """The output is a convolution's; the gradients are in the dtype of what they belong to."""
+    if not with_triton:
+        monkeypatch.setattr(deform_conv, "has_triton", lambda x: False)
+    layer, (x, offset, _) = AutoDeformConv2d(3, 4), inputs(6, 7, torch.float32)
+    grad = torch.randn(2, 4, 6, 7)
+    found = on_cuda(layer, x, offset, grad, dtype)
+    assert [part.dtype for part in found] == [dtype, *3 * [torch.float32]]
+    for half, full in zip(found, on_cuda(layer, x, offset, grad)):
+        assert (half.float() - full).norm() / full.norm() < 2 * torch.finfo(dtype).eps
+
+
+@pytest.mark.cuda
+def test_autocast_leaves_float64_alone():
+    layer, (x, offset, _) = AutoDeformConv2d(3, 4).double(), inputs(6, 7, torch.float64)
+    with torch.autocast("cuda"):
+        out = deepcopy(layer).cuda()(x.cuda(), offset.cuda())
+    torch.testing.assert_close(out.cpu(), layer(x, offset), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_some_locations_on_cuda(dtype):
+    layer, (x, offset, _) = AutoDeformConv2d(3, 4), inputs(4, 7, torch.float32)
+    locations = torch.tensor([3, 17, 29, 55])
+    with torch.no_grad():
+        expected = layer.at(x, offset, locations)
+        layer, args = layer.cuda(), [part.cuda() for part in (x, offset, locations)]
+        with torch.autocast("cuda", dtype=torch.float16, enabled=dtype == torch.float16):
+            found = layer.at(*args)
+    assert found.dtype == x.dtype  # into which TripleHead puts them
+    assert (found.cpu() - expected).norm() / expected.norm() < 2e-3
+    args[0].requires_grad_()
+    layer.at(*args).sum().backward()
+    assert args[0].grad.any()
+
+
+def counted(device, run):
+    with device.count() as counts:
+        out = run()
+    assert not counts.num_waits and not counts.problems
+    return out, counts.num_launches
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_few_launches_and_no_host_wait(simulated_cuda, layout, autocast):
+    """Features and weight into channels-last memory, samples, product; backward as few."""
+    if simulated_cuda is None:
+        return  # counted without a GPU
+    layer, (x, offset, _) = AutoDeformConv2d(3, 4).cuda(), inputs(6, 7, torch.float32)
+    x, offset = x.cuda().to(memory_format=layout).requires_grad_(), offset.cuda().requires_grad_()
+    grad = torch.ones(2, 4, 6, 7).cuda().to(torch.float16 if autocast else torch.float32)
+    with torch.autocast("cuda", enabled=autocast):
+        out, forward = counted(simulated_cuda, lambda: layer(x, offset))
+    needed = [layer.weight, x, offset]
+    _, backward = counted(simulated_cuda, lambda: torch.autograd.grad([out], needed, [grad]))
+    assert forward <= 4 and backward <= 8
+    with torch.no_grad():
+        locations = torch.arange(5, device="cuda")
+        _, sparse = counted(simulated_cuda, lambda: layer.at(x, offset, locations))
+    assert sparse <= 4
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("with_triton", [False, True])
+def test_deterministic_mode_trains_on_cuda(monkeypatch, with_triton):
+    if not with_triton:
+        monkeypatch.setattr(deform_conv, "has_triton", lambda x: False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    monkeypatch.setattr(deform_conv, "mmcv_deform_conv2d", None)  # adds in an order that changes
+    layer, (x, offset, _) = AutoDeformConv2d(3, 4), inputs(6, 7, torch.float32)
+    grad = torch.randn(2, 4, 6, 7)
+    expected = [x.requires_grad_(), offset.requires_grad_()]
+    layer(x, offset).backward(grad)
+    expected = [layer.weight.grad.clone(), x.grad, offset.grad]
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, again = (on_cuda(layer, x, offset, grad)[1:] for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for mine, same, other in zip(first, again, expected):
+        assert torch.equal(mine, same)
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3)
+
+
+def test_compiled_step_breaks_around_the_kernels(monkeypatch, kernel_device):
+    monkeypatch.setattr(deform_conv, "has_triton", lambda x: True)
+    x, offset, weight = (part.to(kernel_device) for part in inputs(6, 7, torch.float32))
+    expected = gathered_deform_conv2d(x, offset, weight)
+
+    @torch.compile(backend="eager")
+    def step(x, offset, weight):
+        out = deform_conv._deform_conv2d_on_cuda(x * 1, offset, weight, None, x.dtype)
+        return out * 1
+
+    out = step(x, offset, weight.requires_grad_())
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+    out.sum().backward()
+    assert weight.grad.any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
