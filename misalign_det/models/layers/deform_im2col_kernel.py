@@ -14,9 +14,10 @@ from torch import Tensor
 from ...utils.triton_support import launch
 
 # Samples of a program and channels that it holds at a time, powers of two. More of them take more
-# registers than a thread has. Triton's interpreter runs one program after the other, each slowly.
-SAMPLES = 1024 if os.environ.get("TRITON_INTERPRET") == "1" else 8
+# registers than a thread has.
+SAMPLES = 8
 CHANNELS = 128
+MOST_INTERPRETED = 2**20  # numbers of a block, Triton's limit
 
 # Triton would compile a kernel for maps whose sizes divide by 16, one for others, and so on.
 SIZES = [
@@ -180,6 +181,15 @@ def _col2im(
             tl.store(grad_mask + place, to_factor, mask=exists)
 
 
+def _blocks(count: int, channels: int) -> dict[str, int]:
+    """Constants of a kernel for so many samples of so many channels."""
+    channels = min(CHANNELS, triton.next_power_of_2(channels))
+    samples = SAMPLES
+    if os.environ.get("TRITON_INTERPRET") == "1":  # programs run one after the other, each slowly
+        samples = min(triton.next_power_of_2(count), MOST_INTERPRETED // channels)
+    return dict(SAMPLES=samples, CHANNELS=channels)
+
+
 def im2col(
     x: Tensor,
     offset: Tensor,
@@ -200,13 +210,14 @@ def im2col(
     """
     _, height, width, channels = x.shape
     count = 9 * len(samples)
+    blocks = _blocks(count, channels)
     launch(
-        _im2col, (triton.cdiv(count, SAMPLES),),
+        _im2col, (triton.cdiv(count, blocks["SAMPLES"]),),
         x, offset, offset if mask is None else mask, offset if locations is None else locations,
         samples, first, count, height, width,
         *offset.stride(), *(0, 0, 0, 0) if mask is None else mask.stride(),
         WIDTH=channels, MODULATED=mask is not None, CHOSEN=locations is not None,
-        SAMPLES=SAMPLES, CHANNELS=min(CHANNELS, triton.next_power_of_2(channels)),
+        **blocks,
     )  # fmt: skip
 
 
@@ -233,13 +244,14 @@ def col2im(
     """
     _, height, width, channels = x.shape
     count = 9 * len(grad)
+    blocks = _blocks(count, channels)
     launch(
-        _col2im, (triton.cdiv(count, SAMPLES),),
+        _col2im, (triton.cdiv(count, blocks["SAMPLES"]),),
         x, offset, offset if mask is None else mask, grad,
         *(offset if out is None else out for out in (grad_x, grad_offset, grad_mask)),
         first, count, height, width,
         *offset.stride(), *(0, 0, 0, 0) if mask is None else mask.stride(),
         WIDTH=channels, MODULATED=mask is not None,
         TO_X=grad_x is not None, TO_OFFSET=grad_offset is not None,
-        SAMPLES=SAMPLES, CHANNELS=min(CHANNELS, triton.next_power_of_2(channels)),
+        **blocks,
     )  # fmt: skip

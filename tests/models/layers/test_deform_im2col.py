@@ -150,11 +150,10 @@ def test_broken_offsets_give_broken_values_where_they_are(kernel_device, modulat
 
 
 @modulations
-@pytest.mark.parametrize("samples, channels", [(8, 128), (16, 2)])
-def test_blocks_of_samples_and_channels(kernel_device, monkeypatch, samples, channels, modulated):
-    """Neither 54 samples nor five channels are whole blocks."""
-    monkeypatch.setattr(deform_im2col_kernel, "SAMPLES", samples)
-    monkeypatch.setattr(deform_im2col_kernel, "CHANNELS", channels)
+@pytest.mark.parametrize("blocks", [dict(SAMPLES=16, CHANNELS=8), dict(SAMPLES=32, CHANNELS=2)])
+def test_blocks_of_samples_and_channels(kernel_device, monkeypatch, blocks, modulated):
+    """Neither 81 samples nor five channels are whole blocks."""
+    monkeypatch.setattr(deform_im2col_kernel, "_blocks", lambda count, channels: blocks)
     args, grad = inputs((3, 3), modulated, num=1)
     found = run(by_kernel, args, grad, kernel_device)
     assert_equal(found, run(mmcvs_op, args, grad), 2e-5)
