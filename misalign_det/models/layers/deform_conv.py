@@ -71,7 +71,8 @@ def gathered_deform_conv2d(
     Values and all gradients are those of ``mmcv.ops.deform_conv2d`` (with a mask, of
     ``modulated_deform_conv2d``): an offset that puts a tap exactly on a cell has the derivative
     towards larger offsets, one that puts it on the border, a whole cell outside the map or further,
-    none. Samples and product are in the offsets' precision, as with mmcv's op on CUDA.
+    none. Samples and product are in the offsets' precision. On CUDA too, sums are made in the same
+    order each time.
 
     Args:
         x, offset, weight, mask: see :func:`sampled_deform_conv2d`.
@@ -132,6 +133,15 @@ def _deform_conv2d_on_cuda(
     return mmcv_deform_conv2d(x, offset, weight, mask).to(out_dtype)
 
 
+@without_compiler
+def _deform_conv2d_at_on_cuda(
+    x: Tensor, offset: Tensor, weight: Tensor, locations: Tensor, dtype: torch.dtype
+) -> Tensor:
+    if torch.is_grad_enabled() or not has_triton(x):
+        return gathered_deform_conv2d(x, offset, weight, locations=locations)
+    return im2col_deform_conv2d_at(x, offset, weight, dtype, locations).to(x.dtype)
+
+
 def exporting() -> bool:
     """Whether ``torch.jit``, ``torch.onnx`` or ``torch.export`` is tracing the model."""
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _is_exporting()
@@ -167,9 +177,9 @@ class AutoDeformConv2d(DeformConv2d):
             x, offset: as in :meth:`forward`.
             locations: places in the flattened ``N * H * W``, ``(n,)``.
         """
-        dtype = convolution_dtype(x) if x.is_cuda else None
         offset = offset.to(torch.promote_types(x.dtype, torch.float32))
+        out_dtype = convolution_dtype(x) if x.is_cuda else x.dtype
         with torch.autocast(x.device.type, enabled=False):
-            if torch.is_grad_enabled() or not has_triton(x):
+            if not x.is_cuda:
                 return gathered_deform_conv2d(x, offset, self.weight, locations=locations)
-            return im2col_deform_conv2d_at(x, offset, self.weight, dtype, locations).to(x.dtype)
+            return _deform_conv2d_at_on_cuda(x, offset, self.weight, locations, out_dtype)
