@@ -19,7 +19,7 @@ SAMPLES = 8
 CHANNELS = 128
 MOST_INTERPRETED = 2**20  # numbers of a block, Triton's limit
 
-# Triton would compile a kernel for maps whose sizes divide by 16, one for others, and so on.
+# Triton would compile one kernel for sizes that 16 divides, one for others, and so on.
 SIZES = [
     "first", "count", "height", "width",
     "offset_image", "offset_channel", "offset_row", "offset_column",
@@ -87,7 +87,7 @@ def _add(sums, values, rows, channels):
     tl.atomic_add(sums, values, mask=rows[:, None] & channels, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=["offset", "mask", *SIZES])
 def _im2col(
     x, offset, mask, locations, samples, first, count, height, width,
     offset_image, offset_channel, offset_row, offset_column,
@@ -121,7 +121,7 @@ def _im2col(
         tl.store(out + channel, value.to(samples.dtype.element_ty), mask=exists[:, None] & known)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=["offset", "mask", *SIZES])
 def _col2im(
     x, offset, mask, grad, grad_x, grad_offset, grad_mask, first, count, height, width,
     offset_image, offset_channel, offset_row, offset_column,
