@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .ambiguity import least_loss, scatter_sum
 from .candidate_edges import CandidateEdges, gt_counts, select_top_candidates
+from .overlap_blocks import OverlapsInBlocks, pairs_from
 
 MIN_REACH = 0.01  # pixels from a box's centre of a positive to each side, as in ATSS
 
@@ -47,7 +48,8 @@ class ScorePositives:
         score_alpha: weight of the class probability in the score, alpha of eq. 4.
         score_threshold: positive from here on; ``inf`` leaves mmdet's assigner as it is.
         min_iou: least IoU of such a positive. An anchor that lies wholly in a large GT has
-            intersection over smaller area 1, whatever its size.
+            intersection over smaller area 1, whatever its size. The pairs of such an IoU are kept
+            as a list, so 0 takes some hundred bytes for each of all pairs.
         score_topk: at most so many such positives a GT, those of largest score.
     """
 
@@ -63,6 +65,7 @@ class ScorePositives:
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.iou_calculator = OverlapsInBlocks(self.iou_calculator)
         if not 0 <= score_alpha <= 1 or not 0 <= min_iou <= 1 or score_topk < 1:
             raise ValueError(
                 "score_alpha and min_iou are in [0, 1] and score_topk at least 1, not "
@@ -95,11 +98,12 @@ class ScorePositives:
         gt_bboxes: Tensor,
         gt_labels: Tensor,
         scores: Tensor | Callable,
-        allowed: Tensor | None = None,
+        centered: bool = False,
     ) -> Tensor:
         """Make the anchors of eq. 5's second line positives of ``result``.
 
-        Only pairs of an IoU from ``min_iou`` on are looked at, few of all.
+        Only pairs of an IoU from ``min_iou`` on are looked at, few of all: beside ``overlaps``
+        nothing grows with G times P.
 
         Args:
             result: mmdet's decision; changed in place.
@@ -107,22 +111,23 @@ class ScorePositives:
             priors, gt_bboxes: xyxy in pixels, ``(P, 4)`` and ``(G, 4)``.
             gt_labels: ``(G,)``.
             scores: class probabilities; see ``self.scores``.
-            allowed: pairs that may be chosen at all, ``(G, P)`` bool.
+            centered: whether the anchor's centre must lie in the box, and the anchor outside
+                ignored regions, as ATSS asks of its own positives.
 
         Returns:
             The anchors that have become positive, ``(P,)`` bool.
         """
-        eligible = overlaps >= self.min_iou
-        if allowed is not None:
-            eligible &= allowed
-        gt_inds, prior_inds = eligible.nonzero(as_tuple=True)
+        gt_inds, prior_inds = pairs_from(overlaps, self.min_iou)
+        probabilities = _look_up(scores, prior_inds, gt_labels[gt_inds])
+        boxes, gts = priors[prior_inds], gt_bboxes[gt_inds]
         score = iou_classification_score(
-            priors[prior_inds].float(),
-            gt_bboxes[gt_inds].float(),
-            _look_up(scores, prior_inds, gt_labels[gt_inds]),
-            self.score_alpha,
+            boxes.float(), gts.float(), probabilities, self.score_alpha
         )
-        cost = (-score).masked_fill(~(score >= self.score_threshold), math.inf)
+        usable = score >= self.score_threshold
+        if centered:
+            usable &= _reach(boxes, gts) > MIN_REACH
+            usable &= (result.gt_inds >= 0)[prior_inds]
+        cost = torch.where(usable, -score, math.inf)
         edges = CandidateEdges(prior_inds, gt_inds, gt_counts(gt_inds, len(gt_bboxes)))
         top = select_top_candidates(edges, cost, self.score_topk)
         chosen = least_loss(top.losses, top.prior_inds, top.valid, len(priors))
@@ -257,19 +262,21 @@ class IACATSSAssigner(ScorePositives, ATSSAssigner):
             gt_instances_ignore = InstanceData(bboxes=ignored)
         gt_labels = gt_instances.labels.long()
         gts = InstanceData(bboxes=gt_bboxes, labels=gt_labels)
-        result = super().assign(seen, num_level_priors, gts, gt_instances_ignore)
+        try:
+            self.iou_calculator.keep_next()  # ATSS compares all pairs first
+            result = super().assign(seen, num_level_priors, gts, gt_instances_ignore)
+            overlaps = self.iou_calculator.kept
+        finally:
+            self.iou_calculator.forget()
         if len(gt_bboxes) == 0 or len(priors) == 0 or not math.isfinite(self.score_threshold):
             return result
-        overlaps = self.iou_calculator(gt_bboxes, priors)
-        (x, y), (left, top, right, bottom) = _center(priors).T, gt_bboxes.T[..., None]
-        inside = (x - left > MIN_REACH) & (right - x > MIN_REACH)
-        inside &= (y - top > MIN_REACH) & (bottom - y > MIN_REACH)
-        allowed = inside & (result.gt_inds >= 0)
+        if self.alpha is not None:  # those were of the predictions
+            overlaps = self.iou_calculator(priors, gt_bboxes)
         gained = self._promote(
-            result, overlaps, priors, gt_bboxes, gt_labels, scores, allowed
+            result, overlaps.T, priors, gt_bboxes, gt_labels, scores, centered=True
         )
         owner = (result.gt_inds - 1).clamp(min=0)
-        own_overlap = overlaps.gather(0, owner[None])[0]
+        own_overlap = overlaps.gather(1, owner[:, None])[:, 0]
         result.max_overlaps = torch.where(gained, own_overlap, result.max_overlaps)
         return result
 
@@ -292,5 +299,7 @@ def _of_logits(logits: Tensor, prior_inds: Tensor, labels: Tensor) -> Tensor:
     return _look_up(logits, prior_inds, labels).sigmoid()
 
 
-def _center(boxes: Tensor) -> Tensor:
-    return (boxes[:, :2] + boxes[:, 2:]) / 2
+def _reach(boxes: Tensor, gts: Tensor) -> Tensor:
+    """Distance from each box's centre to the nearest side of its GT, ``(E,)``; below 0 outside."""
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return torch.cat([center - gts[:, :2], gts[:, 2:] - center], dim=1).amin(dim=1)
