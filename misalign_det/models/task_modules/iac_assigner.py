@@ -11,6 +11,7 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from ...utils.triton_support import has_triton
 from .ambiguity import least_loss, scatter_sum
 from .candidate_edges import CandidateEdges, gt_counts, select_top_candidates
 from .overlap_blocks import OverlapsInBlocks, pairs_from
@@ -119,6 +120,14 @@ class ScorePositives:
         """
         gt_inds, prior_inds = pairs_from(overlaps, self.min_iou)
         probabilities = _look_up(scores, prior_inds, gt_labels[gt_inds])
+        if has_triton(overlaps):
+            from .score_kernels import promote
+
+            return promote(
+                result.gt_inds, result.labels, (gt_inds, prior_inds), priors, gt_bboxes,
+                gt_labels, probabilities, self.score_alpha, self.score_threshold,
+                self.score_topk, MIN_REACH if centered else None,
+            )  # fmt: skip
         boxes, gts = priors[prior_inds], gt_bboxes[gt_inds]
         score = iou_classification_score(
             boxes.float(), gts.float(), probabilities, self.score_alpha

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-PAIRS = 2**22  # compared at once; mmdet's bbox_overlaps holds about 40 bytes for each
+PAIRS = 2**23  # compared at once; mmdet's bbox_overlaps holds about 40 bytes for each
 FLAGS = 2**26  # bytes of the mask in which pairs are looked for at once
 
 

@@ -1,0 +1,120 @@
+"""IAC's choice on a GPU: the same decisions as on the CPU, kernels that compile, few launches."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from iac_cases import COMMON, boxes, instances, predictions
+from mmdet.models.task_modules.assigners import ATSSAssigner, MaxIoUAssigner
+from mmdet.registry import TASK_UTILS
+from mmengine.structures import InstanceData
+
+KINDS = ["IACAssigner", "IACATSSAssigner"]
+
+
+def assigner(kind, **options):
+    common = COMMON if kind == "IACAssigner" else dict(topk=3)
+    return TASK_UTILS.build(dict(type=kind, **{**common, **options}))
+
+
+def levels(kind, num_priors):
+    return [] if kind == "IACAssigner" else [[num_priors]]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", KINDS)
+def test_equal_to_the_cpu(kind, seed):
+    """Equal scores, boxes and anchors twice, no candidate, scores below zero, few and all pairs."""
+    generator = torch.Generator().manual_seed(seed)
+    num_priors, num_gts = 1 + 30 * seed, 1 + (5 * seed) % 9
+    priors, gts = boxes(num_priors, seed), boxes(num_gts, seed + 1)
+    priors[::5], gts[1::3] = priors[:1].clone(), gts[:1].clone()
+    if seed % 3 == 0:
+        priors, gts = priors.round(), gts.round()
+    scores = (torch.rand(num_priors, 3, generator=generator) * 5).round() / 5 - int(seed == 4)
+    labels = torch.randint(0, 3, (num_gts,), generator=generator)
+    mine = assigner(
+        kind,
+        score_topk=1 + seed % 4,
+        score_threshold=[0.5, 0.0, 0.45, 2.0, -1.0, 0.5, 0.3, 0.4][seed],
+        score_alpha=[0.5, 0.3, 1.0, 0.5, 0.5, 0.0, 0.7, 0.9][seed],
+        min_iou=[0.1, 0.3, 0.0][seed % 3],
+    )
+    pred, gt = predictions(priors, scores), instances(gts, labels)
+    expected = mine.assign(pred, *levels(kind, num_priors), gt)
+    found = mine.assign(pred.to("cuda"), *levels(kind, num_priors), gt.to("cuda"))
+    for name in ("gt_inds", "labels", "max_overlaps"):
+        assert torch.equal(getattr(found, name).cpu(), getattr(expected, name)), name
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_pairs_than_one_block(kind):
+    """2,500 anchors in one GT: the best of them lie in several blocks, equal ones among them."""
+    corner = torch.rand(2500, 2, generator=torch.Generator().manual_seed(0)) * 10
+    priors = torch.cat([corner, corner + 90], dim=1)
+    scores = torch.rand(2500, 1, generator=torch.Generator().manual_seed(1)).mul(200).round() / 200
+    mine = assigner(kind, score_topk=40, **(dict(pos_iou_thr=0.99) if kind == KINDS[0] else {}))
+    pred, gt = predictions(priors, scores), instances([[0, 0, 100, 100]])
+    expected = mine.assign(pred, *levels(kind, 2500), gt).gt_inds
+    found = mine.assign(pred.to("cuda"), *levels(kind, 2500), gt.to("cuda")).gt_inds
+    assert torch.equal(found.cpu(), expected) and (expected > 0).sum() >= 40
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("kind", KINDS)
+def test_few_launches_and_one_host_wait(kind, simulated_cuda):
+    """Beyond mmdet's own, whatever the number of objects. A GPU itself does not count them."""
+    if simulated_cuda is None:
+        return
+    plain = ATSSAssigner(topk=3) if kind == KINDS[1] else MaxIoUAssigner(**COMMON)
+    for num_gts in (1, 7, 50):
+        pred = predictions(boxes(200, 0), torch.ones(200, 1)).to("cuda")
+        gt, counted = instances(boxes(num_gts, 1)).to("cuda"), []
+        for each in (plain, assigner(kind)):
+            seen = InstanceData(priors=pred.priors) if each is plain else pred
+            with simulated_cuda.count() as counts:
+                each.assign(seen, *levels(kind, 200), gt)
+            counted.append(counts)
+        theirs, ours = counted
+        assert ours.num_launches - theirs.num_launches == (8 if kind == KINDS[0] else 12)
+        assert ours.num_waits - theirs.num_waits == 1
+
+
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from misalign_det.models.task_modules import score_kernels as kernels
+
+INTEGERS = "prior_inds gt_inds assigned keys owners gt_labels labels".split()
+SCALARS = dict(num_pairs="i32", num_priors="i32", topk="i32", gained="*u8")
+SCALARS.update(dict.fromkeys(["alpha", "beta", "threshold", "reach"], "fp32"))
+for kernel, constants in (
+    (kernels.score_keys, dict(CENTERED=True, BLOCK=kernels.BLOCK)),
+    (kernels.score_keys, dict(CENTERED=False, BLOCK=kernels.BLOCK)),
+    (kernels.claim, dict(BLOCK=kernels.BLOCK)),
+    (kernels.take, dict(BLOCK=kernels.BLOCK)),
+):
+    signature = {
+        name: "constexpr" if name in constants else "*i64" if name in INTEGERS
+        else SCALARS.get(name, "*fp32")
+        for name in kernel.arg_names
+    }
+    for capability in (80, 90):
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+        assert len(compiled.asm["cubin"]) > 0
+print("compiled")
+"""
+
+
+def test_kernels_compile_for_a100_and_h100():
+    environment = dict(os.environ, TRITON_INTERPRET="0")
+    ended = subprocess.run(
+        [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True
+    )
+    assert ended.stdout.endswith("compiled\n"), ended.stderr
