@@ -27,7 +27,7 @@ def levels(kind, num_priors):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_to_the_cpu(kind, seed):
-    """Equal scores, boxes and anchors twice, no candidate, scores below zero, few and all pairs."""
+    """Equal scores, boxes twice, none or all a candidate, scores below zero, ignored regions."""
     generator = torch.Generator().manual_seed(seed)
     num_priors, num_gts = 1 + 30 * seed, 1 + (5 * seed) % 9
     priors, gts = boxes(num_priors, seed), boxes(num_gts, seed + 1)
@@ -38,14 +38,16 @@ def test_equal_to_the_cpu(kind, seed):
     labels = torch.randint(0, 3, (num_gts,), generator=generator)
     mine = assigner(
         kind,
-        score_topk=1 + seed % 4,
+        score_topk=[1, 2, 3, 4, 8, 2, 3, 4][seed],
         score_threshold=[0.5, 0.0, 0.45, 2.0, -1.0, 0.5, 0.3, 0.4][seed],
-        score_alpha=[0.5, 0.3, 1.0, 0.5, 0.5, 0.0, 0.7, 0.9][seed],
+        score_alpha=[0.5, 0.3, 1.0, 0.5, 1.0, 0.0, 0.7, 0.9][seed],
         min_iou=[0.1, 0.3, 0.0][seed % 3],
+        ignore_iof_thr=0.3,
     )
-    pred, gt = predictions(priors, scores), instances(gts, labels)
-    expected = mine.assign(pred, *levels(kind, num_priors), gt)
-    found = mine.assign(pred.to("cuda"), *levels(kind, num_priors), gt.to("cuda"))
+    args = predictions(priors, scores), *levels(kind, num_priors), instances(gts, labels)
+    args = *args, instances(boxes(seed % 3, seed + 2))
+    expected = mine.assign(*args)
+    found = mine.assign(*(arg if isinstance(arg, list) else arg.to("cuda") for arg in args))
     for name in ("gt_inds", "labels", "max_overlaps"):
         assert torch.equal(getattr(found, name).cpu(), getattr(expected, name)), name
 
