@@ -12,7 +12,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ...utils.triton_support import has_triton
-from .ambiguity import least_loss, scatter_sum
+from .ambiguity import least_loss
 from .candidate_edges import CandidateEdges, gt_counts, select_top_candidates
 from .overlap_blocks import OverlapsInBlocks, pairs_from
 
@@ -100,7 +100,7 @@ class ScorePositives:
         gt_labels: Tensor,
         scores: Tensor | Callable,
         centered: bool = False,
-    ) -> Tensor:
+    ) -> None:
         """Make the anchors of eq. 5's second line positives of ``result``.
 
         Only pairs of an IoU from ``min_iou`` on are looked at, few of all: beside ``overlaps``
@@ -114,20 +114,18 @@ class ScorePositives:
             scores: class probabilities; see ``self.scores``.
             centered: whether the anchor's centre must lie in the box, and the anchor outside
                 ignored regions, as ATSS asks of its own positives.
-
-        Returns:
-            The anchors that have become positive, ``(P,)`` bool.
         """
         gt_inds, prior_inds = pairs_from(overlaps, self.min_iou)
         probabilities = _look_up(scores, prior_inds, gt_labels[gt_inds])
         if has_triton(overlaps):
             from .score_kernels import promote
 
-            return promote(
+            promote(
                 result.gt_inds, result.labels, (gt_inds, prior_inds), priors, gt_bboxes,
                 gt_labels, probabilities, self.score_alpha, self.score_threshold,
                 self.score_topk, MIN_REACH if centered else None,
             )  # fmt: skip
+            return
         boxes, gts = priors[prior_inds], gt_bboxes[gt_inds]
         score = iou_classification_score(
             boxes.float(), gts.float(), probabilities, self.score_alpha
@@ -141,11 +139,10 @@ class ScorePositives:
         top = select_top_candidates(edges, cost, self.score_topk)
         chosen = least_loss(top.losses, top.prior_inds, top.valid, len(priors))
         number = torch.arange(1, len(gt_bboxes) + 1, device=priors.device)[:, None]
-        owner = scatter_sum(chosen * number, top.prior_inds, len(priors))
-        gained = (owner > 0) & (result.gt_inds <= 0)
-        result.gt_inds = torch.where(gained, owner, result.gt_inds)
-        result.labels = torch.where(gained, gt_labels[owner.clamp(min=1) - 1], result.labels)
-        return gained
+        gains = chosen & (result.gt_inds[top.prior_inds] <= 0)
+        for values, new in ((result.gt_inds, number), (result.labels, gt_labels[:, None])):
+            change = torch.where(gains, new - values[top.prior_inds], 0)
+            values.scatter_add_(0, top.prior_inds.flatten(), change.flatten())
 
 
 @TASK_UTILS.register_module()
@@ -281,11 +278,11 @@ class IACATSSAssigner(ScorePositives, ATSSAssigner):
             return result
         if self.alpha is not None:  # those were of the predictions
             overlaps = self.iou_calculator(priors, gt_bboxes)
-        gained = self._promote(
-            result, overlaps.T, priors, gt_bboxes, gt_labels, scores, centered=True
-        )
+        before = result.gt_inds.clone()
+        self._promote(result, overlaps.T, priors, gt_bboxes, gt_labels, scores, centered=True)
         owner = (result.gt_inds - 1).clamp(min=0)
         own_overlap = overlaps.gather(1, owner[:, None])[:, 0]
+        gained = result.gt_inds != before
         result.max_overlaps = torch.where(gained, own_overlap, result.max_overlaps)
         return result
 

@@ -92,7 +92,7 @@ def claim(keys, gt_inds, owners, num_pairs, topk, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def take(owners, gt_labels, assigned, labels, gained, num_priors, BLOCK: tl.constexpr):
+def take(owners, gt_labels, assigned, labels, num_priors, BLOCK: tl.constexpr):
     """Give a location that is no positive to the GT of its best key. ``BLOCK`` locations."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = i < num_priors
@@ -101,7 +101,6 @@ def take(owners, gt_labels, assigned, labels, gained, num_priors, BLOCK: tl.cons
     gains = inside & (key > _NOTHING) & (tl.load(assigned + i, mask=inside, other=1) <= 0)
     tl.store(assigned + i, gt + 1, mask=gains)
     tl.store(labels + i, tl.load(gt_labels + gt, mask=gains, other=0), mask=gains)
-    tl.store(gained + i, gains.to(tl.uint8), mask=inside)
 
 
 def promote(
@@ -116,7 +115,7 @@ def promote(
     threshold: float,
     topk: int,
     reach: float | None,
-) -> Tensor:
+) -> None:
     """Give locations to the GTs whose best pairs of a score over ``threshold`` they are.
 
     Args:
@@ -130,15 +129,11 @@ def promote(
         alpha, threshold, topk: see :class:`~.iac_assigner.ScorePositives`.
         reach: pixels from the location's centre to each side of the box; with it, locations
             that are ignored (-1) stay so.
-
-    Returns:
-        The locations that have become positive, ``(P,)`` bool.
     """
     gt_inds, prior_inds = (index.contiguous() for index in pairs)
     priors, gt_bboxes = priors.float().contiguous(), gt_bboxes.float().contiguous()
     num_pairs, num_priors, num_gts = len(gt_inds), len(priors), len(gt_bboxes)
-    keys, gained = torch.empty_like(gt_inds), torch.empty_like(assigned, dtype=torch.uint8)
-    owners = torch.full_like(assigned, NOTHING)
+    keys, owners = torch.empty_like(gt_inds), torch.full_like(assigned, NOTHING)
     launch(
         score_keys, (triton.cdiv(num_pairs, BLOCK),), prior_inds, gt_inds, priors, gt_bboxes,
         probabilities.contiguous(), assigned, keys, num_pairs, float(alpha), float(1 - alpha),
@@ -146,7 +141,6 @@ def promote(
     )  # fmt: skip
     launch(claim, (num_gts,), keys, gt_inds, owners, num_pairs, min(topk, num_pairs), BLOCK=BLOCK)
     launch(
-        take, (triton.cdiv(num_priors, BLOCK),), owners, gt_labels, assigned, labels, gained,
-        num_priors, BLOCK=BLOCK,
+        take, (triton.cdiv(num_priors, BLOCK),), owners, gt_labels, assigned, labels, num_priors,
+        BLOCK=BLOCK,
     )  # fmt: skip
-    return gained.view(torch.bool)
