@@ -3,7 +3,10 @@
 from collections.abc import Callable
 
 import torch
+from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
+
+from ...utils.device_numbers import numbers_made_on_device
 
 PAIRS = 2**23  # compared at once; mmdet's bbox_overlaps holds about 40 bytes for each
 FLAGS = 2**26  # bytes of the mask in which pairs are looked for at once
@@ -35,19 +38,23 @@ class OverlapsInBlocks:
 
     def __call__(self, bboxes1, bboxes2, **kwargs) -> Tensor:
         """See mmdet's ``BboxOverlaps2D``; ``kwargs`` are its ``mode`` and ``is_aligned``."""
-        num_rows, in_block = len(bboxes1), max(PAIRS // max(len(bboxes2), 1), 1)
-        if num_rows <= in_block or kwargs.get("is_aligned"):
-            overlaps = self.calculator(bboxes1, bboxes2, **kwargs)
-        else:
-            overlaps = None
-            for first in range(0, num_rows, in_block):
-                block = self.calculator(bboxes1[first : first + in_block], bboxes2, **kwargs)
-                if overlaps is None:
-                    overlaps = block.new_empty(num_rows, block.shape[1])
-                overlaps[first : first + in_block] = block
-                del block
+        with numbers_made_on_device(get_box_tensor(bboxes1)):
+            overlaps = self._all_blocks(bboxes1, bboxes2, **kwargs)
         if self.keeps_next:
             self.kept, self.keeps_next = overlaps, False
+        return overlaps
+
+    def _all_blocks(self, bboxes1, bboxes2, **kwargs) -> Tensor:
+        num_rows, in_block = len(bboxes1), max(PAIRS // max(len(bboxes2), 1), 1)
+        if num_rows <= in_block or kwargs.get("is_aligned"):
+            return self.calculator(bboxes1, bboxes2, **kwargs)
+        overlaps = None
+        for first in range(0, num_rows, in_block):
+            block = self.calculator(bboxes1[first : first + in_block], bboxes2, **kwargs)
+            if overlaps is None:
+                overlaps = block.new_empty(num_rows, block.shape[1])
+            overlaps[first : first + in_block] = block
+            del block  # or it would be held beside what the next one needs
         return overlaps
 
 
