@@ -133,7 +133,7 @@ class ScorePositives:
         usable = score >= self.score_threshold
         if centered:
             usable &= _reach(boxes, gts) > MIN_REACH
-            usable &= (result.gt_inds >= 0)[prior_inds]
+            usable &= result.gt_inds[prior_inds] >= 0
         cost = torch.where(usable, -score, math.inf)
         edges = CandidateEdges(prior_inds, gt_inds, gt_counts(gt_inds, len(gt_bboxes)))
         top = select_top_candidates(edges, cost, self.score_topk)
@@ -152,7 +152,8 @@ class IACAssigner(ScorePositives, MaxIoUAssigner):
     Paper C. An anchor is positive if MaxIoUAssigner makes it so, or if its score (eq. 4) for a GT
     reaches ``score_threshold``; then background, then ignored (eq. 5). Anchors in ignored regions
     stay ignored. Needs the class probabilities of the anchors: use it in ``DCRetinaHead``, or give
-    ``pred_instances.scores``. For ATSS see :class:`IACATSSAssigner`.
+    ``pred_instances.scores``. For ATSS see :class:`IACATSSAssigner`. The IoU of all pairs, 4 bytes
+    each, is all that it holds of that size; MaxIoUAssigner takes 36 bytes on the way.
 
     Args:
         score_alpha, score_threshold, min_iou, score_topk: see :class:`ScorePositives`.

@@ -87,9 +87,7 @@ def test_deterministic_algorithms(kind):
     outs, gts = head([level.cuda() for level in features()]), [gt.to("cuda") for gt in SCENE]
     torch.use_deterministic_algorithms(True)
     try:
-        first, second = (
-            total(head.loss_by_feat(*outs, gts, METAS))["loss_cls"] for _ in range(2)
-        )
+        first, second = (total(head.loss_by_feat(*outs, gts, METAS))["loss_cls"] for _ in range(2))
     finally:
         torch.use_deterministic_algorithms(False)
     assert torch.equal(first, second)
