@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...utils.device_numbers import numbers_made_on_device
 
-PAIRS = 2**23  # compared at once; mmdet's bbox_overlaps holds about 40 bytes for each
+PAIRS = 2**23  # compared at once; mmdet's bbox_overlaps holds 36 bytes for each
 FLAGS = 2**26  # bytes of the mask in which pairs are looked for at once
 
 
@@ -29,7 +29,7 @@ class OverlapsInBlocks:
         self.keeps_next = False
 
     def keep_next(self) -> None:
-        """Keep the next result in ``self.kept``, for whoever calls whoever calls this."""
+        """Keep the next result in ``self.kept``: mmdet's assigner gives it to nobody."""
         self.kept, self.keeps_next = None, True
 
     def forget(self) -> None:
