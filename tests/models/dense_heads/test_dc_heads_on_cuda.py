@@ -1,4 +1,4 @@
-"""The DC heads on a GPU: host waits, mixed precision, deterministic algorithms."""
+"""The DC heads on a GPU: host waits and mixed precision."""
 
 import pytest
 import torch
@@ -43,9 +43,9 @@ def waits_of(device, head, strides, num_images):
 @pytest.mark.cuda
 @pytest.mark.parametrize("kind", HEADS)
 def test_one_host_wait_whatever_the_levels_and_images(kind, simulated_cuda):
-    """And one an image where IAC's assigner lists its pairs. A GPU itself does not count them."""
+    """And one an image where IAC's assigner lists its pairs."""
     if simulated_cuda is None:
-        return
+        pytest.skip("counted on the simulated device alone")
     for strides, num_images in (([8], 1), ([8, 16], 3), ([8, 16, 32, 64], 2)):
         options = dict(anchor_generator=dict(ANCHORS, strides=strides))
         if kind == "DCFCOSHead":
@@ -76,21 +76,6 @@ def test_strong_logits_in_half_precision(kind, dc, dtype):
     torch.testing.assert_close(found["loss_cls"], expected["loss_cls"], rtol=1e-2, atol=0)
     found["loss_cls"].backward()
     assert all(level.grad.dtype == dtype and level.grad.isfinite().all() for level in scores)
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("kind", HEADS)
-def test_deterministic_algorithms(kind):
-    """No operator of the step's losses refuses; those of the assigners are among them."""
-    options = dict(train_cfg=dict(assigner=ASSIGNERS[kind])) if kind in ASSIGNERS else {}
-    head = with_dc(kind, **options).cuda()
-    outs, gts = head([level.cuda() for level in features()]), [gt.to("cuda") for gt in SCENE]
-    torch.use_deterministic_algorithms(True)
-    try:
-        first, second = (total(head.loss_by_feat(*outs, gts, METAS))["loss_cls"] for _ in range(2))
-    finally:
-        torch.use_deterministic_algorithms(False)
-    assert torch.equal(first, second)
 
 
 def crowd(num, device):

@@ -69,9 +69,9 @@ def test_more_pairs_than_one_block(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_gts", [1, 7, 50])
 def test_few_launches_and_one_host_wait(kind, num_gts, simulated_cuda, monkeypatch):
-    """Beyond mmdet's own, whatever the number of objects. A GPU itself does not count them."""
+    """Beyond mmdet's own, whatever the number of objects."""
     if simulated_cuda is None:
-        return
+        pytest.skip("counted on the simulated device alone")
     plain = ATSSAssigner(topk=3) if kind == KINDS[1] else MaxIoUAssigner(**COMMON)
     pred = predictions(boxes(200, 0), torch.ones(200, 1)).to("cuda")
     gt, counted = instances(boxes(num_gts, 1)).to("cuda"), []
