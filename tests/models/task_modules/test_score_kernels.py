@@ -52,6 +52,16 @@ def test_equal_to_the_cpu(kind, seed):
 
 
 @pytest.mark.cuda
+def test_scores_below_zero_ascend():
+    """The bits of a negative float descend with it."""
+    options = dict(pos_iou_thr=0.99, match_low_quality=False, score_alpha=1, score_threshold=-1)
+    pred = predictions([[0, 0, 20, 12], [0, 0, 20, 13]], [[-0.2], [-0.9]])
+    mine = assigner("IACAssigner", score_topk=1, **options)
+    found = mine.assign(pred.to("cuda"), instances([[0, 0, 20, 20]]).to("cuda")).gt_inds
+    assert (found > 0).tolist() == [True, False]
+
+
+@pytest.mark.cuda
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_pairs_than_one_block(kind):
     """2,500 anchors in one GT: the best of them lie in several blocks, equal ones among them."""
