@@ -13,6 +13,7 @@ eq. 2 gives once all levels are known, take the zeros' place. The assigner gets 
 image after another, in the order in which mmdet takes the images. An exception ends all of it.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -23,7 +24,8 @@ from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
 from ..losses import DCLoss
-from ..losses.dc_loss import with_use_sigmoid
+from ..losses.dc_loss import join_images, with_use_sigmoid
+from .loss_aware_head import at_least_float32
 
 
 class DCMixin:
@@ -40,7 +42,12 @@ class DCMixin:
             )
 
     def loss_by_feat(self, cls_scores, bbox_preds, *args, **kwargs) -> dict:
-        """mmdet's losses, with the dynamic coefficient if ``loss_cls`` is a DCLoss."""
+        """mmdet's losses, with the dynamic coefficient if ``loss_cls`` is a DCLoss.
+
+        The class logits are taken in float32 or wider, as under autocast on a GPU they must be:
+        mmcv's focal loss has no bfloat16 there, and in float16 no number at strong logits.
+        """
+        cls_scores = [at_least_float32(level) for level in cls_scores]
         if not isinstance(self.loss_cls, DCLoss):
             return super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
         with self.loss_cls.batch(self.num_classes, bbox_preds) as batch:
@@ -59,26 +66,48 @@ class DCMixin:
             labels = targets[self.labels_place]
             device = batch.bbox_preds[0].device.type
             with torch.no_grad(), torch.autocast(device, enabled=False):  # boxes in float32
-                for i, (level, label) in enumerate(zip(batch.bbox_preds, labels)):
-                    rows = level.permute(0, 2, 3, 1).reshape(label.numel(), -1).float()
-                    positive = batch.is_positive(label.flatten())
-                    batch.add_boxes(*self.level_boxes(i, rows[positive], positive, priors, targets))
+                positive = batch.find_positives(labels)
+                rows = torch.cat(
+                    [
+                        level.permute(0, 2, 3, 1).reshape(label.numel(), -1)
+                        for level, label in zip(batch.bbox_preds, labels)
+                    ]
+                )
+                rows = rows[positive].float()
+                batch.add_boxes(*self.positive_boxes(rows, positive, priors, targets))
         return targets
 
     labels_place = 1  # of the labels in mmdet's targets
 
-    def level_boxes(
-        self, i: int, rows: Tensor, positive: Tensor, priors, targets: tuple
+    def positive_boxes(
+        self, rows: Tensor, positive: Tensor, priors, targets: tuple
     ) -> tuple[Tensor, Tensor]:
-        """Predicted and GT boxes of one level's positives, xyxy in pixels, ``(E, 4)`` each.
+        """Predicted and GT boxes of the positives, xyxy in pixels, ``(E, 4)`` each.
+
+        Rows are counted level by level, in a level image by image.
 
         Args:
-            i: the level.
-            rows: box outputs of its positives, ``(E, D)``.
-            positive: which of its rows they are, ``(n,)`` bool.
+            rows: box outputs of the positives, ``(E, D)``.
+            positive: their places among the rows of all levels, ``(E,)``.
             priors, targets: what mmdet's ``get_targets`` took and gave.
         """
         raise NotImplementedError
+
+
+def _of_level(values: Sequence[float], labels: Sequence[Tensor], positive: Tensor) -> Tensor:
+    """The value of each positive's level, ``(E, 1)`` float32.
+
+    Args:
+        values: one a level.
+        labels: as many as each level has rows.
+        positive: see :meth:`DCMixin.positive_boxes`.
+    """
+    # Filled on the device: a tensor of the host's numbers would make it wait.
+    rows = [
+        label.new_full((label.numel(), 1), value, dtype=torch.float32)
+        for value, label in zip(values, labels)
+    ]
+    return torch.cat(rows)[positive]
 
 
 class PredictionMixin:
@@ -112,25 +141,25 @@ class PredictionMixin:
                 img_meta["img_shape"][:2],
                 self.train_cfg["allowed_border"],
             )
-            places = inside.nonzero().squeeze(1)
-            self.assigner.scores = partial(self._probability, self._logits.pop(0), places)
+            self.assigner.scores = partial(self._probability, self._logits.pop(0), inside)
         return super()._get_targets_single(flat_anchors, valid_flags, *args, **kwargs)
 
     def _probability(
-        self, logits: Tensor, places: Tensor, prior_inds: Tensor, labels: Tensor
+        self, logits: Tensor, inside: Tensor, prior_inds: Tensor, labels: Tensor
     ) -> Tensor:
         """Of a class at an anchor, ``(E,)``.
 
         Args:
             logits: of all anchors of the image, ``(P, C)``.
-            places: those of the assigner's anchors among them.
+            inside: which of them the assigner has seen, ``(P,)`` bool.
             prior_inds, labels: the assigner's anchor and the class of each pair, ``(E,)``, on any
                 device: with ``gpu_assign_thr`` mmdet assigns on the CPU.
 
         Returns:
             In float32, on the device of ``prior_inds``.
         """
-        rows = places[prior_inds.to(places.device)]
+        # The anchor at which so many have been counted; ``nonzero`` would wait for a GPU.
+        rows = torch.searchsorted(inside.cumsum(0), prior_inds.to(inside.device) + 1)
         labels = labels.to(logits.device)
         if self.use_sigmoid_cls:
             found = logits[rows, labels].float().sigmoid()
@@ -157,9 +186,10 @@ class DCRetinaHead(DCMixin, PredictionMixin, RetinaHead):
 
     labels_place = 0
 
-    def level_boxes(self, i, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
-        anchors = torch.stack([get_box_tensor(image[i]) for image in priors]).view(-1, 4)[positive]
-        target = targets[2][i].reshape(-1, 4)[positive]
+    def positive_boxes(self, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
+        levels = zip(*priors)  # of the images' anchors of one level each
+        anchors = torch.cat([get_box_tensor(image) for level in levels for image in level])
+        anchors, target = anchors[positive], join_images(targets[2])[positive]
         if not self.reg_decoded_bbox:
             target = get_box_tensor(self.bbox_coder.decode(anchors, target))
         return get_box_tensor(self.bbox_coder.decode(anchors, rows)), target
@@ -168,12 +198,11 @@ class DCRetinaHead(DCMixin, PredictionMixin, RetinaHead):
 class _CenterAnchorMixin(DCMixin, PredictionMixin):
     """ATSS and GFL: one anchor a location, targets that are boxes already."""
 
-    def level_boxes(self, i, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
-        anchors = targets[0][i].reshape(-1, 4)[positive]
-        stride = self.prior_generator.strides[i][0]
-        return self._decode(anchors, rows, stride), targets[3][i].reshape(-1, 4)[positive]
+    def positive_boxes(self, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
+        anchors, target = (join_images(targets[place])[positive] for place in (0, 3))
+        return self._decode(anchors, rows, targets[self.labels_place], positive), target
 
-    def _decode(self, anchors: Tensor, rows: Tensor, stride: int) -> Tensor:
+    def _decode(self, anchors: Tensor, rows: Tensor, labels, positive: Tensor) -> Tensor:
         return self.bbox_coder.decode(anchors, rows)
 
 
@@ -210,8 +239,10 @@ class DCGFLHead(_CenterAnchorMixin, GFLHead):
                 type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0))))
     """
 
-    def _decode(self, anchors: Tensor, rows: Tensor, stride: int) -> Tensor:
-        return self.bbox_coder.decode(self.anchor_center(anchors), self.integral(rows) * stride)
+    def _decode(self, anchors: Tensor, rows: Tensor, labels, positive: Tensor) -> Tensor:
+        strides = [stride[0] for stride in self.prior_generator.strides]
+        distances = self.integral(rows) * _of_level(strides, labels, positive)
+        return self.bbox_coder.decode(self.anchor_center(anchors), distances)
 
 
 @MODELS.register_module()
@@ -232,8 +263,11 @@ class DCFCOSHead(DCMixin, FCOSHead):
 
     labels_place = 0
 
-    def level_boxes(self, i, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
+    def positive_boxes(self, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
         # The location is the origin; with norm_on_bbox both are in strides while it trains.
-        unit = self.strides[i] if self.norm_on_bbox else 1
-        reaches = rows * unit, targets[1][i][positive].float() * unit
-        return tuple(torch.cat([-reach[:, :2], reach[:, 2:]], dim=1) for reach in reaches)
+        labels, target = targets
+        target = torch.cat(target)[positive].float()
+        if self.norm_on_bbox:
+            unit = _of_level(self.strides, labels, positive)
+            rows, target = rows * unit, target * unit
+        return tuple(torch.cat([-reach[:, :2], reach[:, 2:]], dim=1) for reach in (rows, target))

@@ -52,7 +52,7 @@ def dynamic_coefficient(
         raise ValueError(f"distance must be one of {DISTANCE_MODES}, not {distance!r}.")
     ratio = (size[:, 0] / size[:, 1] - target_size[:, 0] / target_size[:, 1]).abs()
     error = squared.sigmoid() + ratio.tanh()
-    usable = (pred.isfinite() & target.isfinite()).all(dim=1) & error.isfinite()
+    usable = ((pred + target).sum(dim=1) + error).isfinite()  # any other number reaches the sum
     return (1 / (torch.where(usable, error, 2) + eps)).to(dtype)
 
 
@@ -73,7 +73,7 @@ def normalized_coefficient(coefficient: Tensor, losses: Tensor) -> Tensor:
         all_reduce(peak, "max")
         relative = coefficient / peak
         total, weighted = reduce_mean(torch.stack([losses.sum(), (relative * losses).sum()]))
-        usable = (weighted > 0) & total.isfinite() & weighted.isfinite()
+        usable = (weighted > 0) & (total - weighted).isfinite()
         return relative * torch.where(usable, total / weighted, 1)
 
 
@@ -228,10 +228,10 @@ class DCLoss(nn.Module):
 
 @dataclass
 class _Call:
-    """One call's unreduced losses, ``(n,)`` or ``(n, C)``, its positives, and how to reduce it."""
+    """One call's unreduced losses, ``(n,)`` or ``(n, C)``, its labels, and how to reduce it."""
 
     losses: Tensor
-    positive: Tensor
+    labels: Tensor
     reduction: str
     avg_factor: float | Tensor | None
     scale: Tensor | None  # what the wrapped loss multiplies their sum by, if it divides itself
@@ -269,6 +269,8 @@ class DCBatch:
         self.bbox_preds = bbox_preds
         self._coefficients: list[Tensor] = []
         self._calls: list[_Call] = []
+        self._num_rows: int | None = None  # of the labels whose positives are known
+        self._positive: Tensor | None = None
 
     def is_positive(self, labels: Tensor) -> Tensor:
         """Whether each label is a class, ``(n,)`` bool; or has a class, of ``(n, C)`` targets."""
@@ -276,8 +278,26 @@ class DCBatch:
             return (labels[:, : self.num_classes] > 0).any(dim=1)
         return (labels >= 0) & (labels < self.num_classes)
 
+    def find_positives(self, labels: Sequence[Tensor]) -> Tensor:
+        """Where the positives are among the rows of all calls, ``(E,)`` int64, ascending.
+
+        The one wait for the device in a batch: it sizes the positives.
+
+        Args:
+            labels: of the calls' rows in their order, one tensor a level, of one image after
+                another: ``(N, n)``, or ``(n,)``.
+        """
+        joined = join_images([level if level.ndim > 1 else level[None] for level in labels])
+        self._num_rows = len(joined)
+        self._positive = self.is_positive(joined).nonzero().squeeze(1)
+        return self._positive
+
     def add_boxes(self, pred: Tensor, target: Tensor) -> None:
-        """Positives' boxes, xyxy in pixels, ``(E, 4)``, in the order of the calls' rows."""
+        """Positives' boxes, xyxy in pixels, ``(E, 4)``, in the order of the calls' rows.
+
+        Their number must be that of the positives: see :meth:`find_positives`, or leave it to the
+        batch to find them in the labels of the calls.
+        """
         self._coefficients.append(
             dynamic_coefficient(pred.detach(), target, self.loss.distance, self.loss.eps)
         )
@@ -292,28 +312,32 @@ class DCBatch:
         if own_value is not None:
             total = losses.detach().sum(dtype=_wide(losses))
             scale = torch.where(total != 0, own_value / total, 0)
-        positive = self.is_positive(labels)
-        self._calls.append(_Call(losses, positive, reduction, avg_factor, scale))
+        self._calls.append(_Call(losses, labels, reduction, avg_factor, scale))
         return losses.new_zeros(())
 
     def losses(self) -> list[Tensor]:
         """What each call would have returned, with eq. 3's coefficients on its positives."""
-        own = [call.rows()[call.positive] for call in self._calls]
-        counts = [len(part) for part in own]
-        own = torch.cat(own)
-        coefficient = torch.cat(self._coefficients) if self._coefficients else own.new_zeros(0)
-        if len(coefficient) != len(own):
+        sizes = [len(call.losses) for call in self._calls]
+        rows, positive = torch.cat([call.rows() for call in self._calls]), self._positive
+        if positive is None:
+            positive = torch.cat([self.is_positive(call.labels) for call in self._calls])
+            positive = positive.nonzero().squeeze(1)
+        coefficient = torch.cat(self._coefficients) if self._coefficients else rows.new_zeros(0)
+        if len(coefficient) != len(positive) or self._num_rows not in (None, len(rows)):
             raise RuntimeError(
-                f"DCLoss got boxes of {len(coefficient)} positives and losses of {len(own)}: the "
-                "head and its targets do not belong together."
+                f"DCLoss got boxes of {len(coefficient)} positives of {self._num_rows or '?'} rows "
+                f"and losses of {len(positive)} of {len(rows)}: the head and its targets do not "
+                "belong together."
             )
-        normalized = normalized_coefficient(coefficient.to(own), own)
-        results = []
-        for call, part in zip(self._calls, normalized.split(counts)):
-            factor = part.new_ones(len(call.losses))
-            factor[call.positive] = part
-            results.append(call.reduce(factor))
-        return results
+        own = rows[positive]
+        factor = torch.ones_like(rows)
+        factor[positive] = normalized_coefficient(coefficient.to(own), own)
+        return [call.reduce(part) for call, part in zip(self._calls, factor.split(sizes))]
+
+
+def join_images(levels: Sequence[Tensor]) -> Tensor:
+    """``(N, n, ...)`` a level -> ``(N * n + ..., ...)``, level by level, image by image."""
+    return torch.cat([image for level in levels for image in level])
 
 
 def _wide(losses: Tensor) -> torch.dtype:

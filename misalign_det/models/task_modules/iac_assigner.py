@@ -11,8 +11,10 @@ from mmdet.structures.bbox import get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from .ambiguity import least_loss, scatter_sum
+from ...utils.triton_support import has_triton
+from .ambiguity import least_loss
 from .candidate_edges import CandidateEdges, gt_counts, select_top_candidates
+from .overlap_blocks import OverlapsInBlocks, pairs_from
 
 MIN_REACH = 0.01  # pixels from a box's centre of a positive to each side, as in ATSS
 
@@ -47,7 +49,8 @@ class ScorePositives:
         score_alpha: weight of the class probability in the score, alpha of eq. 4.
         score_threshold: positive from here on; ``inf`` leaves mmdet's assigner as it is.
         min_iou: least IoU of such a positive. An anchor that lies wholly in a large GT has
-            intersection over smaller area 1, whatever its size.
+            intersection over smaller area 1, whatever its size. The pairs of such an IoU are kept
+            as a list, so 0 takes some hundred bytes for each of all pairs.
         score_topk: at most so many such positives a GT, those of largest score.
     """
 
@@ -63,6 +66,7 @@ class ScorePositives:
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.iou_calculator = OverlapsInBlocks(self.iou_calculator)
         if not 0 <= score_alpha <= 1 or not 0 <= min_iou <= 1 or score_topk < 1:
             raise ValueError(
                 "score_alpha and min_iou are in [0, 1] and score_topk at least 1, not "
@@ -95,11 +99,12 @@ class ScorePositives:
         gt_bboxes: Tensor,
         gt_labels: Tensor,
         scores: Tensor | Callable,
-        allowed: Tensor | None = None,
-    ) -> Tensor:
+        centered: bool = False,
+    ) -> None:
         """Make the anchors of eq. 5's second line positives of ``result``.
 
-        Only pairs of an IoU from ``min_iou`` on are looked at, few of all.
+        Only pairs of an IoU from ``min_iou`` on are looked at, few of all: beside ``overlaps``
+        nothing grows with G times P.
 
         Args:
             result: mmdet's decision; changed in place.
@@ -107,31 +112,37 @@ class ScorePositives:
             priors, gt_bboxes: xyxy in pixels, ``(P, 4)`` and ``(G, 4)``.
             gt_labels: ``(G,)``.
             scores: class probabilities; see ``self.scores``.
-            allowed: pairs that may be chosen at all, ``(G, P)`` bool.
-
-        Returns:
-            The anchors that have become positive, ``(P,)`` bool.
+            centered: whether the anchor's centre must lie in the box, and the anchor outside
+                ignored regions, as ATSS asks of its own positives.
         """
-        eligible = overlaps >= self.min_iou
-        if allowed is not None:
-            eligible &= allowed
-        gt_inds, prior_inds = eligible.nonzero(as_tuple=True)
+        gt_inds, prior_inds = pairs_from(overlaps, self.min_iou)
+        probabilities = _look_up(scores, prior_inds, gt_labels[gt_inds])
+        if has_triton(overlaps):
+            from .score_kernels import promote
+
+            promote(
+                result.gt_inds, result.labels, (gt_inds, prior_inds), priors, gt_bboxes,
+                gt_labels, probabilities, self.score_alpha, self.score_threshold,
+                self.score_topk, MIN_REACH if centered else None,
+            )  # fmt: skip
+            return
+        boxes, gts = priors[prior_inds], gt_bboxes[gt_inds]
         score = iou_classification_score(
-            priors[prior_inds].float(),
-            gt_bboxes[gt_inds].float(),
-            _look_up(scores, prior_inds, gt_labels[gt_inds]),
-            self.score_alpha,
+            boxes.float(), gts.float(), probabilities, self.score_alpha
         )
-        cost = (-score).masked_fill(~(score >= self.score_threshold), math.inf)
+        usable = score >= self.score_threshold
+        if centered:
+            usable &= _reach(boxes, gts) > MIN_REACH
+            usable &= result.gt_inds[prior_inds] >= 0
+        cost = torch.where(usable, -score, math.inf)
         edges = CandidateEdges(prior_inds, gt_inds, gt_counts(gt_inds, len(gt_bboxes)))
         top = select_top_candidates(edges, cost, self.score_topk)
         chosen = least_loss(top.losses, top.prior_inds, top.valid, len(priors))
         number = torch.arange(1, len(gt_bboxes) + 1, device=priors.device)[:, None]
-        owner = scatter_sum(chosen * number, top.prior_inds, len(priors))
-        gained = (owner > 0) & (result.gt_inds <= 0)
-        result.gt_inds = torch.where(gained, owner, result.gt_inds)
-        result.labels = torch.where(gained, gt_labels[owner.clamp(min=1) - 1], result.labels)
-        return gained
+        gains = chosen & (result.gt_inds[top.prior_inds] <= 0)
+        for values, new in ((result.gt_inds, number), (result.labels, gt_labels[:, None])):
+            change = torch.where(gains, new - values[top.prior_inds], 0)
+            values.scatter_add_(0, top.prior_inds.flatten(), change.flatten())
 
 
 @TASK_UTILS.register_module()
@@ -141,7 +152,8 @@ class IACAssigner(ScorePositives, MaxIoUAssigner):
     Paper C. An anchor is positive if MaxIoUAssigner makes it so, or if its score (eq. 4) for a GT
     reaches ``score_threshold``; then background, then ignored (eq. 5). Anchors in ignored regions
     stay ignored. Needs the class probabilities of the anchors: use it in ``DCRetinaHead``, or give
-    ``pred_instances.scores``. For ATSS see :class:`IACATSSAssigner`.
+    ``pred_instances.scores``. For ATSS see :class:`IACATSSAssigner`. The IoU of all pairs, 4 bytes
+    each, is all that it holds of that size; MaxIoUAssigner takes 36 bytes on the way.
 
     Args:
         score_alpha, score_threshold, min_iou, score_topk: see :class:`ScorePositives`.
@@ -257,19 +269,21 @@ class IACATSSAssigner(ScorePositives, ATSSAssigner):
             gt_instances_ignore = InstanceData(bboxes=ignored)
         gt_labels = gt_instances.labels.long()
         gts = InstanceData(bboxes=gt_bboxes, labels=gt_labels)
-        result = super().assign(seen, num_level_priors, gts, gt_instances_ignore)
+        try:
+            self.iou_calculator.keep_next()  # ATSS compares all pairs first
+            result = super().assign(seen, num_level_priors, gts, gt_instances_ignore)
+            overlaps = self.iou_calculator.kept
+        finally:
+            self.iou_calculator.forget()
         if len(gt_bboxes) == 0 or len(priors) == 0 or not math.isfinite(self.score_threshold):
             return result
-        overlaps = self.iou_calculator(gt_bboxes, priors)
-        (x, y), (left, top, right, bottom) = _center(priors).T, gt_bboxes.T[..., None]
-        inside = (x - left > MIN_REACH) & (right - x > MIN_REACH)
-        inside &= (y - top > MIN_REACH) & (bottom - y > MIN_REACH)
-        allowed = inside & (result.gt_inds >= 0)
-        gained = self._promote(
-            result, overlaps, priors, gt_bboxes, gt_labels, scores, allowed
-        )
+        if self.alpha is not None:  # those were of the predictions
+            overlaps = self.iou_calculator(priors, gt_bboxes)
+        before = result.gt_inds.clone()
+        self._promote(result, overlaps.T, priors, gt_bboxes, gt_labels, scores, centered=True)
         owner = (result.gt_inds - 1).clamp(min=0)
-        own_overlap = overlaps.gather(0, owner[None])[0]
+        own_overlap = overlaps.gather(1, owner[:, None])[:, 0]
+        gained = result.gt_inds != before
         result.max_overlaps = torch.where(gained, own_overlap, result.max_overlaps)
         return result
 
@@ -292,5 +306,7 @@ def _of_logits(logits: Tensor, prior_inds: Tensor, labels: Tensor) -> Tensor:
     return _look_up(logits, prior_inds, labels).sigmoid()
 
 
-def _center(boxes: Tensor) -> Tensor:
-    return (boxes[:, :2] + boxes[:, 2:]) / 2
+def _reach(boxes: Tensor, gts: Tensor) -> Tensor:
+    """Distance from each box's centre to the nearest side of its GT, ``(E,)``; below 0 outside."""
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return torch.cat([center - gts[:, :2], gts[:, 2:] - center], dim=1).amin(dim=1)

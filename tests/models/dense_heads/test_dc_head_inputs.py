@@ -32,7 +32,7 @@ ANCHOR_HEADS = ["DCRetinaHead", "DCATSSHead", "DCGFLHead"]
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Predicted and GT boxes of the calls of eq. 1, level by level."""
+    """Predicted and GT boxes of the calls of eq. 1."""
     calls, coefficient = [], dc_loss.dynamic_coefficient
 
     def record(pred, target, *args):
@@ -86,14 +86,11 @@ def outputs(head, rows, dtype=torch.float32):
     return [*outs, maps(1, 0.0)] if type(head).__name__ in ("DCATSSHead", "DCFCOSHead") else outs
 
 
-def check(seen, pred, target, shift=(0, 0)):
-    """Boxes of level 0 (image 0, image 1) and level 1 (image 0), on both sides."""
-    assert len(seen) == 2
-    shifts = [torch.tensor([*s, *s], dtype=torch.float32) for s in (shift, shift)]
-    for side, expected in ((0, pred), (1, target)):
-        for i, level in enumerate((expected[:2], expected[2:])):
-            found = seen[i][side] + shifts[i]
-            torch.testing.assert_close(found, torch.tensor(level), rtol=0, atol=2e-4)
+def check(seen, pred, target):
+    """Boxes of level 0 (image 0, image 1) and level 1 (image 0), on both sides, in one call."""
+    (found,) = seen
+    for side, expected in zip(found, (pred, target)):
+        torch.testing.assert_close(side, torch.tensor(expected), rtol=0, atol=2e-4)
 
 
 # Deltas in a quarter of the anchor's width along x, doubling its height; half along y; none.
@@ -173,7 +170,7 @@ def test_boxes_are_decoded_in_float32_under_autocast(seen, kind):
             math.exp(k * 0.1) for k in range(8)
         )
         width = (seen[0][0][:, 2] - seen[0][0][:, 0]).tolist()
-        assert width == pytest.approx([2 * mean * 8] * 2, rel=1e-5)
+        assert width == pytest.approx([2 * mean * stride for stride in (8, 8, 16)], rel=1e-5)
 
 
 class ScoreReader(FixedAssigner):
@@ -270,17 +267,18 @@ def test_probabilities_across_devices(sigmoid):
     """mmdet assigns on the CPU with gpu_assign_thr, while the logits stay on the GPU."""
     head = make("DCRetinaHead", loss_cls=FOCAL if sigmoid else SOFTMAX)
     logits = torch.randn(20, head.cls_out_channels)
-    places, inds, labels = torch.arange(12) + 3, torch.tensor([0, 11, 5]), torch.tensor([2, 0, 1])
-    expected = head._probability(logits, places, inds, labels)
-    rows = logits[[3, 14, 8]]
+    inside = torch.tensor([False] * 3 + [True] * 6 + [False] + [True] * 6 + [False] * 4)
+    inds, labels = torch.tensor([0, 11, 5]), torch.tensor([2, 0, 1])
+    expected = head._probability(logits, inside, inds, labels)
+    rows = logits[[3, 15, 8]]
     activated = rows.sigmoid() if sigmoid else rows.softmax(dim=1)
     assert expected.tolist() == [activated[0, 2], activated[1, 0], activated[2, 1]]
     for device in ("cpu", "cuda:0"):
-        parts = (place(logits, "cuda:0"), place(places, "cuda:0"),
+        parts = (place(logits, "cuda:0"), place(inside, "cuda:0"),
                  place(inds, device), place(labels, device))  # fmt: skip
         found = head._probability(*parts)
         assert found.device == torch.device(device) and found.tolist() == expected.tolist()
-    half = head._probability(logits.half(), places, inds, labels)
+    half = head._probability(logits.half(), inside, inds, labels)
     assert half.dtype == torch.float32
     assert half.tolist() == pytest.approx(expected.tolist(), abs=2e-3)
 

@@ -128,7 +128,7 @@ class TestLosses:
             assert head.loss_cls.current_batch is not None
             raise KeyboardInterrupt
 
-        for owner, name in ((head, "level_boxes"), (head.loss_cls.loss, "forward")):
+        for owner, name in ((head, "positive_boxes"), (head.loss_cls.loss, "forward")):
             with monkeypatch.context() as patch:
                 patch.setattr(owner, name, fail)
                 with pytest.raises(KeyboardInterrupt):

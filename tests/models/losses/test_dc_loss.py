@@ -315,6 +315,40 @@ def test_which_labels_are_positives():
     assert dense == [True, False, True] and background == [False]
 
 
+def test_positives_of_all_levels():
+    """Two images on two levels: level by level, image by image."""
+    levels = [torch.tensor([[0, 3], [3, 1]]), torch.tensor([[3], [2]])]
+    with dc_loss_around(FOCAL).batch(num_classes=3) as batch:
+        assert batch.find_positives(levels).tolist() == [0, 3, 5]
+        flat = [level.flatten() for level in levels]  # as FCOS's
+        assert batch.find_positives(flat).tolist() == [0, 3, 5]
+
+
+@pytest.mark.parametrize("config", [FOCAL, QUALITY, ENTROPY], ids=lambda config: config["type"])
+def test_positives_that_the_head_has_found(config):
+    """The values are those of a batch that finds them in the labels of the calls."""
+    loss = dc_loss_around(config)
+    calls, boxes = inputs(config)
+    labels = [target[0] if isinstance(target, tuple) else target for _, target, _, _ in calls]
+    expected = one_batch(loss, calls, boxes)
+    with loss.batch(num_classes=3) as batch:
+        assert batch.find_positives(labels).tolist() == [0, 2, 4, 8]
+        batch.add_boxes(*map(torch.cat, boxes))
+        for scores, target, weight, avg_factor in calls:
+            loss(scores, target, weight, avg_factor=avg_factor)
+        assert all(map(torch.equal, batch.losses(), expected))
+
+
+def test_rows_of_the_head_and_of_the_calls_differ():
+    loss, box = dc_loss_around(FOCAL), torch.tensor([[0.0, 0, 9, 9]])
+    with loss.batch(num_classes=3) as batch:
+        batch.find_positives([torch.tensor([3, 0, 3])])
+        batch.add_boxes(box, box)
+        loss(torch.randn(2, 3), torch.tensor([3, 0]), avg_factor=1.0)
+        with pytest.raises(RuntimeError, match="1 positives of 3 rows.*1 of 2"):
+            batch.losses()
+
+
 def test_distance_and_eps_reach_the_coefficient():
     """Two positives, equal losses: lambda' is twice each one's share of lambda."""
     gt = torch.tensor([[0.0, 0, 10, 10]]).repeat(2, 1)
