@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..choices import check_choice
 from .clusters import suppressors
+from .on_device import BROKEN, nms_on_device
 
 mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
 
@@ -30,17 +31,21 @@ def cl_balanced_nms(
 ) -> tuple[Tensor, Tensor]:
     """Classification-localisation-balanced NMS (paper C).
 
-    Greedy NMS first. A kept box and those it suppresses are a cluster; eq. 6 gives its centre, the
-    mean of the boxes' centres weighted by the softmax of their scores. The box of the cluster with
-    the largest selection score takes the place of the kept one (eq. 7): its own score plus
-    ``gamma`` times its closeness to that centre. Reachable from any config of mmdet's as
-    ``CLBalancedNMS``; see the example.
+    Greedy NMS first; of equal scores the first one comes first. A kept box and those it suppresses
+    are a cluster; eq. 6 gives its centre, the mean of the boxes' centres weighted by the softmax of
+    their scores. The box of the cluster with the largest selection score takes the place of the
+    kept one (eq. 7): its own score plus ``gamma`` times its closeness to that centre. Reachable
+    from any config of mmdet's as ``CLBalancedNMS``; see the example.
+
+    CUDA tensors stay on their device, with the same results as on the CPU; the host waits for it no
+    more often than for ``mmcv.ops.nms``, whose memory it takes too: a bit a pair of boxes.
 
     Args:
         boxes: xyxy in pixels, ``(n, 4)``.
         scores: in [0, 1], ``(n,)``.
         iou_threshold, offset, score_threshold, max_num: as in ``mmcv.ops.nms``.
-        gamma: weight of the closeness; 0 is ``mmcv.ops.nms`` itself.
+        gamma: weight of the closeness; 0 is ``mmcv.ops.nms`` itself, which leaves the order of
+            equal scores to torch's sort.
         sigma: with ``'gaussian'``, distance that counts, in diagonals of the greedily kept box.
             Boxes of one cluster overlap, so distances of some hundredths matter. The defaults were
             best on the validation split of BCCD over 15 detectors of mmdet's (configs/README.md).
@@ -63,15 +68,20 @@ def cl_balanced_nms(
             model = dict(test_cfg=dict(nms=dict(type='CLBalancedNMS', iou_threshold=0.6)))
     """
     _check_options(boxes, iou_threshold, gamma, sigma, closeness, output_score)
+    if boxes.is_cuda:
+        return nms_on_device(
+            boxes, scores, iou_threshold, offset, score_threshold, max_num,
+            gamma, sigma, closeness, output_score,
+        )  # fmt: skip
     corners, own = (part.detach().float().cpu().numpy() for part in (boxes, scores))
     _check_finite(corners, own)
     if gamma == 0 and output_score != "selection":  # the cluster's best is then the kept box
         return mmcv_nms.nms(boxes, scores, iou_threshold, offset, score_threshold, max_num)
-    order = _descending(scores, own, score_threshold)
+    order = _descending(own, score_threshold)
     corners, own = corners.take(order, 0), own.take(order)
     suppressor = suppressors(corners, iou_threshold, offset)
     distance = _relative_distance(corners, own, suppressor)
-    selection = own + gamma * _closeness(distance, sigma, closeness)
+    selection = _selection_scores(own, distance, gamma, sigma, closeness)
     best = _best_of_each(selection, suppressor)
     if output_score == "selection":
         out = selection[best]
@@ -88,16 +98,15 @@ def cl_balanced_nms(
     return dets, keep
 
 
-def _descending(scores: Tensor, values: np.ndarray, score_threshold: float) -> np.ndarray:
-    """Indices of the scores above the threshold, as mmcv's nms sorts them, ``(n,)``."""
+def _descending(scores: np.ndarray, score_threshold: float) -> np.ndarray:
+    """Indices of the scores above the threshold, of equal ones the first first, ``(n,)``."""
     if score_threshold > 0:
-        (chosen,) = (values > score_threshold).nonzero()
-        picked = torch.from_numpy(chosen).to(scores.device)
-        return chosen.take(_descending(scores[picked], values.take(chosen), 0))
-    order = (-values).argsort()
-    ranked = values.take(order)
-    if np.count_nonzero(ranked[1:] == ranked[:-1]):  # its sort decides between equal scores
-        order = scores.detach().sort(descending=True)[1].cpu().numpy()
+        (chosen,) = (scores > score_threshold).nonzero()
+        return chosen.take(_descending(scores.take(chosen), 0))
+    order = (-scores).argsort()  # faster than the stable sort
+    ranked = scores.take(order)
+    if np.count_nonzero(ranked[1:] == ranked[:-1]):
+        order = (-scores).argsort(kind="stable")
     return order
 
 
@@ -105,7 +114,8 @@ def _relative_distance(boxes, scores, suppressor) -> np.ndarray:
     """Distance from eq. 6's centre of its cluster in diagonals of the kept box, ``(n,)``.
 
     The centre is the mean of the boxes' centres weighted by the softmax of their scores. Taken
-    relative to the kept box, so that centres far out keep their precision.
+    relative to the kept box, so that centres far out keep their precision. In float64 and rounded
+    at the end: whatever adds up in another order, as a GPU does, then finds the same.
 
     Args:
         boxes, scores: ``(n, 4)`` and ``(n,)``.
@@ -115,32 +125,41 @@ def _relative_distance(boxes, scores, suppressor) -> np.ndarray:
     kept = corners.take(suppressor, 0)
     shift = corners - kept
     shift = shift[:, 0] + shift[:, 1]  # twice the centre's
-    weights = np.exp(scores - scores.take(suppressor))
+    weights = np.exp(scores - scores.take(suppressor), dtype=np.float64)
     total = np.bincount(suppressor, weights).take(suppressor)
     moment = weights * shift
     middle = np.empty(len(shift), np.complex128)
     middle.real = np.bincount(suppressor, moment.real).take(suppressor)
     middle.imag = np.bincount(suppressor, moment.imag).take(suppressor)
-    diagonal = np.maximum(np.abs(kept[:, 1] - kept[:, 0]), 1e-6)
+    diagonal = np.maximum(np.abs((kept[:, 1] - kept[:, 0]).astype(np.complex128)), 1e-6)
     return (np.abs(shift - middle / total) / (2 * diagonal)).astype(np.float32)
 
 
 def _best_of_each(values, suppressor) -> np.ndarray:
-    """Index of each cluster's largest value, of equal ones the first; ascending, ``(k,)``."""
+    """Index of each cluster's largest value, of equal ones the first; in order of the clusters'
+    kept boxes, ``(k,)``."""
     peaks = np.full(len(values), -np.inf, values.dtype)
     np.maximum.at(peaks, suppressor, values)
     (places,) = (values == peaks.take(suppressor)).nonzero()
-    if len(places) > np.count_nonzero(peaks > -np.inf):  # equal values
-        _, first = np.unique(suppressor.take(places), return_index=True)
-        places = places.take(np.sort(first))
-    return places
+    first = np.empty(len(values), np.int64)
+    places = places[::-1]  # where several go to one place, the last one stays there
+    first[suppressor.take(places)] = places
+    return first[peaks > -np.inf]
 
 
-def _closeness(distance: np.ndarray, sigma: float, mode: str) -> np.ndarray:
-    """Second term of eq. 7, ``(n,)``, from a distance in diagonals of the kept box."""
-    if mode == "gaussian":
-        return np.exp(-((distance / sigma) ** 2))
-    return 1 - distance if mode == "linear" else distance
+def _selection_scores(scores, distance, gamma, sigma, closeness) -> np.ndarray:
+    """Eq. 7, ``(n,)`` in float32, from a distance in diagonals of the kept box."""
+    gamma, sigma = float(np.float32(gamma)), float(np.float32(sigma))  # as Triton takes them
+    value = distance.astype(np.float64)
+    if closeness == "gaussian":
+        value /= sigma
+        value *= -value
+        np.exp(value, out=value)
+    elif closeness == "linear":
+        value = 1 - value
+    value *= gamma
+    value += scores
+    return value.astype(np.float32)
 
 
 def _check_options(boxes, iou_threshold, gamma, sigma, closeness, output_score) -> None:
@@ -162,10 +181,7 @@ def _check_finite(boxes: np.ndarray, scores: np.ndarray) -> None:
     if not isfinite(np.vdot(boxes, boxes) + np.vdot(scores, scores)) and not (
         np.isfinite(boxes).all() and np.isfinite(scores).all()
     ):
-        raise ValueError(
-            "CLBalancedNMS got NaN or infinite boxes or scores. The model's outputs are broken: "
-            "check its checkpoint, or the loss of its training."
-        )
+        raise ValueError(BROKEN)
 
 
 # mmcv.ops.batched_nms finds an NMS by its name in mmcv.ops.nms. This is the one place where the

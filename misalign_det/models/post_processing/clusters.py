@@ -1,7 +1,7 @@
-"""Clusters of non-maximum suppression: which kept box suppressed which.
+"""Clusters of non-maximum suppression on the CPU: which kept box suppressed which.
 
 In NumPy: a few thousand boxes are dozens of small operations, whose start costs several times less
-there than in torch; boxes on a GPU come over in one copy.
+there than in torch. CUDA tensors go another way, see ``on_device``.
 """
 
 from functools import lru_cache
