@@ -13,30 +13,35 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-for module, name, signature, constexprs in json.load(sys.stdin):
+kernels, absent = json.load(sys.stdin)
+for module, name, signature, constexprs, *options in kernels:
     kernel = getattr(import_module(module), name)
     names = kernel.arg_names
     kinds = {**dict(zip(names, signature)), **dict.fromkeys(constexprs, "constexpr")}
     assert list(kinds) == names, (list(kinds), names)
     for capability in (80, 90):
         source = ASTSource(fn=kernel, signature=kinds, constexprs=constexprs)
-        built = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+        target = GPUTarget("cuda", capability, 32)
+        built = triton.compile(source, target=target, options=dict(*options))
         assert built.asm["cubin"]
+        assert not absent or absent not in built.asm["ptx"], (name, absent)
         print("compiled", name, capability)
 """
 
 
-def compile_for_gpus(kernels: list[tuple[str, str, list[str], dict]]) -> int:
+def compile_for_gpus(kernels: list[tuple], absent: str = "") -> int:
     """Compile each for compute capability 8.0 and 9.0; returns how many binaries there are.
 
     Args:
         kernels: module, name, types of the arguments ("*fp32", "i64", "fp32", ...) but for
-            those that are constexpr, which come last, and the values of these.
+            those that are constexpr, which come last, the values of these in a dict, and perhaps
+            a dict of options of the launch, such as ``num_warps``.
+        absent: an instruction that none of them may have.
     """
     environment = dict(os.environ, TRITON_INTERPRET="0")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", CODE], input=json.dumps(kernels), text=True,
-        capture_output=True, env=environment, check=False,
+        [sys.executable, "-W", "ignore", "-c", CODE], input=json.dumps([kernels, absent]),
+        text=True, capture_output=True, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.count("compiled")

@@ -9,25 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.ops import batched_nms, nms
 from mmdet.structures.bbox import bbox_overlaps
+from nms_scenes import random_boxes, without_ties
 
 import misalign_det  # noqa: F401
 from misalign_det.models.post_processing import cl_balanced_nms, clusters
 
 OURS = dict(type="CLBalancedNMS", iou_threshold=0.6)
-
-
-def random_boxes(num, seed=0, classes=3, objects=None, size=200.0):
-    generator = torch.Generator().manual_seed(seed)
-    objects = objects or max(1, num // 8)
-    centre = torch.rand(objects, 2, generator=generator) * size
-    extent = torch.rand(objects, 2, generator=generator) * 60 + 3
-    owner = torch.randint(0, objects, (num,), generator=generator)
-    centre = centre[owner] + torch.randn(num, 2, generator=generator) * extent[owner] * 0.15
-    half = extent[owner] * (torch.randn(num, 2, generator=generator) * 0.2).exp() / 2
-    # Few distinct scores, so that ties occur.
-    scores = torch.randint(1, 50, (num,), generator=generator) / 50
-    labels = torch.randint(0, classes, (objects,), generator=generator)[owner]
-    return torch.cat([centre - half, centre + half], dim=1), scores, labels
 
 
 @pytest.mark.parametrize(
@@ -50,6 +37,7 @@ def test_gamma_zero_is_mmcvs_batched_nms_bit_for_bit(num, class_agnostic, option
 def test_the_general_path_at_gamma_zero_is_mmcvs_nms_too(num, seed, threshold):
     """The selection score is then the score itself, so nothing may change."""
     boxes, scores, _ = random_boxes(num, seed)
+    scores = without_ties(scores)
     expected = nms(boxes, scores, threshold)
     mine = cl_balanced_nms(boxes, scores, threshold, gamma=0, output_score="selection")
     for ours, theirs in zip(mine, expected):
@@ -246,6 +234,7 @@ def test_bad_options_are_named(options, named):
 @pytest.mark.slow
 def test_100_000_boxes():
     boxes, scores, labels = random_boxes(100_000, classes=80, objects=9_000, size=3000.0)
+    scores = without_ties(scores)
     dets, keep = batched_nms(boxes, scores, labels, dict(OURS))
     plain, _ = batched_nms(boxes, scores, labels, dict(type="nms", iou_threshold=0.6))
     assert len(keep) == len(plain) and dets.isfinite().all()
@@ -316,12 +305,21 @@ def test_many_boxes_on_many_objects_are_compared_with_their_neighbours(monkeypat
     assert seen == [250]
 
 
-def test_equal_scores_keep_the_box_that_mmcv_keeps():
+def test_of_equal_scores_the_first_one_counts():
     """More boxes than the small cases above, which both ways and all ties go through."""
     boxes, scores, _ = random_boxes(3000, classes=1, objects=600, size=2000.0)
-    expected = nms(boxes, scores, 0.5)
-    mine = cl_balanced_nms(boxes, scores, 0.5, gamma=0, output_score="selection")
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(mine, expected))
+    _, expected = nms(boxes, without_ties(scores), 0.5)
+    dets, keep = cl_balanced_nms(boxes, scores, 0.5, gamma=0, output_score="selection")
+    assert torch.equal(keep, expected) and torch.equal(dets[:, 4], scores[keep])
+
+
+def test_of_equal_output_scores_the_cluster_of_the_better_box_comes_first():
+    """Two clusters; of the first one its second box is kept, which scores as the other cluster."""
+    apart = torch.tensor([[100.0, 0, 140, 40]])
+    boxes = torch.cat([THREE, apart])
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.8])
+    _, keep = cl_balanced_nms(boxes[[0, 3, 1, 2]], scores[[0, 3, 1, 2]], 0.5, gamma=2.0)
+    assert keep.tolist() == [2, 1]
 
 
 def in_both_ways(monkeypatch, boxes, threshold):
