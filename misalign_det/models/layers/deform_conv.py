@@ -6,6 +6,8 @@ the border, a whole cell outside the map, it is zero. ``grid_sample`` has other 
 derivatives at such places.
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 import torch.nn.functional as F
 from mmcv.ops import DeformConv2d
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from ...utils.compiler import without_compiler
 from ...utils.triton_support import has_triton
-from .deform_im2col import im2col_deform_conv2d, im2col_deform_conv2d_at
+from .deform_im2col import as_maps, im2col_deform_conv2d, im2col_deform_conv2d_at
 from .matmul_precision import convolution_dtype
 from .mmcv_deform_conv import MAX_COLUMNS, mmcv_deform_conv2d
 from .row_samples import sample_taps
@@ -91,7 +93,11 @@ def gathered_deform_conv2d(
 
 
 def auto_deform_conv2d(
-    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """The form for the device; to export, the sampled one.
 
@@ -102,35 +108,47 @@ def auto_deform_conv2d(
 
     Args:
         x, offset, weight, mask: see :func:`sampled_deform_conv2d`.
+        bias: ``(C_out,)``.
 
     Returns:
         ``(N, C_out, H, W)`` in the dtype of ``x``; on CUDA in that of a convolution of ``x``.
     """
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    out_dtype = convolution_dtype(x) if x.is_cuda else x.dtype
+    wide = torch.promote_types(x.dtype, torch.float32)
+    dtype = convolution_dtype(x) if x.is_cuda else x.dtype
     with torch.autocast(x.device.type, enabled=False):
-        offset = offset.to(dtype)
-        mask = None if mask is None else mask.to(dtype)
-        if exporting():
-            return sampled_deform_conv2d(x, offset, weight, mask)
-        if not x.is_cuda:
-            return gathered_deform_conv2d(x, offset, weight, mask)
-        return _deform_conv2d_on_cuda(x, offset, weight, mask, out_dtype)
+        offset = offset.to(wide)
+        mask = None if mask is None else mask.to(wide)
+        if x.is_cuda and not exporting():
+            return _deform_conv2d_on_cuda(x, offset, weight, mask, bias, dtype)
+        form = sampled_deform_conv2d if exporting() else gathered_deform_conv2d
+        return _plus(form(x, offset, weight, mask), bias)
 
 
 @without_compiler
 def _deform_conv2d_on_cuda(
-    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, out_dtype: torch.dtype
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    dtype: torch.dtype,
 ) -> Tensor:
     if has_triton(x):
-        return im2col_deform_conv2d(x, offset, weight, mask, out_dtype)
+        masks = [] if mask is None else [mask]
+        rows = im2col_deform_conv2d([x], [offset], weight, masks, bias, dtype)
+        return as_maps(rows, [x])[0]
     # mmcv's op adds gradients in an order that changes, takes no empty batch, and counts an image's
     # samples in an int.
     in_order = torch.are_deterministic_algorithms_enabled()
     if in_order or len(x) == 0 or 9 * x.shape[1:].numel() > MAX_COLUMNS:
-        return gathered_deform_conv2d(x, offset, weight, mask).to(out_dtype)
-    x, weight = x.to(offset.dtype), weight.to(offset.dtype)
-    return mmcv_deform_conv2d(x, offset, weight, mask).to(out_dtype)
+        out = gathered_deform_conv2d(x, offset, weight, mask)
+    else:
+        out = mmcv_deform_conv2d(x.to(offset.dtype), offset, weight.to(offset.dtype), mask)
+    return _plus(out.to(dtype), bias)
+
+
+def _plus(out: Tensor, bias: Tensor | None) -> Tensor:
+    return out if bias is None else out + bias.to(out.dtype)[:, None, None]
 
 
 @without_compiler
@@ -183,3 +201,38 @@ class AutoDeformConv2d(DeformConv2d):
             if not x.is_cuda:
                 return gathered_deform_conv2d(x, offset, self.weight, locations=locations)
             return _deform_conv2d_at_on_cuda(x, offset, self.weight, locations, out_dtype)
+
+
+def deform_levels(
+    layer: AutoDeformConv2d,
+    xs: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    activation: Callable[[Tensor], Tensor],
+) -> list[Tensor]:
+    """``activation(layer(x, offset))`` of each level of a pyramid; on CUDA one product for all.
+
+    Args:
+        layer: called level by level if somebody listens to its calls, or if it is of another class.
+        xs, offsets: per level, see :class:`AutoDeformConv2d`.
+        activation: a function of each number by itself.
+    """
+    heard = layer._forward_hooks or layer._forward_pre_hooks
+    if type(layer) is AutoDeformConv2d and not heard and xs[0].is_cuda and not exporting():
+        rows = _deform_levels_on_cuda(xs, offsets, layer.weight)
+        if rows is not None:
+            return as_maps(activation(rows), xs)
+    return [activation(layer(x, offset)) for x, offset in zip(xs, offsets)]
+
+
+@without_compiler
+def _deform_levels_on_cuda(
+    xs: Sequence[Tensor], offsets: Sequence[Tensor], weight: Tensor
+) -> Tensor | None:
+    """A row per location, ``(n, C_out)``, level by level; nothing where Triton does not run."""
+    if not has_triton(xs[0]):
+        return None
+    dtype = convolution_dtype(xs[0])
+    wide = torch.promote_types(xs[0].dtype, torch.float32)
+    with torch.autocast(xs[0].device.type, enabled=False):
+        offsets = [offset.to(wide) for offset in offsets]
+        return im2col_deform_conv2d(xs, offsets, weight, [], None, dtype)

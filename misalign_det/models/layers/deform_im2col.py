@@ -3,10 +3,11 @@
 The channels of a cell lie side by side, as in channels-last memory, and so do those of a sample:
 ``(locations, 9 * C_in)``. The product is that of a linear layer, its output channels-last too. The
 samples of a whole batch would take gigabytes: a buffer of limited size is filled and multiplied
-several times, and the backward pass samples again.
+several times, and the backward pass samples again. The levels of a pyramid share buffer and
+product: their locations are numbered level by level, then by image, row and column.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -20,110 +21,165 @@ MAX_BYTES = 2**29  # of the samples that are in memory at a time
 
 
 def im2col_deform_conv2d(
-    x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None, dtype: torch.dtype
+    xs: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    weight: Tensor,
+    masks: Sequence[Tensor],
+    bias: Tensor | None,
+    dtype: torch.dtype,
 ) -> Tensor:
     """3x3 deformable convolution, stride 1, padding 1, of tensors for which ``has_triton`` is true.
 
-    Values and gradients are those of ``mmcv.ops.deform_conv2d`` (with a mask, of
+    Values and gradients are those of ``mmcv.ops.deform_conv2d`` (with masks, of
     ``modulated_deform_conv2d``); an offset of NaN gives NaN. In PyTorch's deterministic mode the
-    gradient of ``x`` is summed in sorted order, otherwise by atomic additions.
+    gradient of features is summed in sorted order, otherwise by atomic additions.
 
     Args:
-        x: ``(N, C_in, H, W)``, read without a copy if it is channels-last and of ``dtype``.
-        offset: ``(N, 18, H, W)`` in cells, ``[y0, x0, y1, x1, ...]``, float32 or float64: the dtype
-            of positions and bilinear shares.
+        xs: ``(N, C_in, H, W)`` per level, read without a copy if channels-last and of ``dtype``.
+        offsets: ``(N, 18, H, W)`` per level in cells, ``[y0, x0, y1, x1, ...]``, float32 or
+            float64: the dtype of positions and bilinear shares.
         weight: ``(C_out, C_in, 3, 3)``.
-        mask: factor on each tap, ``(N, 9, H, W)``, in the dtype of ``offset``, or ``None``.
+        masks: factors on the taps, ``(N, 9, H, W)`` per level in the dtype of the offsets; or none.
+        bias: ``(C_out,)``.
         dtype: of the samples and of the product.
 
     Returns:
-        ``(N, C_out, H, W)`` in ``dtype``, channels last in memory.
+        ``(n, C_out)`` in ``dtype``, a row per location; :func:`as_maps` gives the maps.
     """
-    return _DeformConv2d.apply(x, offset, weight, mask, dtype)
+    return _DeformConv2d.apply(weight, bias, dtype, len(xs), *xs, *offsets, *masks)
+
+
+def as_maps(rows: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """A row per location, ``(n, C)``, as maps ``(N, C, H, W)`` per level, channels last in memory.
+
+    Args:
+        like: maps of the same sizes, ``(N, ..., H, W)`` per level.
+    """
+    sizes = [(x.shape[0], *x.shape[2:]) for x in like]
+    counts, channels = [num * height * width for num, height, width in sizes], rows.shape[1]
+    parts = rows.split(counts) if len(counts) > 1 else [rows]  # its gradient would be a copy
+    return [part.view(*size, channels).permute(0, 3, 1, 2) for part, size in zip(parts, sizes)]
 
 
 @torch.no_grad()
 def im2col_deform_conv2d_at(
     x: Tensor, offset: Tensor, weight: Tensor, dtype: torch.dtype, locations: Tensor
 ) -> Tensor:
-    """The same at some locations alone, ``(n, C_out)``, without a gradient.
+    """The same at some locations of one level, ``(n, C_out)``, without a gradient.
 
     Args:
         x, offset, weight, dtype: see :func:`im2col_deform_conv2d`.
         locations: places in the flattened ``N * H * W``, int64 ``(n,)``.
     """
+    from .deform_im2col_kernel import im2col
+
     features, kernel = _channels_last(x, dtype), _channels_last(weight, dtype).flatten(1)
-    return _sample_and_multiply(features, offset, None, kernel, len(locations), locations)
+    out = features.new_empty(len(locations), len(kernel))
+    with convolution_precision():
+        for first, last, samples in _steps(features, len(out)):
+            im2col(features, offset, None, samples, first, locations)
+            torch.mm(samples, kernel.t(), out=out[first:last])
+    return out
 
 
 class _DeformConv2d(Function):
     @staticmethod
-    def forward(ctx, x, offset, weight, mask, dtype):
-        features, kernel = _channels_last(x, dtype), _channels_last(weight, dtype).flatten(1)
-        ctx.save_for_backward(features, offset, mask, kernel, weight)
-        ctx.x_dtype = x.dtype
-        num, height, width, _ = features.shape
-        out = _sample_and_multiply(features, offset, mask, kernel, num * height * width)
-        return _channels_first(out.view(num, height, width, len(kernel)))
+    def forward(ctx, weight, bias, dtype, num, *tensors):
+        xs, offsets, masks = tensors[:num], tensors[num : 2 * num], tensors[2 * num :]
+        features = [_channels_last(x, dtype) for x in xs]
+        kernel = _channels_last(weight, dtype).flatten(1)
+        ctx.save_for_backward(weight, kernel, *features, *offsets, *masks)
+        ctx.num, ctx.x_dtype = num, xs[0].dtype
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        bias = None if bias is None else bias.to(dtype)
+        levels = list(zip(features, offsets, masks or [None] * num))
+        out = kernel.new_empty(sum(_counts(features)), len(kernel))
+        with convolution_precision():
+            for first, last, samples in _steps(features[0], len(out)):
+                _sample(levels, samples, first)
+                if bias is None:
+                    torch.mm(samples, kernel.t(), out=out[first:last])
+                else:
+                    torch.addmm(bias, samples, kernel.t(), out=out[first:last])
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        from .deform_im2col_kernel import col2im, im2col
+        from .deform_im2col_kernel import col2im
 
-        features, offset, mask, kernel, weight = ctx.saved_tensors
-        need_x, need_offset, need_weight, need_mask, _ = ctx.needs_input_grad
-        need_place = need_offset or need_mask
-        grad = _channels_last(grad, features.dtype).flatten(0, 2)
-        places = features.shape[:3]
-        grad_x = offset.new_zeros(features.shape) if need_x else None
-        grad_offset = offset.new_empty(*places, 18) if need_place else None
-        grad_mask = offset.new_empty(*places, 9) if need_place and mask is not None else None
-        grad_kernel = None
+        num, (weight, kernel, *tensors) = ctx.num, ctx.saved_tensors
+        features, offsets, masks = tensors[:num], tensors[num : 2 * num], tensors[2 * num :]
+        levels = list(zip(features, offsets, masks or [None] * num))
+        need_weight, need_bias, _, _, *needed = ctx.needs_input_grad
+        need_x, need_place = any(needed[:num]), any(needed[num:])
         in_order = need_x and torch.are_deterministic_algorithms_enabled()
+        grad = grad.to(kernel.dtype).contiguous()
+        rows, wide = len(grad), offsets[0]
+        grad_x = wide.new_zeros(rows, features[0].shape[-1]) if need_x else None
+        grad_offset = wide.new_empty(rows, 18) if need_place else None
+        grad_mask = wide.new_empty(rows, 9) if need_place and masks else None
+        parts_of = [_split(part, features) for part in (grad_x, grad_offset, grad_mask)]
+        grad_kernel = None
         with torch.autocast(grad.device.type, enabled=False), convolution_precision():
-            for first, last, samples in _steps(features, len(grad)):
-                part = grad[first:last]
+            for first, last, samples in _steps(features[0], rows):
                 if need_weight:
-                    im2col(features, offset, mask, samples, first)
-                    product = part.t() @ samples
+                    _sample(levels, samples, first)
+                    product = grad[first:last].t() @ samples
                     # Sums of steps in half precision would lose what later steps add.
                     grad_kernel = product if grad_kernel is None else grad_kernel.float() + product
                 if not (need_x or need_place):
                     continue
-                torch.mm(part, kernel, out=samples)
-                col2im(
-                    features, offset, mask, samples, first,
-                    None if in_order else grad_x, grad_offset, grad_mask,
-                )  # fmt: skip
-                if in_order:
-                    grad_x += _sum_in_order(features, offset, mask, samples, first)
-        return (
-            _channels_first(grad_x).to(ctx.x_dtype) if need_x else None,
-            _channels_first(grad_offset) if need_offset else None,
-            _weight_gradient(weight, grad_kernel) if need_weight else None,
-            _channels_first(grad_mask) if need_mask else None,
-            None,
-        )
+                torch.mm(grad[first:last], kernel, out=samples)
+                for level, start, part in _parts(features, samples, first):
+                    to_x, to_offset, to_mask = (parts[level] for parts in parts_of)
+                    to_x, sums = (None, to_x) if in_order else (to_x, None)
+                    col2im(*levels[level], part, start, to_x, to_offset, to_mask)
+                    if in_order:
+                        sums += _sum_in_order(*levels[level], part, start)
+        maps = [None] * len(tensors)
+        if need_x:
+            maps[:num] = as_maps(grad_x.to(ctx.x_dtype), offsets)
+        if need_place:
+            maps[num : 2 * num] = as_maps(grad_offset, offsets)
+            maps[2 * num :] = as_maps(grad_mask, offsets) if masks else []
+        maps = [part if need else None for part, need in zip(maps, needed)]
+        grad_weight = _weight_gradient(weight, grad_kernel) if need_weight else None
+        grad_bias = grad.sum(0, dtype=ctx.bias_dtype) if need_bias else None
+        return grad_weight, grad_bias, None, None, *maps
 
 
-def _sample_and_multiply(
-    features: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    kernel: Tensor,
-    num: int,
-    locations: Tensor | None = None,
-) -> Tensor:
-    """The output at ``num`` locations, all of them or those given, ``(num, C_out)``."""
+def _sample(levels: list[tuple], samples: Tensor, first: int) -> None:
+    """Fill ``samples`` with those of the locations from ``first`` on.
+
+    Args:
+        levels: features ``(N, H, W, C)``, offsets and factors (or ``None``) of each.
+    """
     from .deform_im2col_kernel import im2col
 
-    out = features.new_empty(num, len(kernel))
-    with convolution_precision():
-        for first, last, samples in _steps(features, num):
-            im2col(features, offset, mask, samples, first, locations)
-            torch.mm(samples, kernel.t(), out=out[first:last])
-    return out
+    for level, start, part in _parts([features for features, *_ in levels], samples, first):
+        im2col(*levels[level], part, start)
+
+
+def _parts(
+    features: Sequence[Tensor], samples: Tensor, first: int
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Of each level that ``samples`` reach: its number, its first location there, its samples."""
+    begin, last = 0, first + len(samples)
+    for level, count in enumerate(_counts(features)):
+        low, high = max(first, begin), min(last, begin + count)
+        if low < high:
+            yield level, low - begin, samples[low - first : high - first]
+        begin += count
+
+
+def _counts(features: Sequence[Tensor]) -> list[int]:
+    """Number of locations of each level."""
+    return [num * height * width for num, height, width, _ in (x.shape for x in features)]
+
+
+def _split(rows: Tensor | None, features: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    return [None] * len(features) if rows is None else rows.split(_counts(features))
 
 
 def _steps(features: Tensor, num: int) -> Iterator[tuple[int, int, Tensor]]:
@@ -137,15 +193,11 @@ def _steps(features: Tensor, num: int) -> Iterator[tuple[int, int, Tensor]]:
 
 
 def _channels_last(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """``(N, C, H, W)`` as contiguous ``(N, H, W, C)``: a view where it can be, or one copy."""
+    """``(N, C, H, W)`` as contiguous ``(N, H, W, C)``, a view where it can be, else one copy."""
     x = x.permute(0, 2, 3, 1)
     if x.dtype == dtype and x.is_contiguous():
         return x
     return x.new_empty(x.shape, dtype=dtype).copy_(x)
-
-
-def _channels_first(x: Tensor) -> Tensor:
-    return x.permute(0, 3, 1, 2)
 
 
 def _weight_gradient(weight: Tensor, grad_kernel: Tensor | None) -> Tensor:
@@ -153,13 +205,13 @@ def _weight_gradient(weight: Tensor, grad_kernel: Tensor | None) -> Tensor:
     if grad_kernel is None:
         return torch.zeros_like(weight)
     num, channels = weight.shape[:2]
-    return torch.empty_like(weight).copy_(_channels_first(grad_kernel.view(num, 3, 3, channels)))
+    return torch.empty_like(weight).copy_(grad_kernel.view(num, 3, 3, channels).permute(0, 3, 1, 2))
 
 
 def _sum_in_order(
     features: Tensor, offset: Tensor, mask: Tensor | None, grad: Tensor, first: int
 ) -> Tensor:
-    """What the gradient of samples from ``first`` on adds to that of the features."""
+    """What the gradient of samples from ``first`` on adds to that of the features, a row a cell."""
     num, height, width, channels = features.shape
     locations = torch.arange(first, first + len(grad), dtype=torch.int32, device=grad.device)
     shift = offset.permute(0, 2, 3, 1).reshape(-1, 9, 2)[first : first + len(grad)]
@@ -169,4 +221,4 @@ def _sum_in_order(
     rows, share = grad.view(-1, channels), share.view(-1, 4).to(grad.dtype)
     cells = num * (height + 2) * (width + 2)
     bordered = sum_by_cell(rows, index.view(-1, 4), share, cells)
-    return bordered.view(num, height + 2, width + 2, channels)[:, 1:-1, 1:-1]
+    return bordered.view(num, height + 2, width + 2, channels)[:, 1:-1, 1:-1].flatten(0, 2)

@@ -73,8 +73,7 @@ class RFAConv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer with other weights: mmcv and mmengine fold a batch norm into them."""
         offset, mask = self.offset_and_mask(input)
-        out = auto_deform_conv2d(input, offset, weight, mask)
-        return out if bias is None else out + bias.to(out.dtype)[:, None, None]
+        return auto_deform_conv2d(input, offset, weight, mask, bias)
 
     def offset_and_mask(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Offsets ``(N, 18, H, W)`` in cells, and the factors ``(N, 9, H, W)`` or ``None``."""

@@ -11,6 +11,7 @@ from misalign_det.models.layers import (
     AutoDeformConv2d,
     box_guided_offsets,
     deform_conv,
+    deform_levels,
     sampled_deform_conv2d,
     scale_gradient,
 )
@@ -263,7 +264,7 @@ def test_compiled_step_breaks_around_the_kernels(monkeypatch, kernel_device):
 
     @torch.compile(backend="eager")
     def step(x, offset, weight):
-        out = deform_conv._deform_conv2d_on_cuda(x * 1, offset, weight, None, x.dtype)
+        out = deform_conv._deform_conv2d_on_cuda(x * 1, offset, weight, None, None, x.dtype)
         return out * 1
 
     out = step(x, offset, weight.requires_grad_())
@@ -369,3 +370,65 @@ def test_offsets_and_factors_reach_every_form(monkeypatch, exports, dtype):
     found = deform_conv.auto_deform_conv2d(x, offset, weight, mask)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+LEVELS = [(5, 6), (3, 3), (1, 2)]
+
+
+def pyramid(num=2):
+    torch.manual_seed(0)
+    xs = [torch.randn(num, 3, *size) for size in LEVELS]
+    return xs, [torch.randn(num, 18, *size) * 2 for size in LEVELS]
+
+
+def test_levels_are_those_of_the_layer():
+    layer, (xs, offsets) = AutoDeformConv2d(3, 4), pyramid()
+    found = deform_levels(layer, xs, offsets, torch.relu)
+    for x, offset, mine in zip(xs, offsets, found, strict=True):
+        assert torch.equal(mine, layer(x, offset).relu())
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("with_triton", [False, True])
+def test_levels_on_cuda(monkeypatch, with_triton):
+    if not with_triton:
+        monkeypatch.setattr(deform_conv, "has_triton", lambda x: False)
+    layer, (xs, offsets) = AutoDeformConv2d(3, 4), pyramid()
+    grads = [torch.randn(2, 4, *size) for size in LEVELS]
+    everything = [layer.weight, *xs, *offsets]
+    needed = [part.requires_grad_() for part in everything]
+    outs = [layer(x, offset).relu() for x, offset in zip(xs, offsets)]
+    expected = torch.autograd.grad(outs, needed, grads)
+    layer = deepcopy(layer).cuda()
+    xs, offsets = ([part.detach().cuda().requires_grad_() for part in p] for p in (xs, offsets))
+    mine = deform_levels(layer, xs, offsets, torch.relu)
+    found = torch.autograd.grad(mine, [layer.weight, *xs, *offsets], [g.cuda() for g in grads])
+    for one, other in zip([*mine, *found], [*outs, *expected], strict=True):
+        assert one.shape == other.shape
+        torch.testing.assert_close(one.cpu(), other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.cuda
+def test_levels_share_a_product(simulated_cuda):
+    if simulated_cuda is None:
+        return  # counted without a GPU
+    layer, (xs, offsets) = AutoDeformConv2d(3, 4).cuda(), pyramid()
+    xs, offsets = ([part.cuda().requires_grad_() for part in p] for p in (xs, offsets))
+    with simulated_cuda.count() as counts:
+        outs = deform_levels(layer, xs, offsets, torch.relu)
+    assert counts.launches_by_operator()["mm"] == 1
+    assert counts.num_launches == 3 + 3 + 3  # features and samples a level; weight, product, ReLU
+    grads = [torch.ones_like(out, memory_format=torch.channels_last) for out in outs]
+    with simulated_cuda.count() as counts:
+        torch.autograd.grad(outs, [layer.weight, *xs, *offsets], grads)
+    assert counts.launches_by_operator()["mm"] == 2 and counts.num_launches <= 2 * 3 + 6
+
+
+@pytest.mark.cuda
+def test_a_hook_hears_every_level():
+    """As of the tool that shows where a layer's taps lie."""
+    layer, (xs, offsets) = AutoDeformConv2d(3, 4).cuda(), pyramid()
+    heard = []
+    layer.register_forward_hook(lambda module, args, out: heard.append(out.shape[-2:]))
+    deform_levels(layer, [x.cuda() for x in xs], [o.cuda() for o in offsets], torch.relu)
+    assert heard == LEVELS

@@ -7,7 +7,11 @@ import torch
 from mmcv.ops import deform_conv2d, modulated_deform_conv2d
 
 from misalign_det.models.layers import deform_im2col, deform_im2col_kernel
-from misalign_det.models.layers.deform_im2col import im2col_deform_conv2d, im2col_deform_conv2d_at
+from misalign_det.models.layers.deform_im2col import (
+    as_maps,
+    im2col_deform_conv2d,
+    im2col_deform_conv2d_at,
+)
 
 modulations = pytest.mark.parametrize("modulated", [False, True])
 HALF = (torch.float16, torch.bfloat16)
@@ -36,8 +40,10 @@ def mmcvs_op(x, offset, weight, mask):
     return modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1, 1, 1, 1)
 
 
-def by_kernel(x, offset, weight, mask):
-    return im2col_deform_conv2d(x, offset, weight, mask, x.dtype)
+def by_kernel(x, offset, weight, mask, dtype=None):
+    masks = [] if mask is None else [mask]
+    rows = im2col_deform_conv2d([x], [offset], weight, masks, None, dtype or x.dtype)
+    return as_maps(rows, [x])[0]
 
 
 def run(form, args, grad, device="cpu", needed=(0, 1, 2, 3)):
@@ -122,7 +128,7 @@ def test_positions_are_float32_in_half_precision(kernel_device):
     offset[:, ::2] = 0
     weight[0, 0, 1, 1] = 1
     args = [arg.to(kernel_device) for arg in (x, offset, weight)]
-    out = im2col_deform_conv2d(*args, None, torch.bfloat16)
+    out = by_kernel(*args, None)
     assert out[0, 0, 0, 150:152].tolist() == [0.25, 0.75]
 
 
@@ -131,7 +137,7 @@ def test_the_dtype_of_the_product_can_be_lower_than_that_of_the_features(kernel_
     args, grad = inputs((6, 7), True)
 
     def half(x, offset, weight, mask):
-        return im2col_deform_conv2d(x, offset, weight, mask, torch.float16)
+        return by_kernel(x, offset, weight, mask, torch.float16)
 
     out, grads = run(half, args, grad.half(), kernel_device)
     assert out.dtype == torch.float16 and all(g.dtype == torch.float32 for g in grads)
@@ -220,7 +226,7 @@ def test_channels_last_features_are_read_where_they_are(kernel_device, launched)
     offset, weight = offset.to(kernel_device), weight.to(kernel_device)
     for layout, same in ((torch.channels_last, True), (torch.contiguous_format, False)):
         features = x.to(kernel_device).to(memory_format=layout)
-        im2col_deform_conv2d(features, offset, weight, None, x.dtype)
+        by_kernel(features, offset, weight, None)
         _, (read, *_), _ = launched.pop()
         assert (read.data_ptr() == features.data_ptr()) == same
 
@@ -256,7 +262,7 @@ def test_no_gradient_is_computed_that_nobody_needs(kernel_device, launched, need
 def test_no_second_derivatives(kernel_device):
     (x, offset, weight, _), _ = inputs((3, 4), False)
     x = x.to(kernel_device).requires_grad_()
-    out = im2col_deform_conv2d(x, offset.to(x.device), weight.to(x.device), None, x.dtype)
+    out = by_kernel(x, offset.to(x.device), weight.to(x.device), None)
     (grad,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()

@@ -72,7 +72,7 @@ def test_the_deformable_product_in_both_directions(kernel_device, tf32, allowed)
     x, offset, weight = torch.randn(1, 3, 4, 5), torch.zeros(1, 18, 4, 5), torch.randn(2, 3, 3, 3)
     x, offset, weight = (part.to(kernel_device).requires_grad_() for part in (x, offset, weight))
     with Products(tf32) as products:
-        im2col_deform_conv2d(x, offset, weight, None, x.dtype).sum().backward()
+        im2col_deform_conv2d([x], [offset], weight, [], None, x.dtype).sum().backward()
     assert products.found == 3 * [allowed]
     assert not tf32.in_products
 

@@ -74,7 +74,7 @@ def form_taken(monkeypatch, x, offset):
         monkeypatch.setattr(
             deform_conv, name, lambda x, *args, name=name: (taken.append(name), x)[1]
         )
-    deform_conv._deform_conv2d_on_cuda(x, offset, x, None, x.dtype)
+    deform_conv._deform_conv2d_on_cuda(x, offset, x, None, None, x.dtype)
     return taken
 
 
