@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...utils.triton_support import has_triton
 from .candidate_edges import BatchGroundTruth, TopCandidates
 from .host_waits import may_look
 from .matching import least_loss, match_locations, scatter_sum
@@ -77,6 +78,13 @@ def resolve_ambiguity(
     losses, prior_inds, valid = candidates.losses, candidates.prior_inds, candidates.valid
     if num_locations == 0:  # or the indices, of places that are absent, would point nowhere
         losses, prior_inds, valid = losses[:, :0], prior_inds[:, :0], valid[:, :0]
+    elif losses.numel() and has_triton(losses):
+        from . import ambiguity_kernel
+
+        weights, rescued, ignored, contested = ambiguity_kernel.resolve(
+            candidates, thresholds, num_locations, theta, mode, _EPS
+        )
+        return PositiveEdges(prior_inds, losses, weights, rescued, ignored, thresholds, contested)
     claimed = valid & (losses <= thresholds[:, None])
     claims = scatter_sum(claimed, prior_inds, num_locations)[prior_inds]
     contested = claimed & (claims > 1)
@@ -90,7 +98,8 @@ def resolve_ambiguity(
         weights = least.to(losses)
     else:
         inverse = (1 / losses.clamp(min=_EPS)).masked_fill(~claimed, 0)
-        total = scatter_sum(inverse, prior_inds, num_locations)[prior_inds]
+        # A sum in float64 of float32 numbers is the same in any order.
+        total = scatter_sum(inverse.double(), prior_inds, num_locations).to(losses)[prior_inds]
         share = inverse / total  # eq. 5; NaN where nobody claims the location, and not read
         passes = contested & (share > theta + 1 / claims.clamp(min=1) - 0.5)  # eq. 6
         passing = scatter_sum(passes, prior_inds, num_locations)[prior_inds] > 0

@@ -13,6 +13,7 @@ from mmdet.utils import ConfigType
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ...utils.triton_support import has_triton
 from ..choices import check_choice
 from .ambiguity import PositiveEdges, one_gt_per_location
 from .candidate_edges import BatchGroundTruth, CandidateEdges, TopCandidates
@@ -171,6 +172,12 @@ class EdgeAssigner(BaseAssigner):
             candidates: ranked by cost.
             scale: what the mixture sees is the cost times this.
         """
+        if self.mixture_backend == "batched" and has_triton(candidates.losses):
+            from . import mixture_kernel
+
+            return mixture_kernel.split(
+                candidates.losses, scale, self.precision_init, self.boundary
+            )
         fit = fit_mixture(
             candidates.losses * scale, candidates.valid, self.precision_init, self.mixture_backend
         )
