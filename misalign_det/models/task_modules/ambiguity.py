@@ -1,6 +1,5 @@
 """Locations that several GTs claim (paper B, eq. 5 and 6), and the last positive of each GT."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,9 +116,7 @@ def resolve_ambiguity(
     return PositiveEdges(prior_inds, losses, weights, rescued, ignored, thresholds, contested)
 
 
-def one_gt_per_location(
-    edges: PositiveEdges, gts: BatchGroundTruth, gt_counts: Sequence[int], num_priors: int
-) -> Tensor:
+def one_gt_per_location(edges: PositiveEdges, gts: BatchGroundTruth, num_priors: int) -> Tensor:
     """Reduce positives to mmdet's form, ``(N * P,)``: 0 negative, -1 ignored, else 1 + GT index.
 
     The GT index counts within its own image. Where several GTs hold a location, one that has
@@ -134,12 +131,12 @@ def one_gt_per_location(
     winner = least_loss(order, edges.prior_inds, held, num_locations)
     valid = edges.losses < float("inf")
     # Candidates ascend in loss: a GT without a first one has none.
-    lost = ~winner.any(dim=1, keepdim=True) & valid[:, :1]
-    if not may_look(lost) or lost.any():
+    if not may_look(held) or (valid[:, :1] & ~winner.any(dim=1, keepdim=True)).any():
         winner = match_locations(edges.losses, edges.prior_inds, valid, winner, num_locations)
         ignored = ignored & (scatter_sum(winner, edges.prior_inds, num_locations) == 0)
-    firsts = torch.tensor([0, *gt_counts[:-1]], device=held.device).cumsum(0)
-    local = torch.arange(len(held), device=held.device) - firsts[gts.image_inds]
+    # GTs are in order of image: the first of an image is the first of its index.
+    firsts = torch.searchsorted(gts.image_inds, gts.image_inds)
+    local = torch.arange(len(held), device=held.device) - firsts
     assigned = torch.where(winner, (local + 1)[:, None], 0)
     return scatter_sum(assigned, edges.prior_inds, num_locations) - ignored.long()
 

@@ -61,12 +61,12 @@ def resolve(
         (1,),
         losses, prior_inds, valid, free, num_lost, weights, rescued, ignored,
         *scratch(losses, num_locations), num_gts, width, num_locations,
-        MODE=mode, **constants(width),
+        IGNORES=mode == "ignore", **constants(width),
     )  # fmt: skip
     return weights, rescued, ignored, contested
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_places"])
 def claim_kernel(
     losses, prior_inds, valid, thresholds, claims, bids, totals, num_places, K,
     LEAST: tl.constexpr, MODE: tl.constexpr, TILE: tl.constexpr,
@@ -85,7 +85,7 @@ def claim_kernel(
         tl.atomic_add(totals + location, _inverse(loss, LEAST), mask=claimed)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["G"])
 def weight_kernel(
     losses, prior_inds, valid, thresholds, claims, bids, totals,
     weights, contested, rescued, free, ignored, num_lost, G, K,
@@ -128,10 +128,10 @@ def weight_kernel(
     tl.atomic_add(num_lost + g * 0, 1, mask=lost)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["G", "L"])
 def rescue_kernel(
     losses, prior_inds, valid, free, num_lost, weights, rescued, ignored, by_location, by_gt,
-    G, K, L, MODE: tl.constexpr,
+    G, K, L, IGNORES: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, PAIRS: tl.constexpr,
     MAX_ROUNDS: tl.constexpr, MAX_MOVES: tl.constexpr,
 ):  # fmt: skip
@@ -152,7 +152,7 @@ def rescue_kernel(
             found = found | (there & first & ~some[:, None])
             tl.store(rescued + at, True, mask=found)
             tl.store(weights + at, 1.0, mask=found)
-            if MODE == "ignore":
+            if IGNORES:
                 location = tl.load(prior_inds + at, mask=found, other=0)
                 tl.store(ignored + location, False, mask=found)
 

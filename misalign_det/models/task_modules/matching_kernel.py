@@ -1,6 +1,6 @@
-"""The matching of :mod:`.matching` in one launch on a GPU, in Triton.
+"""Minima and the matching of :mod:`.matching` on a GPU, in Triton, in two launches and one.
 
-One program does it all: its threads wait for each other between two steps, which those of separate
+One program does the matching: its threads wait for each other between two steps, which those of separate
 programs cannot. It goes over the ``(G, K)`` grid in tiles, so that any size fits. Where several
 threads write to one place, either all write the same or an atomic maximum decides: the result does
 not depend on their order.
@@ -16,6 +16,16 @@ from . import matching
 
 TILE = 2048  # places of the grid at a time
 PAIRS = 64  # GTs with which those of a tile are compared at a time
+
+
+def least_loss(losses: Tensor, prior_inds: Tensor, mask: Tensor, num_locations: int) -> Tensor:
+    """As :func:`~.matching.least_loss`, for a grid that is not empty."""
+    losses, prior_inds, mask = losses.float().contiguous(), prior_inds.contiguous(), mask.contiguous()
+    bids, least = prior_inds.new_zeros(num_locations), torch.empty_like(mask)
+    grid, sizes = (triton.cdiv(losses.numel(), TILE),), (losses.numel(), losses.shape[1])
+    launch(bid_kernel, grid, losses, prior_inds, mask, bids, *sizes, TILE=TILE)
+    launch(least_kernel, grid, losses, prior_inds, mask, bids, least, *sizes, TILE=TILE)
+    return least
 
 
 def match_locations(
@@ -58,7 +68,28 @@ def constants(width: int) -> dict:
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_places"])
+def bid_kernel(losses, prior_inds, mask, bids, num_places, K, TILE: tl.constexpr):
+    """Highest bid of the masked edges at each location, ``bids (L,)``, 0 before."""
+    at = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    masked = tl.load(mask + at, mask=at < num_places, other=0) != 0
+    location = tl.load(prior_inds + at, mask=masked, other=0)
+    loss = tl.load(losses + at, mask=masked, other=0.0)
+    tl.atomic_max(bids + location, bid(loss, at // K), mask=masked)
+
+
+@triton.jit(do_not_specialize=["num_places"])
+def least_kernel(losses, prior_inds, mask, bids, least, num_places, K, TILE: tl.constexpr):
+    """Whether each masked edge is the one of the highest bid."""
+    at = tl.program_id(0).to(tl.int64) * TILE + tl.arange(0, TILE)
+    masked = tl.load(mask + at, mask=at < num_places, other=0) != 0
+    location = tl.load(prior_inds + at, mask=masked, other=0)
+    loss = tl.load(losses + at, mask=masked, other=0.0)
+    highest = tl.load(bids + location, mask=masked, other=0)
+    tl.store(least + at, masked & (highest == bid(loss, at // K)), mask=at < num_places)
+
+
+@triton.jit(do_not_specialize=["G", "L"])
 def match_kernel(
     losses, prior_inds, candidates, held, found, by_location, by_gt, G, K, L,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, PAIRS: tl.constexpr,

@@ -74,7 +74,7 @@ CONSTANTS = dict(
 )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["G"])
 def fit_kernel(
     values, fitted, is_low, log_density, G, K,
     SAMPLE: tl.constexpr, VARIANCE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
@@ -103,7 +103,7 @@ def fit_kernel(
     tl.store(first + 4 * G + 1, w1, mask=row < G)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["G"])
 def split_kernel(
     losses, thresholds, means, G, K,
     SCALE: tl.constexpr, BOUNDARY: tl.constexpr,
