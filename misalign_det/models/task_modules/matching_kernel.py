@@ -1,9 +1,9 @@
 """Minima and the matching of :mod:`.matching` on a GPU, in Triton, in two launches and one.
 
-One program does the matching: its threads wait for each other between two steps, which those of separate
-programs cannot. It goes over the ``(G, K)`` grid in tiles, so that any size fits. Where several
-threads write to one place, either all write the same or an atomic maximum decides: the result does
-not depend on their order.
+One program does the matching: its threads wait for each other between two steps, which those of
+separate programs cannot. It goes over the ``(G, K)`` grid in tiles, so that any size fits. Where
+several threads write to one place, either all write the same or an atomic maximum decides: the
+result does not depend on their order.
 """
 
 import torch
@@ -20,7 +20,8 @@ PAIRS = 64  # GTs with which those of a tile are compared at a time
 
 def least_loss(losses: Tensor, prior_inds: Tensor, mask: Tensor, num_locations: int) -> Tensor:
     """As :func:`~.matching.least_loss`, for a grid that is not empty."""
-    losses, prior_inds, mask = losses.float().contiguous(), prior_inds.contiguous(), mask.contiguous()
+    losses, prior_inds = losses.float().contiguous(), prior_inds.contiguous()
+    mask = mask.contiguous()
     bids, least = prior_inds.new_zeros(num_locations), torch.empty_like(mask)
     grid, sizes = (triton.cdiv(losses.numel(), TILE),), (losses.numel(), losses.shape[1])
     launch(bid_kernel, grid, losses, prior_inds, mask, bids, *sizes, TILE=TILE)
@@ -281,7 +282,7 @@ def match(
 def _path_moves(
     at, inside, prior_inds, candidates, owners, num_held, moves, G, MAX_MOVES: tl.constexpr
 ):
-    """Moves of the shortest path that begins at each candidate, over ``MAX_MOVES`` if none is known.
+    """Moves of the shortest path from each candidate on, over ``MAX_MOVES`` if none is known.
 
     None where the location is free, or its GT holds another one; else one more than its GT needs.
     """

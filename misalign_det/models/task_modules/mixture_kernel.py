@@ -81,7 +81,7 @@ def fit_kernel(
     MAX_STEPS: tl.constexpr, TOL: tl.constexpr, REG: tl.constexpr, LEAST: tl.constexpr,
     TIE: tl.constexpr, HALF_LOG_2PI: tl.constexpr,
 ):  # fmt: skip
-    """Mixtures of ``values (G, K)``: ``fitted (3, G, 2)``, ``is_low`` and ``log_density (G, K)``."""
+    """``fitted (3, G, 2)``, ``is_low`` and ``log_density (G, K)`` of ``values (G, K)``."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
     inside = (row[:, None] < G) & (column[None, :] < K)
@@ -125,7 +125,8 @@ def split_kernel(
     threshold = tl.max(tl.where(low, x, float("-inf")), 1)
     if BOUNDARY == "density_peak":
         density = tl.where(low, density, float("-inf"))
-        at_peak = low & (density >= (tl.max(density, 1) - tl.full([ROWS], TIE, tl.float64))[:, None])
+        least = tl.max(density, 1) - tl.full([ROWS], TIE, tl.float64)
+        at_peak = low & (density >= least[:, None])
         peak = tl.min(tl.where(at_peak, column[None, :], BLOCK), 1)
         threshold = tl.max(tl.where(column[None, :] == peak[:, None], x, float("-inf")), 1)
     if BOUNDARY == "crossing":
