@@ -48,7 +48,7 @@ def resolve(
         LEAST=least, MODE=mode, TILE=TILE,
     )  # fmt: skip
     block = triton.next_power_of_2(width)
-    rows = max(TILE // block, 1)
+    rows = min(max(TILE // block, 1), 64)
     launch(
         weight_kernel,
         (triton.cdiv(num_gts, rows),),

@@ -60,7 +60,7 @@ def constants(width: int) -> dict:
     """Sizes of tiles and bounds of the search."""
     block = triton.next_power_of_2(width)
     return dict(
-        ROWS=max(TILE // block, 1),
+        ROWS=min(max(TILE // block, 1), PAIRS),
         BLOCK=block,
         PAIRS=PAIRS,
         MAX_ROUNDS=matching.MAX_ROUNDS,
