@@ -1,11 +1,11 @@
 """Locations that several GTs claim (paper B, eq. 5 and 6), and the last positive of each GT."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ...utils.triton_support import has_triton
 from .candidate_edges import BatchGroundTruth, TopCandidates
 from .host_waits import may_look
 from .matching import least_loss, match_locations, scatter_sum
@@ -77,6 +77,13 @@ def resolve_ambiguity(
     losses, prior_inds, valid = candidates.losses, candidates.prior_inds, candidates.valid
     if num_locations == 0:  # or the indices, of places that are absent, would point nowhere
         losses, prior_inds, valid = losses[:, :0], prior_inds[:, :0], valid[:, :0]
+    elif losses.numel() and has_triton(losses):
+        from . import ambiguity_kernel
+
+        weights, rescued, ignored, contested = ambiguity_kernel.resolve(
+            candidates, thresholds, num_locations, theta, mode, _EPS
+        )
+        return PositiveEdges(prior_inds, losses, weights, rescued, ignored, thresholds, contested)
     claimed = valid & (losses <= thresholds[:, None])
     claims = scatter_sum(claimed, prior_inds, num_locations)[prior_inds]
     contested = claimed & (claims > 1)
@@ -90,7 +97,8 @@ def resolve_ambiguity(
         weights = least.to(losses)
     else:
         inverse = (1 / losses.clamp(min=_EPS)).masked_fill(~claimed, 0)
-        total = scatter_sum(inverse, prior_inds, num_locations)[prior_inds]
+        # A sum in float64 of float32 numbers is the same in any order.
+        total = scatter_sum(inverse.double(), prior_inds, num_locations).to(losses)[prior_inds]
         share = inverse / total  # eq. 5; NaN where nobody claims the location, and not read
         passes = contested & (share > theta + 1 / claims.clamp(min=1) - 0.5)  # eq. 6
         passing = scatter_sum(passes, prior_inds, num_locations)[prior_inds] > 0
@@ -108,9 +116,7 @@ def resolve_ambiguity(
     return PositiveEdges(prior_inds, losses, weights, rescued, ignored, thresholds, contested)
 
 
-def one_gt_per_location(
-    edges: PositiveEdges, gts: BatchGroundTruth, gt_counts: Sequence[int], num_priors: int
-) -> Tensor:
+def one_gt_per_location(edges: PositiveEdges, gts: BatchGroundTruth, num_priors: int) -> Tensor:
     """Reduce positives to mmdet's form, ``(N * P,)``: 0 negative, -1 ignored, else 1 + GT index.
 
     The GT index counts within its own image. Where several GTs hold a location, one that has
@@ -125,12 +131,12 @@ def one_gt_per_location(
     winner = least_loss(order, edges.prior_inds, held, num_locations)
     valid = edges.losses < float("inf")
     # Candidates ascend in loss: a GT without a first one has none.
-    lost = ~winner.any(dim=1, keepdim=True) & valid[:, :1]
-    if not may_look(lost) or lost.any():
+    if not may_look(held) or (valid[:, :1] & ~winner.any(dim=1, keepdim=True)).any():
         winner = match_locations(edges.losses, edges.prior_inds, valid, winner, num_locations)
         ignored = ignored & (scatter_sum(winner, edges.prior_inds, num_locations) == 0)
-    firsts = torch.tensor([0, *gt_counts[:-1]], device=held.device).cumsum(0)
-    local = torch.arange(len(held), device=held.device) - firsts[gts.image_inds]
+    # GTs are in order of image: the first of an image is the first of its index.
+    firsts = torch.searchsorted(gts.image_inds, gts.image_inds)
+    local = torch.arange(len(held), device=held.device) - firsts
     assigned = torch.where(winner, (local + 1)[:, None], 0)
     return scatter_sum(assigned, edges.prior_inds, num_locations) - ignored.long()
 

@@ -13,10 +13,12 @@ from mmdet.utils import ConfigType
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ...utils.triton_support import has_triton
 from ..choices import check_choice
 from .ambiguity import PositiveEdges, one_gt_per_location
 from .candidate_edges import BatchGroundTruth, CandidateEdges, TopCandidates
 from .gt_balance import balance_gts
+from .host_waits import may_look
 from .joint_loss import edge_losses
 from .mixture import (
     BACKENDS,
@@ -130,8 +132,11 @@ class EdgeAssigner(BaseAssigner):
             over_processes: ``gt_balance`` keeps the total over all processes; ``False``: that of
                 this batch, without a reduction.
         """
-        # Two hundred small operations: autograd's books would be a tenth of their time.
-        with torch.inference_mode(), torch.autocast(points.device.type, enabled=False):
+        # On the CPU autograd's books would be a tenth of the time; on a GPU they take less of it
+        # than the copies, a launch each, that autograd needs of what inference mode made.
+        on_cpu = may_look(points)
+        without_graph = torch.inference_mode if on_cpu else torch.no_grad
+        with without_graph(), torch.autocast(points.device.type, enabled=False):
             edges = self._positive_edges(
                 points.float(),
                 strides if strides is None else strides.float(),
@@ -141,7 +146,7 @@ class EdgeAssigner(BaseAssigner):
             )
             if self.gt_balance:
                 edges = balance_gts(edges, self.gt_balance, over_processes)
-        return edges.clone()
+        return edges.clone() if on_cpu else edges
 
     @abstractmethod
     def _positive_edges(
@@ -171,6 +176,12 @@ class EdgeAssigner(BaseAssigner):
             candidates: ranked by cost.
             scale: what the mixture sees is the cost times this.
         """
+        if self.mixture_backend == "batched" and has_triton(candidates.losses):
+            from . import mixture_kernel
+
+            return mixture_kernel.split(
+                candidates.losses, scale, self.precision_init, self.boundary
+            )
         fit = fit_mixture(
             candidates.losses * scale, candidates.valid, self.precision_init, self.mixture_backend
         )
@@ -220,7 +231,7 @@ class EdgeAssigner(BaseAssigner):
         edges = self.assign_batch(
             points, strides, logits[None], bboxes[None], gts, over_processes=False
         )
-        gt_inds = one_gt_per_location(edges, gts, [len(gts.bboxes)], len(points))
+        gt_inds = one_gt_per_location(edges, gts, len(points))
         return _to_assign_result(gt_inds, bboxes, gts, edges)
 
     def _points_and_strides(self, priors: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ...utils.triton_support import has_triton
 from .host_waits import Flag, may_look
 
 MAX_ROUNDS = 32  # of proposals
@@ -18,6 +19,10 @@ def scatter_sum(values: Tensor, prior_inds: Tensor, num_locations: int) -> Tenso
 
 def least_loss(losses: Tensor, prior_inds: Tensor, mask: Tensor, num_locations: int) -> Tensor:
     """The masked edge of least loss at each location; a tie goes to the GT of lower index."""
+    if losses.numel() and has_triton(losses):
+        from . import matching_kernel
+
+        return matching_kernel.least_loss(losses, prior_inds, mask, num_locations)
     flat = prior_inds.flatten()
     masked = torch.where(mask, losses, float("inf"))
     least = losses.new_full((num_locations,), float("inf"))
@@ -58,8 +63,12 @@ def match_locations(
     Returns:
         ``held`` after the matching.
     """
-    if losses.shape[1] == 0:
+    if losses.numel() == 0:
         return held
+    if has_triton(losses):
+        from . import matching_kernel
+
+        return matching_kernel.match_locations(losses, prior_inds, candidates, held, num_locations)
     num_gts = len(losses)
     gt_inds = torch.arange(num_gts, device=losses.device)[:, None]
     # num_gts stands for nobody.

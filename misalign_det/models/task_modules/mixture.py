@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...utils.triton_support import has_triton
 from ..choices import check_choice
 from .host_waits import Flag, may_look
 
@@ -21,8 +22,8 @@ BACKENDS = ("batched", "sklearn")
 BOUNDARIES = ("component", "density_peak", "crossing")
 STEPS_PER_LOOK = 4  # EM steps on a GPU between two looks at whether any row goes on
 TIE = 1e-9  # log odds within which neither component is the likelier one
-_SMALLEST_COUNT = 10 * torch.finfo(torch.float64).eps
-_LOG_2PI = math.log(2 * math.pi)
+SMALLEST_COUNT = 10 * torch.finfo(torch.float64).eps
+LOG_2PI = math.log(2 * math.pi)
 
 
 @dataclass
@@ -60,6 +61,10 @@ def fit_mixture(
     """
     check_choice("backend", backend, BACKENDS)
     check_precision(precision_init)
+    if backend == "batched" and has_triton(values):
+        from . import mixture_kernel
+
+        return mixture_kernel.fit(values.masked_fill(~valid, math.inf), precision_init)
     x, mask, lib, fit = values.double(), valid, torch, _fit_on_device
     if backend == "sklearn" or may_look(values):
         # A few dozen rows cost the start of the operations, a third of torch's in NumPy.
@@ -85,7 +90,7 @@ def fit_mixture(
     # Losses that differ by a thousandth of the start's deviation are one component twice, of which
     # rounding makes one the likelier for all. A GT keeps its candidates either way.
     is_low |= mask & ~is_low.any(1)[:, None]
-    log_density = lib.logaddexp(log_prob[:, 0], log_prob[:, 1]) - 0.5 * _LOG_2PI
+    log_density = lib.logaddexp(log_prob[:, 0], log_prob[:, 1]) - 0.5 * LOG_2PI
     if lib is np:
         fitted, is_low, log_density = (
             torch.from_numpy(part).to(values.device) for part in (fitted, is_low, log_density)
@@ -111,7 +116,10 @@ def positive_threshold(values: Tensor, fit: MixtureFit, boundary: str = "compone
         return low_values.amax(dim=1)
     if boundary == "density_peak":
         density = fit.log_density.masked_fill(~fit.is_low, -math.inf)
-        return low_values.gather(1, density.argmax(dim=1, keepdim=True)).squeeze(1)
+        # The first of a symmetric row's equal peaks, of which rounding would choose one.
+        at_peak = density >= density.amax(dim=1, keepdim=True) - TIE
+        peak = at_peak.int().argmax(dim=1, keepdim=True)
+        return low_values.gather(1, peak).squeeze(1)
     if boundary == "crossing":
         # Absent ones are infinite already.
         first_high = values.masked_fill(fit.is_low, math.inf).amin(dim=1, keepdim=True)
@@ -210,7 +218,7 @@ def _em_data(lib, x, mask, count, means):
     row, count = x[:, None], count[:, None]
     share = (mask / count)[..., None]
     moments = lib.concatenate([share, share * x[..., None]], -1)  # (G, K, 2)
-    least = lib.concatenate([_SMALLEST_COUNT / count] * 2, 1)
+    least = lib.concatenate([SMALLEST_COUNT / count] * 2, 1)
     return (row, moments, least), (row - means[..., None]) ** 2
 
 

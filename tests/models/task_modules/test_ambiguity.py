@@ -79,7 +79,7 @@ def test_two_gts_on_a_single_location_share_it():
     assert edges.weights.tolist() == [[1], [1]]
     gts = BatchGroundTruth(torch.zeros(2, 4), torch.zeros(2), torch.tensor([0, 0]), 1)
     # mmdet's form has one GT a location: the one that has nothing else comes first.
-    assert one_gt_per_location(edges, gts, [2], 6).tolist() == [0, 0, 0, 2, 0, 0]
+    assert one_gt_per_location(edges, gts, 6).tolist() == [0, 0, 0, 2, 0, 0]
 
 
 def test_ignored_location_is_given_back_when_a_gt_needs_it():
@@ -92,7 +92,7 @@ def test_gt_indices_count_within_their_image():
     # Two images of three locations: GT 0 and 1 in the first, 2 in the second.
     edges = resolve([[1.0], [1.0], [1.0]], [[0], [2], [4]], [1.0] * 3)
     gts = BatchGroundTruth(torch.zeros(3, 4), torch.zeros(3), torch.tensor([0, 0, 1]), 2)
-    assert one_gt_per_location(edges, gts, [2, 1], 3).tolist() == [1, 0, 2, 0, 1, 0]
+    assert one_gt_per_location(edges, gts, 3).tolist() == [1, 0, 2, 0, 1, 0]
 
 
 @pytest.mark.parametrize("mode", ["soft", "ignore", "argmin"])
@@ -172,7 +172,7 @@ def test_an_ignored_location_is_one_where_nobody_passes():
 def in_mmdets_form(edges, num_locations=6):
     num_gts = len(edges.losses)
     gts = BatchGroundTruth(torch.zeros(num_gts, 4), None, torch.zeros(num_gts).long(), 1)
-    return one_gt_per_location(edges, gts, [num_gts], num_locations).tolist()
+    return one_gt_per_location(edges, gts, num_locations).tolist()
 
 
 def test_ignored_locations_in_mmdets_form():

@@ -82,6 +82,48 @@ def test_one_wait_to_size_the_edges(config, num_gts, monkeypatch):
     assert waits_of(config, num_gts, by_image=True) == {"nonzero": 1}
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("num_gts", [1, 15])
+@pytest.mark.parametrize(
+    "config",
+    [
+        dict(type="JLAAssigner"),
+        dict(type="JLAAssigner", ambiguous="ignore", boundary="density_peak"),
+        dict(type="JLAAssigner", weighted_until=0, boundary="crossing", precision_init="sample"),
+        dict(type="SpatialAlignAssigner"),
+    ],
+    ids=str,
+)
+def test_with_kernels_the_same_edges_by_one_wait(config, num_gts, simulated_cuda):
+    """Mixture and ambiguity are four kernels and two fills, however many objects there are."""
+    scene, assigner = Scene(0, num_gts, 3), TASK_UTILS.build(config)
+    given = [scene.points, scene.strides, scene.logits[None], scene.bboxes[None]]
+    edges = []
+    for device in ("cpu", "cuda"):
+        args = [part.to(device) for part in given]
+        objects = InstanceData(bboxes=scene.gts.to(device), labels=scene.labels.to(device))
+        gts = BatchGroundTruth.from_instances([objects])
+        if simulated_cuda is None:
+            edges.append(assigner.assign_batch(*args, gts))
+            continue
+        with simulated_cuda.count() as counts:
+            edges.append(assigner.assign_batch(*args, gts))
+    if simulated_cuda is not None:
+        assert {reason for reason, _ in counts.waits} == {"nonzero"} and counts.num_waits == 1
+        kernels = counts.launches_by_operator()
+        for name in ("split", "claim", "weight", "rescue"):
+            assert kernels[f"triton.{name}_kernel"] == 1
+        lines = counts.launches_by_line()
+        assert sum(n for line, n in lines.items() if "/ambiguity" in line) == 2
+        assert not any(name in line for line in lines for name in ("mixture.py", "matching.py"))
+    expected, found = edges
+    for name in ("losses", "weights"):
+        torch.testing.assert_close(getattr(found, name).cpu(), getattr(expected, name))
+    torch.testing.assert_close(found.means.cpu(), expected.means, rtol=1e-4, atol=1e-6)
+    for name in ("rescued", "ignored", "contested"):
+        assert torch.equal(getattr(found, name).cpu(), getattr(expected, name))
+
+
 def test_a_wait_would_be_seen():
     flags = torch.tensor([True, False])
     for look in (lambda: flags.any().item(), lambda: bool(flags.any()), lambda: flags[flags],

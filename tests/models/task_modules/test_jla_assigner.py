@@ -129,7 +129,7 @@ def test_batch_equals_image_by_image():
         torch.stack([pred.bboxes for pred in preds]),
         batch,
     )
-    together = one_gt_per_location(edges, batch, [2, 0, 1], 100).view(3, 100)
+    together = one_gt_per_location(edges, batch, 100).view(3, 100)
     for i in range(3):
         assert torch.equal(together[i], assigner.assign(preds[i], gts[i]).gt_inds)
 

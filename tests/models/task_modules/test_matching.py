@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matching_cases import random_case
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
@@ -98,24 +99,6 @@ def test_default_bounds():
 def test_copies_of_a_box_are_served_in_one_round(monkeypatch):
     monkeypatch.setattr(matching, "MAX_ROUNDS", 1)
     assert match([list(range(12))] * 12) == [[i] for i in range(12)]
-
-
-def random_case(seed):
-    """Losses, locations, candidates and, in every other case, what is held already."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def number(low, high):
-        return int(torch.randint(low, high, (1,), generator=generator))
-
-    num_gts, num_locations = number(1, 12), number(1, 14)
-    width = min(num_locations, number(1, 5))
-    order = torch.rand(num_gts, num_locations, generator=generator).argsort(dim=1)
-    losses = torch.rand(num_gts, width, generator=generator).sort(dim=1).values
-    candidates = torch.rand(num_gts, width, generator=generator) < 0.8
-    wanted = candidates & (torch.rand(num_gts, width, generator=generator) < 0.7 * (seed % 2))
-    prior_inds = order[:, :width]
-    held = least_loss(losses, prior_inds, wanted, num_locations)
-    return losses, prior_inds, candidates, held, num_locations
 
 
 @settings(max_examples=300, deadline=None)

@@ -7,33 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_rows import random_losses
 from sklearn.mixture import GaussianMixture
 
 from misalign_det.models.task_modules import mixture
 from misalign_det.models.task_modules.mixture import fit_mixture, positive_threshold
 
 INF = float("inf")
-
-
-def random_losses(num, k, seed):
-    """Loss vectors of seven kinds, sorted, padded with inf: (num, k) float32."""
-    rng = np.random.default_rng(seed)
-    out = np.full((num, k), np.inf, dtype=np.float32)
-    for i in range(num):
-        size = rng.integers(2, k + 1) if i % 3 == 0 else k
-        values = [
-            lambda n: rng.gamma(2, 0.5, n),
-            lambda n: rng.exponential(0.2, n),
-            lambda n: np.concatenate(
-                [rng.normal(0.5, 0.1, n // 2), rng.normal(2, 0.3, n - n // 2)]
-            ),
-            lambda n: rng.choice([0.1, 0.5, 0.9, 1.3], n),  # duplicates
-            lambda n: np.full(n, rng.random()),  # all equal
-            lambda n: np.append(rng.random(n - 1), rng.choice([1e2, 1e4, 1e6])),  # an outlier
-            lambda n: np.round(rng.random(n), 1),  # ties
-        ][i % 7](size)
-        out[i, :size] = np.sort(values)
-    return torch.from_numpy(out)
 
 
 @pytest.mark.slow
@@ -273,7 +253,7 @@ def test_crossing_excludes_a_low_loss_equal_to_the_first_high_one():
     assert positive_threshold(values, fit, "crossing").item() == 1.0
 
 
-@pytest.mark.parametrize("lib, array", [(np, np.array), (torch, torch.tensor)], ids=["host", "gpu"])
+@pytest.mark.parametrize("lib, array", [(np, np.array), (torch, torch.tensor)], ids=["host", "device"])
 def test_a_component_of_no_value_keeps_scikit_learns_least_size(lib, array):
     """Its size is 10 eps, its mean 0, in place of 0 / 0."""
     x = array([[1.0, 3.0]], dtype=lib.float64)

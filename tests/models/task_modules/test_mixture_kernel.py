@@ -1,0 +1,154 @@
+"""The mixtures of all GTs in one Triton kernel, against the fit on the CPU and scikit-learn's."""
+
+import math
+
+import pytest
+import torch
+from kernel_compilation import compile_for_gpus
+from loss_rows import random_losses
+
+from misalign_det.models.task_modules import mixture
+from misalign_det.models.task_modules.candidate_edges import TopCandidates
+from misalign_det.models.task_modules.jla_assigner import JLAAssigner
+from misalign_det.models.task_modules.mixture import BOUNDARIES, fit_mixture, positive_threshold
+
+MODULE = "misalign_det.models.task_modules.mixture_kernel"
+INF = math.inf
+
+
+@pytest.fixture(autouse=True)
+def many_rows_a_program(simulated_cuda, monkeypatch):
+    """Triton's interpreter takes a while for each operation, and more to call another kernel."""
+    if simulated_cuda is not None:
+        from misalign_det.models.task_modules import mixture_kernel
+
+        monkeypatch.setattr(mixture_kernel, "ROWS", 1024)
+        for name in ("_fit", "_log_prob", "_log_sum_exp"):
+            monkeypatch.setattr(mixture_kernel, name, getattr(mixture_kernel, name).fn)
+
+
+def rows(num, widths, seed=0):
+    """Loss vectors of ``random_losses``, as many of each width; kinds apart, as some take long."""
+    values = torch.full((num, max(widths)), INF)
+    for part, width in zip(values.chunk(len(widths)), widths):
+        part[:, :width] = random_losses(len(part), width, seed + width)
+    return values[(torch.arange(num) % 7).argsort(stable=True)]
+
+
+@pytest.mark.cuda
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("precision_init, num", [(1.0, 10_000), ("sample", 1_000)])
+def test_labels_equal_scikit_learn(precision_init, num):
+    """Random, tied and duplicated losses."""
+    values = rows(num, (5, 18, 35, 45))
+    valid = values.isfinite()
+    expected = fit_mixture(values, valid, precision_init, "sklearn").is_low
+    found = fit_mixture(values.to("cuda"), valid.to("cuda"), precision_init).is_low.cpu()
+    assert (found != expected).any(dim=1).nonzero().flatten().tolist() == []
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision_init", [1.0, 3.7, "sample"])
+def test_the_fit_is_that_of_the_cpu(precision_init):
+    values = rows(300, (5, 20))
+    valid = values.isfinite()
+    expected = fit_mixture(values, valid, precision_init)
+    found = fit_mixture(values.to("cuda"), valid.to("cuda"), precision_init)
+    assert torch.equal(found.is_low.cpu(), expected.is_low)
+    for name in ("means", "variances", "weights", "log_density"):
+        torch.testing.assert_close(
+            getattr(found, name).cpu(), getattr(expected, name), rtol=1e-8, atol=1e-9
+        )
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("precision_init, scale", [(1.0, 1.0), (1.0, 10.0), ("sample", 0.3)])
+def test_thresholds_are_those_of_the_cpu(boundary, precision_init, scale):
+    values = rows(210, (5, 20))
+    values[3] = INF
+    fit = fit_mixture(values * scale, values.isfinite(), precision_init)
+    expected = positive_threshold(values, fit, boundary)
+    on_gpu = values.to("cuda")
+    candidates = TopCandidates(on_gpu, on_gpu.long(), on_gpu.isfinite(), on_gpu.long())
+    assigner = JLAAssigner(boundary=boundary, precision_init=precision_init)
+    thresholds, means = assigner._split_by_mixture(candidates, scale)
+    assert torch.equal(thresholds.cpu(), expected)
+    assert thresholds.dtype == torch.float32 and expected[3] == -INF
+    torch.testing.assert_close(means.cpu(), fit.means / scale, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.cuda
+def test_rows_by_hand():
+    values = torch.full((8, 5), INF)
+    for row, given in zip(values, [
+        [0.7], [0.7] * 3, [1.0, 1.0 + 1e-6, 1.0 + 2e-6], [], [0.1, 0.1, 0.2, 9.0, 9.1],
+        [0.0, 10.0, 20.0], [1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 1.0003, 1.0005, 1.001],
+    ]):  # fmt: skip
+        row[: len(given)] = torch.tensor(given)
+    low = fit_mixture(values.to("cuda"), values.isfinite().to("cuda")).is_low.cpu()
+    assert low.sum(dim=1)[:7].tolist() == [1, 3, 3, 0, 3, 2, 3]
+    # Nearly equal: one component twice, of which rounding chooses one for all.
+    assert low[7, 0]
+    assert not (low & values.isinf()).any()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("shape", [(0, 5), (3, 0), (0, 0), (1, 1), (2, 300)])
+def test_any_size(shape):
+    from misalign_det.models.task_modules import mixture_kernel
+
+    torch.manual_seed(0)
+    values = torch.rand(shape).sort(dim=1).values
+    found, means = mixture_kernel.split(values.to("cuda"), 1.0, 1.0, "crossing")
+    assert found.shape == shape[:1] and means.shape == (shape[0], 2)
+    if values.numel():
+        fit = fit_mixture(values, values.isfinite())
+        assert torch.equal(found.cpu(), positive_threshold(values, fit, "crossing"))
+    else:
+        assert (found.cpu() == -INF).all() and (means.cpu() == 0).all()
+
+
+@pytest.mark.cuda
+def test_what_is_absent_may_hold_anything():
+    values = torch.tensor([[0.1, math.nan, 5.0, -INF, 5.2, 0.2]])
+    valid = torch.tensor([[True, False, True, False, True, True]])
+    fit = fit_mixture(values.to("cuda"), valid.to("cuda"))
+    assert fit.is_low.tolist() == [[True, False, False, False, False, True]]
+
+
+@pytest.mark.cuda
+def test_one_launch_and_no_wait(simulated_cuda):
+    losses = rows(14, (20,)).to("cuda")
+    candidates = TopCandidates(losses, losses.long(), losses.isfinite(), losses.long())
+    if simulated_cuda is not None:
+        with simulated_cuda.count() as counts:
+            JLAAssigner()._split_by_mixture(candidates)
+        assert counts.launches_by_operator() == {"triton.split_kernel": 1}
+        assert counts.num_waits == 0
+
+
+@pytest.mark.cuda
+def test_scikit_learn_on_request(monkeypatch):
+    monkeypatch.setattr(mixture, "_fit_sklearn", lambda x, mask, *start: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        fit_mixture(torch.rand(1, 3, device="cuda"), torch.ones(1, 3, device="cuda").bool(),
+                    backend="sklearn")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_compiles_for_gpus():
+    from misalign_det.models.task_modules import mixture_kernel
+
+    kernels = []
+    for sample, block in [(False, 64), (True, 64), (False, 512)]:
+        sizes = dict(SAMPLE=sample, VARIANCE=1.0, ROWS=1, BLOCK=block, **mixture_kernel.CONSTANTS)
+        fitted = ["*fp32", "*fp64", "*i1", "*fp64", "i32", "i32"]
+        kernels.append((MODULE, "fit_kernel", fitted, sizes))
+        for boundary in BOUNDARIES:
+            kernels.append((
+                MODULE, "split_kernel", ["*fp32", "*fp32", "*fp64", "i32", "i32"],
+                dict(SCALE=10.0, BOUNDARY=boundary, **sizes),
+            ))  # fmt: skip
+    assert compile_for_gpus(kernels) == 2 * len(kernels)
