@@ -118,7 +118,8 @@ def shares_of_rows(rows: Sequence, cuda: bool) -> list[tuple[str, float]]:
     """
     times = Counter()
     for row in rows:
-        on_gpu = row.device_type == DeviceType.CUDA and not getattr(row, "is_user_annotation", False)
+        named = getattr(row, "is_user_annotation", False)
+        on_gpu = row.device_type == DeviceType.CUDA and not named
         if _NOT_OPERATORS.match(row.key) or (cuda and not on_gpu):
             continue
         name = row.key.removeprefix("void ").replace("at::native::", "")

@@ -4,10 +4,11 @@
     python tools/benchmarks/nms.py --boxes 1000 --classes 80 --repeats 200
 
 prints one line for each number of boxes and classes: the medians, taken in turn in one run, their
-ratio, and the kernel launches and host waits of both on a GPU. The boxes are made up: clusters around objects of 12 to 312 pixels in 1333x800. From
-10,000 boxes on `batched_nms` calls any NMS once a class; `--split-thr 1000000` has CLBalancedNMS
-called once for all, since it separates the classes itself. The simulated device, which counts where
-there is no GPU, is slow: with more boxes than ``--count-to`` nothing is counted on it.
+ratio, and the kernel launches and host waits of both on a GPU. The boxes are made up: clusters
+around objects of 12 to 312 pixels in 1333x800. From 10,000 boxes on `batched_nms` calls any NMS
+once a class; `--split-thr 1000000` has CLBalancedNMS called once for all, since it separates the
+classes itself. The simulated device, which counts where there is no GPU, is slow: with more boxes
+than `--count-to` nothing is counted on it.
 """
 
 import argparse

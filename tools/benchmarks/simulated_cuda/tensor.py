@@ -166,6 +166,7 @@ def _embedding_bag(indices, weight, *args, **kwargs):
         num, width = indices.shape
         offsets = SimulatedTensor(torch.arange(0, num * width, width, dtype=indices.dtype))
         RECORDER.launch("arange")
+        kwargs.pop("offsets", None)
         shares = kwargs.pop("per_sample_weights", None)
         shares = None if shares is None else shares.reshape(-1)
         return torch.nn.functional.embedding_bag(
