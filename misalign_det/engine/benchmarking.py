@@ -1,12 +1,30 @@
-"""What the benchmarks share: peers in turn, peak memory, and the machine in a line."""
+"""What the benchmarks share: peers in turn, profiles, peak memory, and the machine in a line."""
 
+import os
 import platform
 import random
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
+
+# Read at the first profile: the profiler's messages would stand between a table's rows.
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+
+# Rows of a profile that are the profiler's own, or those of CUDA's runtime and driver: the host
+# waits in them for the operators that have rows of their own.
+_NOT_OPERATORS = re.compile(
+    r"\[.*\]$|ProfilerStep|PyTorch Profiler|Activity Buffer|Buffer Flush|Command Buffer|"
+    r"Instrumentation$|Resource$|Lazy Function|Runtime Triggered|Driver Compiler|UVM Activity|"
+    r"<?[Uu]n(known|recognized)|cu(da)?[A-Z]"
+)
+_LAUNCH = re.compile(r"cu(da)?(Launch(Cooperative)?Kernel|GraphLaunch)")
+# The profiler itself calls cudaDeviceSynchronize.
+_WAIT = re.compile(r"cu(da)?((Stream|Event)Synchronize|Memcpy(?!.*Async))")
 
 
 def time_in_turn(
@@ -74,21 +92,75 @@ def share_of(function: Callable, parts: Sequence[tuple[object, str]], repeats: i
 
 
 def operator_shares(function: Callable, device: str = "cpu") -> list[tuple[str, float]]:
-    """Torch's operators and their shares of one call's time, the largest first.
+    """Torch's operators, on a GPU its kernels, and their shares of one call's time.
+
+    The profiler's own lines and calls of CUDA's runtime belong neither to them nor to the whole.
 
     Args:
         function: without arguments; one call warms up.
-        device: on a GPU the kernels' time counts.
+        device: where its tensors are.
+
+    Returns:
+        Names and shares, the largest first.
     """
-    function()
     cuda = device.startswith("cuda")
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] * cuda)]
-    with profile(activities=activities) as profiler:
+    return shares_of_rows(_profiled(function, cuda), cuda)
+
+
+def shares_of_rows(rows: Sequence, cuda: bool) -> list[tuple[str, float]]:
+    """See :func:`operator_shares`.
+
+    Args:
+        rows: what a profile's ``key_averages()`` returns.
+        cuda: whether the time of kernels and copies on the GPU counts, or that of operators on the
+            CPU. With a GPU an operator's row repeats its kernels' time, as do ranges that a user
+            or the optimizer names.
+    """
+    times = Counter()
+    for row in rows:
+        named = getattr(row, "is_user_annotation", False)
+        on_gpu = row.device_type == DeviceType.CUDA and not named
+        if _NOT_OPERATORS.match(row.key) or (cuda and not on_gpu):
+            continue
+        name = row.key.removeprefix("void ").replace("at::native::", "")
+        times[name] += row.self_device_time_total if cuda else row.self_cpu_time_total
+    whole = sum(times.values()) or 1.0
+    return [(name, time / whole) for name, time in times.most_common()]
+
+
+def launches_and_waits(function: Callable) -> tuple[int, int]:
+    """Kernel launches of one call on a GPU, and how many times the host waited for it.
+
+    A wait for the whole device (``torch.cuda.synchronize``) is not counted.
+
+    Args:
+        function: without arguments; one call warms up.
+    """
+    return tally({row.key: row.count for row in _profiled(function, cuda=True)})
+
+
+def tally(calls: dict[str, int]) -> tuple[int, int]:
+    """Launches and waits among the calls of CUDA's runtime and driver.
+
+    Args:
+        calls: number of calls by name; what is no such call is passed over.
+    """
+    return tuple(
+        sum(number for name, number in calls.items() if kind.match(name))
+        for kind in (_LAUNCH, _WAIT)
+    )
+
+
+def _profiled(function: Callable, cuda: bool) -> Sequence:
+    """The second call's profile, row by row."""
+    function()
+    if cuda:
+        torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] * cuda)]) as profiler:
         function()
-    where = "self_device_time_total" if cuda else "self_cpu_time_total"
-    times = {event.key: getattr(event, where) for event in profiler.key_averages()}
-    whole = sum(times.values())
-    return sorted(((key, time / whole) for key, time in times.items()), key=lambda row: -row[1])
+        if cuda:
+            torch.cuda.synchronize()
+    return profiler.key_averages()
 
 
 def median(times: Sequence[float]) -> float:

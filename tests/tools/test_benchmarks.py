@@ -1,9 +1,16 @@
 """The benchmarks run and print their tables; their figures are not judged here."""
 
 import importlib.util
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from launch_counts import Cost, count_calls, footnote
+from mmcv.ops import batched_nms
 from tiny_detectors import make_detector
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,27 +24,121 @@ def tool(name):
     return module
 
 
+def columns(lines, names):
+    """Rows of a table as dicts of words; the words of a header name the columns."""
+    rows = []
+    for line in lines:
+        words = [w for w in line.split() if w not in ("ms", "%", "MiB", "M")]
+        assert len(words) == len(names), (words, names)
+        rows.append(dict(zip(names, words)))
+    return rows
+
+
+def numbers(device):
+    """Three kernels and one wait."""
+    x = torch.arange(4.0).to(device)
+    return {"sum": lambda: (x * 2 + 1).sum().item(), "nothing": lambda: x[1:].view(3, 1)}
+
+
+def test_a_call_of_known_cost():
+    assert count_calls(numbers) == {"sum": Cost(3, 1), "nothing": Cost(0, 0)}
+
+
+def test_the_simulated_device_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert footnote(simulated_on="one box").endswith("the simulated CUDA device, one launch an "
+                                                     "operator; one box")  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A Card")
+    assert footnote(simulated_on="one box").endswith("one call on A Card, by torch's profiler")
+
+
+def test_a_gpu_counts_what_was_timed(monkeypatch):
+    """Functions that work on it are not built a second time."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("launch_counts.launches_and_waits", lambda function: (function(), 0))
+    built = []
+
+    def make(device):
+        built.append(device)
+        return {"call": lambda: 5}
+
+    assert count_calls(make, "cuda:1", {"call": lambda: 7}) == {"call": Cost(7, 0)}
+    assert count_calls(make, "cpu", {"call": lambda: 7}) == {"call": Cost(5, 0)}
+    assert built == ["cuda"]
+
+
+def test_columns_of_a_cost():
+    assert str(Cost(12, 3)).split() == ["12", "3"] and str(Cost()).split() == ["-", "-"]
+    assert Cost(15, 3).over(Cost(12, 9)) == "1.25" and Cost(15, 3).over(Cost()) == "-"
+
+
+NMS = "boxes classes plain launches waits ours our_launches our_waits ratio".split()
+
+
 def test_nms(capsys):
-    tool("nms").main(["--boxes", "50", "200", "--classes", "1", "3", "--repeats", "1"])
+    module = tool("nms")
+    module.main(["--boxes", "50", "200", "--classes", "1", "3", "--repeats", "1"])
     lines = capsys.readouterr().out.splitlines()
-    rows = [line.split() for line in lines[2:]]
-    assert [row[:2] for row in rows] == [["50", "1"], ["50", "3"], ["200", "1"], ["200", "3"]]
-    assert all(float(row[2]) > 0 and float(row[-1]) > 0 for row in rows)
+    rows = columns(lines[2:-1], NMS)
+    found = [(row["boxes"], row["classes"]) for row in rows]
+    assert found == [("50", "1"), ("50", "3"), ("200", "1"), ("200", "3")]
+    assert all(float(row["plain"]) > 0 and float(row["ratio"]) > 0 for row in rows)
+    assert lines[-1] == footnote()
+
+    def plain(device):
+        boxes, scores, labels = (part.to(device) for part in module.clustered_boxes(200, 3))
+        cfg = dict(type="nms", iou_threshold=0.6)
+        return {"nms": lambda: batched_nms(boxes, scores, labels, cfg)}
+
+    cost = count_calls(plain)["nms"]
+    assert (rows[3]["launches"], rows[3]["waits"]) == (str(cost.launches), str(cost.waits))
+    assert int(rows[3]["our_launches"]) > 0 and cost.launches > 5
+
+
+def test_nms_without_counts(capsys):
+    tool("nms").main(["--boxes", "50", "--classes", "1", "--repeats", "1", "--no-counts"])
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = columns(lines[2:-1], NMS)
+    assert row["launches"] == row["our_waits"] == "-" and lines[-1].endswith("not counted")
+
+
+ASSIGNMENT = ("objects sizes assigner time spread ratio launches waits launches_ratio "
+              "memory").split()  # fmt: skip
 
 
 def test_assignment(capsys):
     arguments = ["--gts", "1", "3", "--sizes", "large", "--image", "96", "128"]
-    tool("assignment").main([*arguments, "--classes", "3", "--repeats", "1"])
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
-    assert len(rows) == 2 * 8 and {row[0] for row in rows} == {"1", "3"}
-    assert all(float(row[-2]) >= 0 for row in rows)
+    tool("assignment").main([*arguments, "--classes", "3", "--repeats", "1", "--count-to", "1"])
+    lines = capsys.readouterr().out.splitlines()[2:]
+    lines = [line.replace("FCOS targets", "FCOS").replace("PAA reas", "PAA") for line in lines]
+    rows = columns(lines[:-1], ASSIGNMENT)
+    assert len(rows) == 2 * 8 and {row["objects"] for row in rows} == {"1", "3"}
+    assert all(float(row["memory"]) >= 0 for row in rows)
+    counted = [row for row in rows if row["objects"] == "1" or torch.cuda.is_available()]
+    assert all(int(row["launches"]) > 0 and int(row["waits"]) >= 0 for row in counted)
+    base = next(row for row in rows if row["assigner"] == "TaskAlignedAssigner")
+    for row in counted[:8]:
+        ratio = int(row["launches"]) / int(base["launches"])
+        assert float(row["launches_ratio"]) == pytest.approx(ratio, abs=0.0051)
+    if not torch.cuda.is_available():
+        assert {row["launches"] for row in rows[8:]} == {"-"}
 
 
 def test_mixture(capsys):
     tool("mixture").main(["--gts", "1", "4", "--repeats", "1"])
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [row[0] for row in rows] == ["1", "4"]
-    assert all(float(row[-2]) == 100 for row in rows)
+    lines = capsys.readouterr().out.splitlines()
+    names = "objects batched spread launches waits sklearn faster equal".split()
+    rows = columns(lines[2:-1], names)
+    assert [row["objects"] for row in rows] == ["1", "4"]
+    assert all(float(row["equal"]) == 100 and int(row["launches"]) > 0 for row in rows)
+
+
+@pytest.mark.cuda
+def test_mixture_on_a_gpu(capsys):
+    tool("mixture").main(["--gts", "4", "--repeats", "1", "--device", "cuda", "--no-counts"])
+    machine, _, row, _ = capsys.readouterr().out.splitlines()
+    assert machine.startswith(torch.cuda.get_device_name()) and "100.00 %" in row
 
 
 @pytest.mark.slow
@@ -49,11 +150,29 @@ def test_step(capsys, monkeypatch):
     tables = capsys.readouterr().out.split("\n\n")
     names = ["FCOS", *module.SCALES["r18"]["others"], *module.PEERS]
     for table in tables[1:]:
-        lines = table.splitlines()[2:]
+        header, *lines = table.splitlines()[1:]
+        assert "launches  waits  / FCOS" in header
         assert [line[:24].strip() for line in lines[: len(names)]] == names
+        counts = [line[header.index("launches") - 1 :].split()[:3] for line in lines[: len(names)]]
+        assert all(int(launches) > 100 and int(waits) > 0 for launches, waits, _ in counts)
+        assert [row[2] for row in counts] == [f"{int(n) / int(counts[0][0]):.2f}"
+                                              for n, *_ in counts]  # fmt: skip
+        assert lines.pop(len(names)).startswith("launches, waits")
         assert [line.split(": ")[0] for line in lines[len(names) :]] == names
         assert all(line.count("%") == 2 for line in lines[len(names) :])
     assert len(tables) == 3
+
+
+@pytest.mark.slow
+def test_counts_of_steps_alone(capsys):
+    arguments = ["--image", "256", "256", "--batch", "1", "--objects", "2", "--modes", "infer"]
+    tool("step").main([*arguments, "--counts-only", "--models", "RFAHead + SpatialAlign"])
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert lines[0] == "inference, r18 at 256x256, batch 1, 2 objects"
+    assert lines[1].split() == ["model", "launches", "waits", "/", "FCOS"]
+    assert [line[:24].strip() for line in lines[2:4]] == ["FCOS", "RFAHead + SpatialAlign"]
+    assert [len(line[24:].split()) for line in lines[2:4]] == [3, 3]
+    assert lines[4] == footnote(simulated_on="images of 64x64") and len(lines) == 5
 
 
 @pytest.mark.slow
@@ -62,8 +181,10 @@ def test_variants(capsys):
     tool("variants").main([*small, "--variants", "plain", "bfloat16, channels last"])
     tables = capsys.readouterr().out.split("\n\n")
     for table in tables[1:3]:
-        rows = [line[:24].strip() for line in table.splitlines()[2:]]
-        assert rows == ["plain", "bfloat16, channels last"]
+        *lines, last = table.splitlines()[2:]
+        assert [line[:24].strip() for line in lines] == ["plain", "bfloat16, channels last"]
+        assert all(int(line.split()[-2]) > 50 for line in lines)
+        assert last.startswith("launches, waits")
     shares, saved = tables[-1].strip().splitlines()
     assert shares.count("%") == 5 and saved.count("%") == 1
 
@@ -74,9 +195,69 @@ def test_refinement(shapes, tmp_path, capsys):
     peer = make_detector(tmp_path, "FCOSHead")
     data = ["--cfg-options", f"data_root={shapes}"]
     tool("refinement").main([*ours, "--peer", *peer, "--images", "2", *data])
-    lines = capsys.readouterr().out.splitlines()[-5:]
+    lines = capsys.readouterr().out.splitlines()[-6:]
     assert [line[:12].strip() for line in lines[:3]] == ["all refined", "sparse", "peer"]
-    assert lines[2].split()[-1] == "1.000"
-    assert float(lines[4].split()[2]) < 1e-3
+    assert lines[2].split()[-3] == "1.000"
+    launches = [int(line.split()[-2]) for line in lines[:3]]
+    assert launches[0] > launches[2] > 0 and launches[1] > 0
+    assert float(lines[5].split()[2]) < 1e-3
     with pytest.raises(SystemExit, match="FCOSHead has no sparse_refinement"):
         tool("refinement").main([*peer, *data])
+
+
+def run_all(*arguments, cwd, status=0, path=Path(sys.executable).parent):
+    environ = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+    command = ["bash", ROOT / "tools/benchmarks/run_all.sh", *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environ, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)  # fmt: skip
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("options", [["--device", "cuda"], ["--quick"]])
+def test_run_all_names_every_benchmark(options, tmp_path):
+    """And each takes its arguments."""
+    text = run_all("--dry-run", *options, "--refinement", "a b.py", "c.pth", cwd=tmp_path)
+    commands = [shlex.split(line) for line in text.splitlines() if line.startswith("python ")]
+    names = {path.stem for path in (ROOT / "tools/benchmarks").glob("*.py")
+             if "__main__" in path.read_text()}  # fmt: skip
+    assert {Path(command[1]).stem for command in commands} == names
+    assert text.count("## ") == len(commands)
+    for _, program, *arguments in commands:
+        args = tool(Path(program).stem).parse_args(arguments)
+        assert args.device == ("cuda" if "cuda" in options else "cpu")
+
+
+@pytest.mark.slow
+def test_run_all_prints_the_device_and_a_table(tmp_path):
+    about, table = run_all("--quick", "--only", "mixture", cwd=tmp_path).split("## The mixture")
+    assert "torch " in about and "mmdet " in about
+    assert "equal labels" in table and footnote() in table and "failed" not in table
+
+
+def test_run_all_goes_on_after_a_failure(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("""#!/usr/bin/env bash
+case $1 in
+    -) echo "about $2" ;;
+    *nms.py) exit 3 ;;
+    *) echo "ran ${1##*/}" ;;
+esac
+""")
+    python.chmod(0o755)
+    text = run_all("--quick", cwd=tmp_path, status=1, path=tmp_path)
+    assert text.startswith("about cpu\n")
+    assert text.count("ran assignment.py") == 2 and "ran variants.py" in text
+    assert text.endswith("\nfailed:\n  CLBalancedNMS\n")
+    assert "failed" not in run_all("--quick", "--only", "step", cwd=tmp_path, path=tmp_path)
+    python.write_text("#!/usr/bin/env bash\nexit 1\n")  # no such device, for one
+    assert "##" not in run_all(cwd=tmp_path, status=1, path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [(["--qick"], "unknown argument --qick"), (["--device"], "--device needs a device"),
+     (["--only", "nsm"], "no benchmark is named nsm")],
+)  # fmt: skip
+def test_run_all_says_what_is_wrong(arguments, said, tmp_path):
+    assert f"run_all.sh: error: {said}" in run_all(*arguments, cwd=tmp_path, status=2)

@@ -1,4 +1,4 @@
-"""Time and peak memory of label assignment, beside mmdet's assigners on the same predictions.
+"""Time, launches, host waits and peak memory of label assignment, beside mmdet's assigners.
 
     python tools/benchmarks/assignment.py
     python tools/benchmarks/assignment.py --gts 50 500 --sizes small --repeats 20
@@ -10,6 +10,9 @@ little. FCOS's targets stand for assignment without predictions; PAA's reassignm
 scikit-learn's mixture object by object, and its own first step is not counted. Of several images
 (``--images``) this package's assigners over edges take all at once, as FCOS's targets do, mmdet's
 assigners one after the other, as its heads call them.
+
+The simulated device, which counts launches and waits where there is no GPU, is slow: it counts with
+small objects, and nothing with more than ``--count-to``. Launches hardly depend on the sizes.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
 import torch
+from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 from mmdet.models.dense_heads import FCOSHead, PAAHead
 from mmdet.models.task_modules.assigners import (
     ATSSAssigner,
@@ -49,6 +53,9 @@ def parse_args(arguments=None):
     parser.add_argument("--without-paa", action="store_true",
                         help="it takes seconds at 500 objects")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--count-to", type=int, default=50, metavar="OBJECTS",
+                        help="counted on the simulated device (%(default)s)")
+    add_no_counts(parser)
     return parser.parse_args(arguments)
 
 
@@ -154,9 +161,13 @@ def fcos_targets(scenes):
     return partial(head.get_targets, points, [s.gts for s in scenes])
 
 
-def all_peers(scenes, with_paa):
+def all_peers(args, num_gts, sizes, device):
     """All of them by name; this package's first."""
-    singly = [scene.peers(with_paa) for scene in scenes]
+    scenes = [
+        Scene(args.image, num_gts, SIDES[sizes], args.classes, device, seed)
+        for seed in range(args.images)
+    ]
+    singly = [scene.peers(not args.without_paa) for scene in scenes]
     return {
         "JLAAssigner": over_edges(scenes, type="JLAAssigner"),
         "SpatialAlignAssigner": over_edges(scenes, type="SpatialAlignAssigner"),
@@ -170,27 +181,38 @@ def _call_all(functions):
         function()
 
 
+def counted(args, num_gts, sizes, peers):
+    """Launches and waits of all of them."""
+    if args.no_counts or (num_gts > args.count_to and not torch.cuda.is_available()):
+        return dict.fromkeys(peers, Cost())
+    return count_calls(partial(all_peers, args, num_gts, sizes), args.device, peers)
+
+
 def main(arguments=None):
-    """Print a table: time over TaskAlignedAssigner's, and peak memory."""
+    """Print a table: time and launches over TaskAlignedAssigner's, waits, and peak memory."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
-    print(machine(args.device))
+    height, width = args.image
+    print(f"{machine(args.device)}; {args.images} x {width}x{height}, {args.classes} classes")
     print(f"{'objects':>14} {'assigner':<22} {'time':>10} {'spread':>7} {'/ TaskAligned':>14} "
-          f"{'peak memory':>12}")
+          f"{HEADER} {'/ TaskAligned':>14} {'peak memory':>12}")
+    simulated = {}
     for sizes in args.sizes:
         for num in args.gts:
-            scenes = [
-                Scene(args.image, num, SIDES[sizes], args.classes, args.device, seed)
-                for seed in range(args.images)
-            ]
-            peers = all_peers(scenes, not args.without_paa)
+            peers = all_peers(args, num, sizes, args.device)
             times = dict(zip(peers, time_in_turn(peers.values(), args.repeats, args.device)))
-            base = median(times["TaskAlignedAssigner"])
+            if torch.cuda.is_available():
+                costs = counted(args, num, sizes, peers)
+            else:
+                costs = simulated.get(num) or counted(args, num, "small", peers)
+                simulated[num] = costs
+            base, cost = median(times["TaskAlignedAssigner"]), costs["TaskAlignedAssigner"]
             for name, taken in times.items():
                 memory = peak_memory(peers[name], args.device) / 2**20
                 print(f"{num:>8} {sizes} {name:<22} {1e3 * median(taken):>7.1f} ms "
                       f"{100 * spread(taken):>5.0f} % {median(taken) / base:>14.2f} "
-                      f"{memory:>8.1f} MiB", flush=True)
+                      f"{costs[name]} {costs[name].over(cost):>14} {memory:>8.1f} MiB", flush=True)
+    print(footnote(not args.no_counts, "objects of 12 to 48 pixels"))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """Time of the batched mixture beside scikit-learn's, object by object, on the same losses.
 
     python tools/benchmarks/mixture.py
+    python tools/benchmarks/mixture.py --device cuda
 
-and whether their labels agree. scikit-learn's GaussianMixture gets the same start.
+and whether their labels agree. scikit-learn's GaussianMixture gets the same start. On a GPU where
+Triton works the batched fit is one Triton kernel; launches and waits are those of the batched fit
+and of the threshold that follows it.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
 import torch
+from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 
 from misalign_det.engine.benchmarking import machine, median, spread, time_in_turn
 from misalign_det.models.task_modules.mixture import fit_mixture, positive_threshold
@@ -24,6 +28,8 @@ def parse_args(arguments=None):
     parser.add_argument("--candidates", type=int, default=35, help="of each object (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    add_no_counts(parser)
     return parser.parse_args(arguments)
 
 
@@ -43,22 +49,32 @@ def fit(losses, backend):
     return positive_threshold(losses, fit_mixture(losses, valid, 1.0, backend), "component")
 
 
+def batched(losses, device):
+    """The batched fit on a device, by name."""
+    return {"batched": partial(fit, losses.to(device), "batched")}
+
+
 def main(arguments=None):
     """Print a line a number of objects."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
-    print(machine())
-    print(f"{'objects':>8} {'batched':>12} {'scikit-learn':>14} {'times faster':>13} {'spread':>7} "
-          f"{'equal labels':>13}")
+    print(machine(args.device))
+    print(f"{'objects':>8} {'batched':>12} {'spread':>7} {HEADER} {'scikit-learn':>14} "
+          f"{'times faster':>13} {'equal labels':>13}")
     for num in args.gts:
-        losses = losses_of(num, args.candidates)
-        ours, theirs = time_in_turn(
-            [partial(fit, losses, backend) for backend in ("batched", "sklearn")], args.repeats)
-        labels = [losses <= fit(losses, backend)[:, None] for backend in ("batched", "sklearn")]
+        losses = losses_of(num, args.candidates).to(args.device)
+        make = partial(batched, losses)
+        functions = {**make(args.device), "scikit-learn": partial(fit, losses, "sklearn")}
+        ours, theirs = time_in_turn(functions.values(), args.repeats, args.device)
+        labels = [losses <= function()[:, None] for function in functions.values()]
         equal = (labels[0] == labels[1]).float().mean().item()
-        print(f"{num:>8} {1e3 * median(ours):>9.2f} ms {1e3 * median(theirs):>11.2f} ms "
-              f"{median(theirs) / median(ours):>13.1f} {100 * spread(ours):>5.0f} % "
+        cost = Cost()
+        if not args.no_counts:
+            cost = count_calls(make)["batched"]
+        print(f"{num:>8} {1e3 * median(ours):>9.2f} ms {100 * spread(ours):>5.0f} % {cost} "
+              f"{1e3 * median(theirs):>11.2f} ms {median(theirs) / median(ours):>13.1f} "
               f"{100 * equal:>11.2f} %", flush=True)
+    print(footnote(not args.no_counts))
 
 
 if __name__ == "__main__":

@@ -3,21 +3,23 @@
     python tools/benchmarks/nms.py
     python tools/benchmarks/nms.py --boxes 1000 --classes 80 --repeats 200
 
-prints one line for each number of boxes and classes: the medians, taken in turn in one run, and
-their ratio. The boxes are made up: clusters around objects of 12 to 312 pixels in 1333x800. From
-10,000 boxes on `batched_nms` calls any NMS once a class; `--split-thr 1000000` has CLBalancedNMS
-called once for all, since it separates the classes itself. With `--device cuda` the boxes lie on
-the GPU, which is waited for after each call; the first one of each line, which compiles kernels,
-is not timed.
+prints one line for each number of boxes and classes: the medians, taken in turn in one run, their
+ratio, and the kernel launches and host waits of both on a GPU. The boxes are made up: clusters
+around objects of 12 to 312 pixels in 1333x800. From 10,000 boxes on `batched_nms` calls any NMS
+once a class; `--split-thr 1000000` has CLBalancedNMS called once for all, since it separates the
+classes itself. The simulated device, which counts where there is no GPU, is slow: with more boxes
+than `--count-to` nothing is counted on it.
 """
 
 import argparse
+import math
 from functools import partial
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
 import torch
+from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 from mmcv.ops import batched_nms
 
 from misalign_det.engine.benchmarking import machine, median, time_in_turn
@@ -31,8 +33,11 @@ def parse_args(arguments=None):
     parser.add_argument("--iou-threshold", type=float, default=0.6)
     parser.add_argument("--split-thr", type=int, default=10000, help="of CLBalancedNMS's config")
     parser.add_argument("--repeats", type=int, default=15, help="of each pair (%(default)s)")
+    parser.add_argument("--count-to", type=int, default=5000, metavar="BOXES",
+                        help="counted on the simulated device (%(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    add_no_counts(parser)
     return parser.parse_args(arguments)
 
 
@@ -54,25 +59,37 @@ def clustered_boxes(num, classes, seed=0):
     return boxes, torch.rand(num, generator=generator), labels
 
 
+def both(num, classes, args, device):
+    """mmcv's NMS and CLBalancedNMS on the same boxes, by name."""
+    boxes, scores, labels = (part.to(device) for part in clustered_boxes(num, classes))
+    split = {"nms": 10000, "CLBalancedNMS": args.split_thr}
+    return {
+        kind: partial(batched_nms, boxes, scores, labels, dict(
+            type=kind, iou_threshold=args.iou_threshold, split_thr=split_thr))
+        for kind, split_thr in split.items()
+    }  # fmt: skip
+
+
 def main(arguments=None):
     """Print the table."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
+    most = math.inf if torch.cuda.is_available() else args.count_to
     print(f"{machine(args.device)}; IoU {args.iou_threshold}")
-    print(f"{'boxes':>7} {'classes':>8} {'mmcv nms':>12} {'CLBalancedNMS':>14} {'ratio':>6}")
+    print(f"{'boxes':>7} {'classes':>8} {'mmcv nms':>12} {HEADER} {'CLBalancedNMS':>14} {HEADER} "
+          f"{'ratio':>6}")
     for num in args.boxes:
         for classes in args.classes:
-            boxes, scores, labels = (
-                part.to(args.device) for part in clustered_boxes(num, classes)
-            )
-            peers = [
-                dict(type=kind, iou_threshold=args.iou_threshold, split_thr=split_thr)
-                for kind, split_thr in (("nms", 10000), ("CLBalancedNMS", args.split_thr))
-            ]
-            calls = [partial(batched_nms, boxes, scores, labels, cfg) for cfg in peers]
-            plain, ours = map(median, time_in_turn(calls, args.repeats, args.device))
-            print(f"{num:>7} {classes:>8} {1e3 * plain:>9.2f} ms {1e3 * ours:>11.2f} ms "
-                  f"{ours / plain:>6.2f}", flush=True)
+            make = partial(both, num, classes, args)
+            calls = make(args.device)
+            plain, ours = map(median, time_in_turn(calls.values(), args.repeats, args.device))
+            costs = dict.fromkeys(calls, Cost())
+            if num <= most and not args.no_counts:
+                costs = count_calls(make, args.device, calls)
+            print(f"{num:>7} {classes:>8} {1e3 * plain:>9.2f} ms {costs['nms']} "
+                  f"{1e3 * ours:>11.2f} ms {costs['CLBalancedNMS']} {ours / plain:>6.2f}",
+                  flush=True)
+    print(footnote(not args.no_counts))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@
 Images of the validation split, one by one, both ways in turn: the time of the network (backbone,
 neck and head), the share of the locations that can be detected and of those that are computed for
 them, and the largest difference between the detections. With a peer, FCOS for one, ratios to it.
-An untrained head detects nothing and would refine nothing.
+An untrained head detects nothing and would refine nothing. Kernel launches and host waits are those
+of the last image.
 """
 
 import argparse
 import statistics
+from copy import deepcopy
 from functools import partial
 from itertools import islice
 
@@ -19,6 +21,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
 import torch
+from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 from mmengine.config import Config
 
 from misalign_det.engine.annotation_checks import InputError
@@ -42,6 +45,7 @@ def parse_args(arguments=None):
     parser.add_argument("--peer", nargs=2, metavar=("CONFIG", "CHECKPOINT"))
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--device", default="cpu")
+    add_no_counts(parser)
     add_common_arguments(parser)
     return parser.parse_args(arguments)
 
@@ -50,6 +54,24 @@ def network(detector, inputs, sparse=False):
     """Outputs of the head."""
     detector.bbox_head.sparse_refinement = sparse
     return detector.bbox_head(detector.extract_feat(inputs))
+
+
+def networks(calls, inputs, device):
+    """A function a row of the table, by its name.
+
+    Args:
+        calls: a detector and whether it refines sparsely, for each row.
+        inputs: of one image, normalized.
+        device: copies of the detectors that are elsewhere go there.
+    """
+    moved = {}
+    for model, _ in calls:
+        here = next(model.parameters()).device.type == torch.device(device).type
+        moved.setdefault(model, model if here else deepcopy(model).to(device))
+    return {
+        name: partial(network, moved[model], inputs.to(device), sparse)
+        for name, (model, sparse) in zip(("all refined", "sparse", "peer"), calls)
+    }
 
 
 def share(levels):
@@ -84,7 +106,8 @@ def main(arguments=None):
         times, shares, differences = [[] for _ in calls], [], []
         for batch in islice(loader, args.images):
             inputs, metas = batch["inputs"], [s.metainfo for s in batch["data_samples"]]
-            steps = [partial(network, model, inputs, sparse) for model, sparse in calls]
+            functions = networks(calls, inputs, args.device)
+            steps = list(functions.values())
             for taken, (seconds,) in zip(times, time_in_turn(steps, 1, args.device)):
                 taken.append(seconds)
             dense, sparse = steps[0](), steps[1]()
@@ -92,10 +115,16 @@ def main(arguments=None):
             shares.append((share(where), share([seen_by_output(level) for level in where])))
             differences.append(difference(
                 [head.predict_by_feat(*outs, batch_img_metas=metas) for outs in (dense, sparse)]))
+        costs = {}
+        if not args.no_counts:
+            costs = count_calls(partial(networks, calls, inputs), args.device, functions)
     print(f"{machine(args.device)}; {len(shares)} images, the last of {tuple(inputs.shape[2:])}")
     medians = [1e3 * statistics.median(taken) for taken in times]
-    for name, value in zip(("all refined", "sparse", "peer"), medians):
-        print(f"{name:<12} {value:>9.1f} ms {value / medians[-1 if args.peer else 0]:>6.3f}")
+    print(f"{'':<12} {'time':>12} {'ratio':>6} {HEADER}")
+    for name, value in zip(functions, medians):
+        print(f"{name:<12} {value:>9.1f} ms {value / medians[-1 if args.peer else 0]:>6.3f} "
+              f"{costs.get(name, Cost())}")
+    print(footnote(not args.no_counts))
     found, computed = (statistics.mean(column) for column in zip(*shares))
     print(f"detectable {found:.0%} of the locations, computed for them {computed:.0%}")
     print(f"largest difference {max(differences):.1e} pixels")

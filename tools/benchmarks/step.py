@@ -1,20 +1,26 @@
-"""Time, memory, parameters and FLOPs of a training step and of inference, beside mmdet's detectors.
+"""Time, launches, waits, memory and FLOPs of a training step and of inference, beside mmdet's.
 
     python tools/benchmarks/step.py                 ResNet-18 at 320x240, batch 8, as on BCCD
     python tools/benchmarks/step.py --scale r50     ResNet-50 at 800x1333, batch 1, as on COCO
     python tools/benchmarks/step.py --modes train --amp --channels-last    as BCCD's configs train
     python tools/benchmarks/step.py --device cuda:0 --amp
     python tools/benchmarks/step.py --modes train --image 2000 2000 --batch 1 --objects 5 500
+    python tools/benchmarks/step.py --scale r50 --batch 2 --counts-only
 
 Untrained models on random images, taken in turn in one run; ratios to FCOS. A training step is the
 losses, the gradients and the optimizer's step; "labels" is its share in which the head decides what
 its locations train. Inference is the network, decoding and NMS; the score threshold is set so that
 as many boxes reach NMS as in a trained detector. Several numbers of objects give a table each;
 --repeats 0 measures memory alone. --operators 8 says where the time of each model goes.
+
+Kernel launches and host waits are those of a GPU, of one step each; on the simulated device, where
+there is none, of images a quarter as high and wide, at least 64 pixels: it is slow, and launches
+hardly depend on the size. --counts-only prints nothing else.
 """
 
 import argparse
 import itertools
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +29,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 import mmdet
 import torch
+from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmdet.utils import register_all_modules
@@ -88,6 +95,9 @@ def parse_args(arguments=None):
     parser.add_argument("--operators", type=int, default=0, metavar="N",
                         help="name the N operators that take most of a model's time")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--counts-only", action="store_true",
+                        help="launches and host waits, without times and memory")
+    add_no_counts(parser)
     return parser.parse_args(arguments)
 
 
@@ -106,6 +116,7 @@ def peer(path, scale):
 
 def build(model, device, memory_format):
     """An untrained detector."""
+    model = deepcopy(model)
     model.backbone.init_cfg = None
     torch.manual_seed(0)
     detector = MODELS.build(model)
@@ -159,46 +170,82 @@ def main(arguments=None):
     register_all_modules()
     MMLogger.get_instance("benchmark", log_level="ERROR")
     scale = SCALES[args.scale]
-    models = {"FCOS": Config.fromfile(OURS / f"{scale['fcos']}.py").model}
-    models.update({k: Config.fromfile(OURS / f"{v}.py").model for k, v in scale["others"].items()})
-    models.update({name: peer(path, args.scale) for name, path in PEERS.items()})
-    chosen = {name: m for name, m in models.items()
-              if name == "FCOS" or not args.models or name in args.models}
-    layout = torch.channels_last if args.channels_last else torch.contiguous_format
-    detectors = {name: build(model, args.device, layout) for name, model in chosen.items()}
+    models = chosen_models(args)
     print(machine(args.device) + ", mixed precision" * args.amp
           + ", channels last" * args.channels_last)
     shape = (3, *(args.image or scale["shape"][1:]))
+    height, width = shape[1:]
+    detectors = {} if args.counts_only else build_all(models, args, args.device)
     for mode, objects in itertools.product(args.modes, args.objects or [scale["objects"]]):
         batch = args.batch or scale["batch"] if mode == "train" else 1
-        packed = demo_mm_inputs(
-            batch, image_shapes=[shape] * batch, num_items=[objects] * batch,
-            num_classes=scale["classes"], device=args.device)
-        functions = {name: prepare(mode, detector, packed, args)
-                     for name, detector in detectors.items()}
-        times = dict(zip(functions, time_in_turn(functions.values(), args.repeats, args.device)))
+        work = partial(prepare_all, mode, batch=batch, objects=objects, args=args)
+        functions = work(detectors, shape, args.device)
+        costs, note = {}, footnote(False)
+        if not args.no_counts:
+            costs, note = counted(work, models, functions, shape, args)
         what = "training step" if mode == "train" else "inference"
-        height, width = shape[1:]
         print(f"\n{what}, {args.scale} at {width}x{height}, batch {batch}, {objects} objects")
-        print(f"{'model':<24} {'time':>10} {'spread':>7} {'/ FCOS':>7} {'labels':>7} "
-              f"{'memory':>10} {'parameters':>11} {'GFLOPs':>7}")
-        for name, taken in times.items():
-            memory = peak_memory(functions[name], args.device) / 2**20
-            count = sum(p.numel() for p in detectors[name].parameters()) / 1e6
-            clock = f"{'-':>10} {'-':>7} {'-':>7} {'-':>7}"
-            if taken:
-                share = f"{'-':>7}"
-                if mode == "train":
-                    parts = labelling(detectors[name].bbox_head)
-                    share = f"{100 * share_of(functions[name], parts, 3):>5.1f} %"
-                clock = (f"{1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
-                         f"{median(taken) / median(times['FCOS']):>7.2f} {share}")
-            print(f"{name:<24} {clock} {memory:>6.0f} MiB {count:>9.2f} M "
-                  f"{gflops(detectors[name], shape, args.device):>7.1f}", flush=True)
+        if args.counts_only:
+            print(f"{'model':<24} {HEADER} {'/ FCOS':>7}")
+            for name, cost in costs.items():
+                print(f"{name:<24} {cost} {cost.over(costs['FCOS']):>7}", flush=True)
+        else:
+            print_times(mode, detectors, functions, costs, shape, args)
+        print(note)
         if args.operators:
             for name, function in functions.items():
                 shares = operator_shares(function, args.device)[:args.operators]
                 print(f"{name}: " + ", ".join(f"{key} {part:.0%}" for key, part in shares))
+
+
+def chosen_models(args):
+    """Configs of the models in the tables, by name."""
+    scale = SCALES[args.scale]
+    models = {"FCOS": Config.fromfile(OURS / f"{scale['fcos']}.py").model}
+    models.update({k: Config.fromfile(OURS / f"{v}.py").model for k, v in scale["others"].items()})
+    models.update({name: peer(path, args.scale) for name, path in PEERS.items()})
+    return {name: model for name, model in models.items()
+            if name == "FCOS" or not args.models or name in args.models}  # fmt: skip
+
+
+def build_all(models, args, device):
+    """Their detectors."""
+    layout = torch.channels_last if args.channels_last else torch.contiguous_format
+    return {name: build(model, device, layout) for name, model in models.items()}
+
+
+def counted(work, models, functions, shape, args):
+    """Launches and waits of each model, and the table's last line."""
+    if torch.cuda.is_available():
+        make = lambda device: work(build_all(models, args, device), shape, device)  # noqa: E731
+        return count_calls(make, args.device, functions or None), footnote()
+    small = (3, *(max(64, side // 4) for side in shape[1:]))
+    costs = {}
+    for name, model in models.items():  # one after the other, for want of memory
+        make = lambda device: work(build_all({name: model}, args, device), small, device)  # noqa: E731, B023
+        costs.update(count_calls(make))
+    return costs, footnote(simulated_on=f"images of {small[2]}x{small[1]}")
+
+
+def print_times(mode, detectors, functions, costs, shape, args):
+    """The table of a mode."""
+    times = dict(zip(functions, time_in_turn(functions.values(), args.repeats, args.device)))
+    print(f"{'model':<24} {'time':>10} {'spread':>7} {'/ FCOS':>7} {'labels':>7} {HEADER} "
+          f"{'/ FCOS':>7} {'memory':>10} {'parameters':>11} {'GFLOPs':>7}")
+    for name, taken in times.items():
+        memory = peak_memory(functions[name], args.device) / 2**20
+        count = sum(p.numel() for p in detectors[name].parameters()) / 1e6
+        clock = f"{'-':>10} {'-':>7} {'-':>7} {'-':>7}"
+        if taken:
+            share = f"{'-':>7}"
+            if mode == "train":
+                parts = labelling(detectors[name].bbox_head)
+                share = f"{100 * share_of(functions[name], parts, 3):>5.1f} %"
+            clock = (f"{1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
+                     f"{median(taken) / median(times['FCOS']):>7.2f} {share}")
+        cost, first = costs.get(name, Cost()), costs.get("FCOS", Cost())
+        print(f"{name:<24} {clock} {cost} {cost.over(first):>7} {memory:>6.0f} MiB "
+              f"{count:>9.2f} M {gflops(detectors[name], shape, args.device):>7.1f}", flush=True)
 
 
 def labelling(head):
@@ -212,13 +259,24 @@ def labelling(head):
     return [(head, name) for name in names if hasattr(head, name)]
 
 
-def prepare(mode, detector, packed, args):
+def prepare_all(mode, detectors, shape, device, *, batch, objects, args):
+    """Functions that take one step of the mode, by the detector's name."""
+    packed = demo_mm_inputs(
+        batch, image_shapes=[shape] * batch, num_items=[objects] * batch,
+        num_classes=SCALES[args.scale]["classes"], device=device)
+    return {name: prepare(mode, detector, packed, device, args)
+            for name, detector in detectors.items()}  # fmt: skip
+
+
+def prepare(mode, detector, packed, device, args):
     """A function that takes one step of the mode."""
     if mode == "infer":
         let_pass(detector, packed, args.candidates)
-        return partial(inference, detector, packed, args.device, args.amp)
-    optimizer = torch.optim.SGD(detector.parameters(), lr=1e-4, momentum=0.9)
-    return partial(training_step, detector, optimizer, packed, args.device, args.amp)
+        return partial(inference, detector, packed, device, args.amp)
+    # On CUDA all parameters take the step at once, which is what torch chooses there.
+    together = True if device.startswith("cuda") else None
+    optimizer = torch.optim.SGD(detector.parameters(), lr=1e-4, momentum=0.9, foreach=together)
+    return partial(training_step, detector, optimizer, packed, device, args.amp)
 
 
 def gflops(detector, shape, device):

@@ -5,7 +5,9 @@
 
 Channels-last weights, bfloat16, the head under torch.compile, and group norm and ReLU as one
 compiled function. Compiling takes a minute, which is not counted. The last lines say what share of
-the head's time each level takes, and what all levels at once could save at most.
+the head's time each level takes, and what all levels at once could save at most. Kernel launches
+and host waits of compiled variants are counted on a GPU alone; the simulated device compiles
+nothing, and works on images a quarter as high and wide, at least 64 pixels.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 import torch
 import torch.nn.functional as F
+from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
@@ -42,6 +45,7 @@ def parse_args(arguments=None):
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    add_no_counts(parser)
     return parser.parse_args(arguments)
 
 
@@ -91,6 +95,7 @@ VARIANTS = {
     "head compiled": (compiled_head, False),
     "GN and ReLU compiled": (fused_norm, False),
 }
+COMPILED = ("head compiled", "GN and ReLU compiled")
 
 
 def build(config, device):
@@ -153,6 +158,44 @@ def level_shares(detector, packed, repeats, device):
     return [part / whole for part in taken], (sum(taken[1:]) - joined) / whole
 
 
+def pack(args, mode, image, device):
+    """Random images for a mode."""
+    batch = args.batch if mode == "train" else 1
+    return demo_mm_inputs(
+        batch, image_shapes=[(3, *image)] * batch, num_items=[args.objects] * batch,
+        num_classes=3, device=device)
+
+
+def steps(args, mode, image, names, device):
+    """Functions that take one step each, by the variant's name."""
+    packed, functions = pack(args, mode, image, device), {}
+    for name in names:
+        change, half = VARIANTS[name]
+        detector = change(build(args.config, device))
+        if mode == "train":
+            # On CUDA all parameters take the step at once, which is what torch chooses there.
+            together = True if device.startswith("cuda") else None
+            optimizer = torch.optim.SGD(
+                detector.parameters(), lr=1e-4, momentum=0.9, foreach=together)
+            functions[name] = partial(train, detector, optimizer, packed, device, half)
+        else:
+            functions[name] = partial(infer, detector, packed, device, half)
+    return functions
+
+
+def counted(args, mode, functions):
+    """Launches and waits by variant, and the table's last line."""
+    if args.no_counts:
+        return {}, footnote(False)
+    if torch.cuda.is_available():
+        make = partial(steps, args, mode, args.image, args.variants)
+        return count_calls(make, args.device, functions), footnote()
+    names = [name for name in args.variants if name not in COMPILED]
+    small = [max(64, side // 4) for side in args.image]
+    costs = count_calls(partial(steps, args, mode, small, names))
+    return costs, footnote(simulated_on=f"images of {small[1]}x{small[0]}")
+
+
 def main(arguments=None):
     """Print a table a mode."""
     args = parse_args(arguments)
@@ -162,30 +205,22 @@ def main(arguments=None):
     torch._dynamo.config.recompile_limit = 64  # one function serves all levels and layers
     print(machine(args.device))
     for mode in args.modes:
-        batch = args.batch if mode == "train" else 1
-        packed = demo_mm_inputs(
-            batch, image_shapes=[(3, *args.image)] * batch, num_items=[args.objects] * batch,
-            num_classes=3, device=args.device)
-        functions = {}
-        for name in args.variants:
-            change, half = VARIANTS[name]
-            detector = change(build(args.config, args.device))
-            if mode == "train":
-                optimizer = torch.optim.SGD(detector.parameters(), lr=1e-4, momentum=0.9)
-                functions[name] = partial(train, detector, optimizer, packed, args.device, half)
-            else:
-                functions[name] = partial(infer, detector, packed, args.device, half)
+        functions = steps(args, mode, args.image, args.variants, args.device)
         times = dict(zip(functions, time_in_turn(functions.values(), args.repeats, args.device)))
+        costs, note = counted(args, mode, functions)
         first = median(next(iter(times.values())))
         what = "training step" if mode == "train" else "network at inference"
+        batch = args.batch if mode == "train" else 1
         print(f"\n{args.config}, {what}, batch {batch}\n{'variant':<24} {'time':>10} {'spread':>7} "
-              f"{'/ ' + next(iter(times)):>8}")
+              f"{'/ ' + next(iter(times)):>8} {HEADER}")
         for name, taken in times.items():
             print(f"{name:<24} {1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
-                  f"{median(taken) / first:>8.2f}", flush=True)
+                  f"{median(taken) / first:>8.2f} {costs.get(name, Cost())}", flush=True)
+        print(note)
     shares, saved = level_shares(
-        build(args.config, args.device), packed, args.repeats, args.device
-    )
+        build(args.config, args.device), pack(args, args.modes[-1], args.image, args.device),
+        args.repeats, args.device,
+    )  # fmt: skip
     print("\nthe head's time by level: " + ", ".join(f"{100 * share:.0f} %" for share in shares))
     print(f"saved by one map for all but the finest: at most {100 * saved:.0f} % of the head")
 

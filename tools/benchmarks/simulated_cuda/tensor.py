@@ -166,12 +166,23 @@ def _embedding_bag(indices, weight, *args, **kwargs):
         num, width = indices.shape
         offsets = SimulatedTensor(torch.arange(0, num * width, width, dtype=indices.dtype))
         RECORDER.launch("arange")
+        kwargs.pop("offsets", None)
         shares = kwargs.pop("per_sample_weights", None)
         shares = None if shares is None else shares.reshape(-1)
         return torch.nn.functional.embedding_bag(
             indices.reshape(-1), weight, offsets, *args, per_sample_weights=shares, **kwargs
         )
     return torch.nn.functional.embedding_bag(indices, weight, *args, **kwargs)
+
+
+def _one_hot(labels, num_classes=-1):
+    """Torch's own; seeing a tensor subclass, it would compare with numbers made on the CPU."""
+    if num_classes == -1:
+        RECORDER.launch("max")
+        RECORDER.wait("one_hot without num_classes")
+    for operator in ("zeros", "scatter_"):
+        RECORDER.launch(operator)
+    return SimulatedTensor(torch.nn.functional.one_hot(labels.inner, num_classes))
 
 
 _METHODS = {
@@ -185,6 +196,7 @@ _METHODS = {
     "new": lambda self, *args, **kwargs: SimulatedTensor(self.inner.new(*args, **kwargs)),
     "new_tensor": _new_tensor,
     "embedding_bag": _embedding_bag,
+    "one_hot": _one_hot,
 }
 
 

@@ -1,0 +1,93 @@
+"""Kernel launches and host waits of a benchmark's functions, on a GPU or on the simulated one.
+
+Where there is no GPU, the same work is built once more on the simulated CUDA device
+(``simulated_cuda``). Both are told apart in the table's last line.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
+import torch
+
+from misalign_det.engine.benchmarking import launches_and_waits
+
+if not torch.cuda.is_available():  # before the first import of triton: its kernels run on the CPU
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+HEADER = f"{'launches':>9} {'waits':>6}"
+Functions = dict[str, Callable]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one call; None if it was not counted."""
+
+    launches: int | None = None
+    waits: int | None = None
+
+    def __str__(self) -> str:
+        """Two columns under :data:`HEADER`."""
+        launches, waits = ("-" if n is None else n for n in (self.launches, self.waits))
+        return f"{launches:>9} {waits:>6}"
+
+    def over(self, other: "Cost") -> str:
+        """Ratio of launches, or a dash."""
+        return f"{self.launches / other.launches:.2f}" if self.launches and other.launches else "-"
+
+
+def add_no_counts(parser: argparse.ArgumentParser) -> None:
+    """The option ``--no-counts``."""
+    parser.add_argument("--no-counts", action="store_true",
+                        help="leave out launches and host waits")
+
+
+def count_calls(
+    make: Callable[[str], Functions], device: str = "cpu", functions: Functions | None = None
+) -> dict[str, Cost]:
+    """Cost of one call of each function, after one that warms up.
+
+    Args:
+        make: takes a device, ``"cuda"`` for one, and returns functions without arguments by name.
+        device: where ``functions`` work.
+        functions: what ``make`` returned for it; on a GPU they are counted as they are.
+    """
+    if not torch.cuda.is_available():
+        return _simulated(make)
+    if functions is None or not device.startswith("cuda"):
+        functions = make("cuda")
+    return {name: Cost(*launches_and_waits(function)) for name, function in functions.items()}
+
+
+def _simulated(make) -> dict[str, Cost]:
+    from simulated_cuda import SimulatedCuda
+
+    costs = {}
+    with SimulatedCuda() as device:
+        for name, function in make("cuda").items():
+            function()
+            with device.count() as counts:
+                function()
+            costs[name] = Cost(counts.num_launches, counts.num_waits)
+    return costs
+
+
+def footnote(counted: bool = True, simulated_on: str = "") -> str:
+    """Last line of a table: where its launches and waits were counted.
+
+    Args:
+        counted: whether they were.
+        simulated_on: what the simulated device worked on, if not on what was timed.
+    """
+    if not counted:
+        return "launches, waits: not counted"
+    if torch.cuda.is_available():
+        place = f"{torch.cuda.get_device_name()}, by torch's profiler"
+    else:
+        place = "the simulated CUDA device, one launch an operator"
+        place += simulated_on and f"; {simulated_on}"
+    return f"launches, waits: of one call on {place}"
