@@ -13,6 +13,7 @@ from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
 from ...utils import numbers_made_on_device
+from ..layers import run_tower
 from ..task_modules.candidate_edges import BatchGroundTruth
 from .head_configs import ASSIGNERS, check_head_config
 from .levels import CachedPointGenerator, flatten_levels, join_levels, scaled_levels, split_levels
@@ -125,8 +126,8 @@ class LossAwareFCOSHead(AnchorFreeHead):
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
         """Class logits ``(N, C, H, W)`` and box distances in pixels ``(N, 4, H, W)`` per level."""
         check_levels(self, x)
-        cls_scores, log_distances, _, _ = zip(*map(self.towers, x))
-        return list(cls_scores), self._pixel_distances(log_distances)
+        cls_scores, log_distances, _, _ = self.towers(x)
+        return cls_scores, self._pixel_distances(log_distances)
 
     def _pixel_distances(self, log_distances: Sequence[Tensor]) -> list[Tensor]:
         """Of the regression outputs per level; in pixels, as views per level."""
@@ -134,9 +135,11 @@ class LossAwareFCOSHead(AnchorFreeHead):
         _, strides = self.prior_generator.joined(log_distances)
         return split_levels(distances * strides, log_distances)
 
-    def towers(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Both branches of one level: class logits, log distances in strides, their features."""
-        return super().forward_single(x)
+    def towers(self, x: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
+        """Both branches: class logits, log distances in strides, their features, all per level."""
+        cls_feats, reg_feats = run_tower(self.cls_convs, x), run_tower(self.reg_convs, x)
+        cls_scores = [self.conv_cls(feat) for feat in cls_feats]
+        return cls_scores, [self.conv_reg(feat) for feat in reg_feats], cls_feats, reg_feats
 
     def loss_by_feat(
         self,

@@ -100,12 +100,12 @@ class RFAHead(LossAwareFCOSHead):
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
         """Class logits, distances in pixels, and quality logits or ``None`` per level."""
         check_levels(self, x)
-        cls_scores, log_distances, cls_feats, reg_feats = zip(*map(self.towers, x))
+        cls_scores, log_distances, cls_feats, reg_feats = self.towers(x)
         qualities = [None] * len(x)
         if self.with_quality:
             feats = reg_feats if self.quality_on == "regression" else cls_feats
             qualities = [self.conv_quality(feat) for feat in feats]
-        return list(cls_scores), self._pixel_distances(log_distances), qualities
+        return cls_scores, self._pixel_distances(log_distances), qualities
 
     def loss_by_feat(
         self,

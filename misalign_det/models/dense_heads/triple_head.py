@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from ...utils import numbers_made_on_device
 from ..choices import check_choice
-from ..layers import AutoDeformConv2d, adapt_receptive_field, box_guided_offsets, init_offsets
+from ..layers import (
+    AutoDeformConv2d,
+    adapt_receptive_field,
+    box_guided_offsets,
+    deform_levels,
+    init_offsets,
+    run_tower,
+    takes_all_levels,
+)
 from ..layers.box_guidance import OFFSET_MODES
 from ..layers.deform_conv import exporting
 from .levels import join_levels, scaled_levels, split_levels
@@ -172,20 +180,19 @@ class TripleHead(LossAwareFCOSHead):
             logits ``(N, 1, H, W)`` and coarse distances in pixels ``(N, 4, H, W)``.
         """
         check_levels(self, x)
-        log_coarse, confidences = self._pre_outputs([self.pre_convs(level) for level in x])
+        log_coarse, confidences = self._pre_outputs(run_tower(self.pre_convs, x))
         coarse = exp_distance(scaled_levels(log_coarse, self.coarse_scales))
         offsets = box_guided_offsets(coarse, self.offset_mode, self.offset_gradient)
         offsets = split_levels(offsets, log_coarse)
-        logits = [
-            self.conv_cls(F.relu(self.cls_guided(self.cls_convs(level), offset)))
-            for level, offset in zip(x, offsets)
-        ]
+        cls_feats, reg_feats = run_tower(self.cls_convs, x), run_tower(self.reg_convs, x)
+        logits = [self.conv_cls(feat) for feat in _guided(self.cls_guided, cls_feats, offsets)]
         sparse = self._refines_sparsely()
-        where = [self._detectable(level) if sparse else None for level in logits]
-        outputs = [
-            self.conv_reg(F.relu(self._guided(self.reg_convs(level), offset, seen)))
-            for level, offset, seen in zip(x, offsets, where)
-        ]
+        if sparse:
+            where = [self._detectable(level) for level in logits]
+            guided = map(F.relu, map(self._guided_around, where, reg_feats, offsets))
+        else:
+            guided = _guided(self.reg_guided, reg_feats, offsets)
+        outputs = [self.conv_reg(feat) for feat in guided]
         refined = self._refine(scaled_levels(outputs, self.scales), coarse)
         if sparse:
             refined = torch.where(join_levels(where), refined, coarse)
@@ -214,14 +221,8 @@ class TripleHead(LossAwareFCOSHead):
         outs = [F.conv2d(feat, weight, bias, padding=1).split([4, 1], dim=1) for feat in feats]
         return tuple(map(list, zip(*outs)))
 
-    def _guided(self, x: Tensor, offset: Tensor, where: Tensor | None) -> Tensor:
-        """The guided layer of regression; as far as its output convolution sees it from ``where``.
-
-        Args:
-            where: locations, ``(N, 1, H, W)`` bool; all by default.
-        """
-        if where is None:
-            return self.reg_guided(x, offset)
+    def _guided_around(self, where: Tensor, x: Tensor, offset: Tensor) -> Tensor:
+        """The guided layer of regression as far as its output convolution sees it from there."""
         seen = seen_by_output(where)
         (locations,) = seen.flatten().nonzero(as_tuple=True)
         if len(locations) > seen.numel() / 2:  # all of them are cheaper then
@@ -280,6 +281,15 @@ class TripleHead(LossAwareFCOSHead):
     ) -> InstanceList:
         """Detections from the refined boxes; the score is that of ``score_mode``."""
         return self.predict_with_quality(cls_scores, bbox_preds, confidences, **kwargs)
+
+
+def _guided(
+    layer: AutoDeformConv2d, feats: list[Tensor], offsets: list[Tensor]
+) -> list[Tensor]:
+    """``relu(layer(feat, offset))`` per level."""
+    if takes_all_levels(layer, feats[0]):
+        return deform_levels(feats, offsets, layer.weight, activation=F.relu)
+    return [F.relu(layer(feat, offset)) for feat, offset in zip(feats, offsets)]
 
 
 def detectable(probabilities: Tensor, test_cfg: dict) -> Tensor:

@@ -6,8 +6,9 @@ from .deform_conv import (
     auto_deform_conv2d,
     deform_levels,
     sampled_deform_conv2d,
+    takes_all_levels,
 )
-from .receptive_field import RFAConv2d, adapt_receptive_field, init_offsets
+from .receptive_field import RFAConv2d, adapt_receptive_field, init_offsets, run_tower
 
 __all__ = [
     "AutoDeformConv2d",
@@ -17,6 +18,8 @@ __all__ = [
     "box_guided_offsets",
     "deform_levels",
     "init_offsets",
+    "run_tower",
     "sampled_deform_conv2d",
     "scale_gradient",
+    "takes_all_levels",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from mmcv.ops import DeformConv2d
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...utils.compiler import without_compiler
 from ...utils.triton_support import has_triton
@@ -203,36 +203,39 @@ class AutoDeformConv2d(DeformConv2d):
             return _deform_conv2d_at_on_cuda(x, offset, self.weight, locations, out_dtype)
 
 
-def deform_levels(
-    layer: AutoDeformConv2d,
-    xs: Sequence[Tensor],
-    offsets: Sequence[Tensor],
-    activation: Callable[[Tensor], Tensor],
-) -> list[Tensor]:
-    """``activation(layer(x, offset))`` of each level of a pyramid; on CUDA one product for all.
+def takes_all_levels(layer: nn.Module, x: Tensor) -> bool:
+    """Whether :func:`deform_levels` may stand for the layer's calls level by level.
 
     Args:
-        layer: called level by level if somebody listens to its calls, or if it is of another class.
-        xs, offsets: per level, see :class:`AutoDeformConv2d`.
+        layer: has no hooks, which would miss the calls.
+        x: any of its inputs.
+    """
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    if hooked or not x.is_cuda or exporting() or torch.compiler.is_compiling():
+        return False
+    return has_triton(x)
+
+
+def deform_levels(
+    xs: Sequence[Tensor],
+    offsets: Sequence[Tensor],
+    weight: Tensor,
+    masks: Sequence[Tensor] = (),
+    bias: Tensor | None = None,
+    activation: Callable[[Tensor], Tensor] | None = None,
+) -> list[Tensor]:
+    """``activation(auto_deform_conv2d(...))`` of each level of a pyramid, by one product on CUDA.
+
+    Call it where :func:`takes_all_levels` is true.
+
+    Args:
+        xs, offsets, masks: per level; see :func:`auto_deform_conv2d`.
+        weight, bias: as there.
         activation: a function of each number by itself.
     """
-    heard = layer._forward_hooks or layer._forward_pre_hooks
-    if type(layer) is AutoDeformConv2d and not heard and xs[0].is_cuda and not exporting():
-        rows = _deform_levels_on_cuda(xs, offsets, layer.weight)
-        if rows is not None:
-            return as_maps(activation(rows), xs)
-    return [activation(layer(x, offset)) for x, offset in zip(xs, offsets)]
-
-
-@without_compiler
-def _deform_levels_on_cuda(
-    xs: Sequence[Tensor], offsets: Sequence[Tensor], weight: Tensor
-) -> Tensor | None:
-    """A row per location, ``(n, C_out)``, level by level; nothing where Triton does not run."""
-    if not has_triton(xs[0]):
-        return None
     dtype = convolution_dtype(xs[0])
     wide = torch.promote_types(xs[0].dtype, torch.float32)
     with torch.autocast(xs[0].device.type, enabled=False):
-        offsets = [offset.to(wide) for offset in offsets]
-        return im2col_deform_conv2d(xs, offsets, weight, [], None, dtype)
+        offsets, masks = ([part.to(wide) for part in parts] for parts in (offsets, masks))
+        rows = im2col_deform_conv2d(xs, offsets, weight, masks, bias, dtype)
+        return as_maps(rows if activation is None else activation(rows), xs)

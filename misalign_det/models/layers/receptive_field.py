@@ -1,6 +1,6 @@
 """The receptive field adaptor of paper A: a convolution that learns where its taps lie."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from mmcv.cnn import Conv2d, ConvModule
@@ -8,7 +8,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..choices import check_choice
-from .deform_conv import auto_deform_conv2d
+from .deform_conv import auto_deform_conv2d, deform_levels, takes_all_levels
 
 RFA_POSITIONS = ("first", "last")
 PLAIN_CONVS = (nn.Conv2d, Conv2d)  # torch's, and mmcv's for empty batches
@@ -75,6 +75,12 @@ class RFAConv2d(nn.Conv2d):
         offset, mask = self.offset_and_mask(input)
         return auto_deform_conv2d(input, offset, weight, mask, bias)
 
+    def forward_levels(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """The layer on all levels of a pyramid, where ``takes_all_levels`` is true."""
+        offsets, masks = zip(*map(self.offset_and_mask, xs))
+        masks = masks if self.modulated else ()
+        return deform_levels(xs, offsets, self.weight, masks, self.bias)
+
     def offset_and_mask(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Offsets ``(N, 18, H, W)`` in cells, and the factors ``(N, 9, H, W)`` or ``None``."""
         # In half precision an offset of some cells is off by a hundredth of a cell at best.
@@ -115,6 +121,33 @@ def adapt_receptive_field(
     block.conv = RFAConv2d(
         conv.in_channels, conv.out_channels, bias=conv.bias is not None, modulated=modulated
     )
+
+
+def run_tower(tower: Iterable[ConvModule], feats: Sequence[Tensor]) -> list[Tensor]:
+    """A branch of a head on each level of a pyramid, its adapted convolution on all at once.
+
+    Args:
+        tower: ``ConvModule`` of the branch, in order.
+        feats: ``(N, C_in, H, W)`` per level.
+
+    Returns:
+        ``(N, C_out, H, W)`` per level.
+    """
+    for block in tower:
+        conv = getattr(block, "conv", None)
+        plain = getattr(block, "order", None) == ("conv", "norm", "act") and not (
+            block._forward_hooks or block._forward_pre_hooks
+        )
+        if plain and isinstance(conv, RFAConv2d) and takes_all_levels(conv, feats[0]):
+            feats = [_norm_and_activation(block, feat) for feat in conv.forward_levels(feats)]
+        else:
+            feats = [block(feat) for feat in feats]
+    return list(feats)
+
+
+def _norm_and_activation(block: ConvModule, x: Tensor) -> Tensor:
+    x = block.norm(x) if block.with_norm else x
+    return block.activate(x) if block.with_activation else x
 
 
 def init_offsets(module: nn.Module) -> None:

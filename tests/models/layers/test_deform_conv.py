@@ -14,6 +14,7 @@ from misalign_det.models.layers import (
     deform_levels,
     sampled_deform_conv2d,
     scale_gradient,
+    takes_all_levels,
 )
 from misalign_det.models.layers.deform_conv import gathered_deform_conv2d
 
@@ -381,18 +382,8 @@ def pyramid(num=2):
     return xs, [torch.randn(num, 18, *size) * 2 for size in LEVELS]
 
 
-def test_levels_are_those_of_the_layer():
-    layer, (xs, offsets) = AutoDeformConv2d(3, 4), pyramid()
-    found = deform_levels(layer, xs, offsets, torch.relu)
-    for x, offset, mine in zip(xs, offsets, found, strict=True):
-        assert torch.equal(mine, layer(x, offset).relu())
-
-
 @pytest.mark.cuda
-@pytest.mark.parametrize("with_triton", [False, True])
-def test_levels_on_cuda(monkeypatch, with_triton):
-    if not with_triton:
-        monkeypatch.setattr(deform_conv, "has_triton", lambda x: False)
+def test_levels_on_cuda_are_those_of_the_layer():
     layer, (xs, offsets) = AutoDeformConv2d(3, 4), pyramid()
     grads = [torch.randn(2, 4, *size) for size in LEVELS]
     everything = [layer.weight, *xs, *offsets]
@@ -401,7 +392,7 @@ def test_levels_on_cuda(monkeypatch, with_triton):
     expected = torch.autograd.grad(outs, needed, grads)
     layer = deepcopy(layer).cuda()
     xs, offsets = ([part.detach().cuda().requires_grad_() for part in p] for p in (xs, offsets))
-    mine = deform_levels(layer, xs, offsets, torch.relu)
+    mine = deform_levels(xs, offsets, layer.weight, activation=torch.relu)
     found = torch.autograd.grad(mine, [layer.weight, *xs, *offsets], [g.cuda() for g in grads])
     for one, other in zip([*mine, *found], [*outs, *expected], strict=True):
         assert one.shape == other.shape
@@ -415,7 +406,7 @@ def test_levels_share_a_product(simulated_cuda):
     layer, (xs, offsets) = AutoDeformConv2d(3, 4).cuda(), pyramid()
     xs, offsets = ([part.cuda().requires_grad_() for part in p] for p in (xs, offsets))
     with simulated_cuda.count() as counts:
-        outs = deform_levels(layer, xs, offsets, torch.relu)
+        outs = deform_levels(xs, offsets, layer.weight, activation=torch.relu)
     assert counts.launches_by_operator()["mm"] == 1
     assert counts.num_launches == 3 + 3 + 3  # features and samples a level; weight, product, ReLU
     grads = [torch.ones_like(out, memory_format=torch.channels_last) for out in outs]
@@ -425,10 +416,14 @@ def test_levels_share_a_product(simulated_cuda):
 
 
 @pytest.mark.cuda
-def test_a_hook_hears_every_level():
-    """As of the tool that shows where a layer's taps lie."""
-    layer, (xs, offsets) = AutoDeformConv2d(3, 4).cuda(), pyramid()
-    heard = []
-    layer.register_forward_hook(lambda module, args, out: heard.append(out.shape[-2:]))
-    deform_levels(layer, [x.cuda() for x in xs], [o.cuda() for o in offsets], torch.relu)
-    assert heard == LEVELS
+def test_levels_are_taken_at_once_where_nobody_would_miss_the_calls(monkeypatch):
+    layer, x = AutoDeformConv2d(3, 4), torch.zeros(1, 3, 4, 4)
+    assert not takes_all_levels(layer, x) and takes_all_levels(layer.cuda(), x.cuda())
+    for register in (layer.register_forward_hook, layer.register_forward_pre_hook):
+        handle = register(lambda *args: None)
+        assert not takes_all_levels(layer, x.cuda())
+        handle.remove()
+    for name, value in (("exporting", True), ("has_triton", False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(deform_conv, name, lambda *args, value=value: value)
+            assert not takes_all_levels(layer, x.cuda())

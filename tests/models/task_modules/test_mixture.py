@@ -253,7 +253,9 @@ def test_crossing_excludes_a_low_loss_equal_to_the_first_high_one():
     assert positive_threshold(values, fit, "crossing").item() == 1.0
 
 
-@pytest.mark.parametrize("lib, array", [(np, np.array), (torch, torch.tensor)], ids=["host", "device"])
+@pytest.mark.parametrize(
+    "lib, array", [(np, np.array), (torch, torch.tensor)], ids=["host", "device"]
+)
 def test_a_component_of_no_value_keeps_scikit_learns_least_size(lib, array):
     """Its size is 10 eps, its mean 0, in place of 0 / 0."""
     x = array([[1.0, 3.0]], dtype=lib.float64)

@@ -92,6 +92,7 @@ def _replacements() -> list[tuple]:
         (torch, "tensor", _made_on_device(torch.tensor)),
         (torch, "as_tensor", _made_on_device(torch.as_tensor)),
         (torch, "inference_mode", _inference_mode),
+        (torch.autograd, "_engine_run_backward", _backward(torch.autograd._engine_run_backward)),
         (Tensor, "to", tensor.to),
         (Tensor, "cuda", lambda self, *args, **kwargs: self.to(CUDA)),
         (Tensor, "pin_memory", _pin_memory),
@@ -105,6 +106,16 @@ def _replacements() -> list[tuple]:
 def _inference_mode(mode: bool = True):
     """Tensor subclasses have no version counter in inference mode."""
     return torch.no_grad() if mode else nullcontext()
+
+
+def _backward(real):
+    """With tensors that know where they are: ``Tensor.backward`` switches that off."""
+
+    def call(*args, **kwargs):
+        with torch._C._EnableTorchFunction():
+            return real(*args, **kwargs)
+
+    return call
 
 
 def _pin_memory(self: Tensor, *args) -> Tensor:
