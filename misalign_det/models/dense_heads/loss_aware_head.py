@@ -223,19 +223,33 @@ class LossAwareFCOSHead(AnchorFreeHead):
 
         Args:
             bboxes: ``(N * P, 4)``.
-            edge_weights: further weights of the edges, ``(E,)``; the loss is divided by the sum
-                of all weights over the processes.
+            edge_weights: further weights of the edges, ``(E,)``.
         """
+        losses = self.box_losses(loss, targets, bboxes)
+        return self.mean_over_edges(losses, targets, edge_weights)
+
+    def box_losses(self, loss: nn.Module, targets: "EdgeTargets", bboxes: Tensor) -> Tensor:
+        """A box loss of mmdet's of each positive edge, ``(E,)``; see :meth:`box_loss`."""
         predicted = bboxes[targets.prior_inds]
+        if len(predicted) == 0:  # an empty sum keeps every parameter in the graph
+            return predicted.sum(dim=1)
+        # Given the weights, mmdet's IoU losses would ask the device whether any is positive.
+        with numbers_made_on_device(predicted):
+            return loss(predicted, targets.gt_bboxes, reduction_override="none")
+
+    def mean_over_edges(
+        self, losses: Tensor, targets: "EdgeTargets", edge_weights: Tensor | None = None
+    ) -> Tensor:
+        """Mean of the losses of the positive edges by their weights, over all processes.
+
+        Args:
+            losses: ``(E,)``.
+            edge_weights: further weights, ``(E,)``.
+        """
         weights, avg_factor = targets.weights, targets.avg_factor
         if edge_weights is not None:
             weights = weights * edge_weights
             avg_factor = reduce_mean(weights.sum()).clamp(min=1e-6)
-        if len(predicted) == 0:  # an empty sum keeps every parameter in the graph
-            return predicted.sum()
-        # Given the weights, mmdet's IoU losses would ask the device whether any is positive.
-        with numbers_made_on_device(predicted):
-            losses = loss(predicted, targets.gt_bboxes, reduction_override="none")
         return weight_reduce_loss(losses, weights, "mean", avg_factor)
 
     def quality_loss(

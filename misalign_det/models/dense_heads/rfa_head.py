@@ -2,6 +2,7 @@
 
 import torch
 from mmdet.models.dense_heads import FCOSHead
+from mmdet.models.losses import GIoULoss
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
@@ -118,19 +119,32 @@ class RFAHead(LossAwareFCOSHead):
     ) -> dict[str, Tensor]:
         """Losses of a batch; see :meth:`forward` for the outputs."""
         targets = self.get_targets(cls_scores, bbox_preds, batch_gt_instances)
+        box_losses = self.box_losses(self.loss_bbox, targets, targets.bboxes)
         centerness = self.centerness(targets) if self.centerness_weight else None
         losses = dict(
             loss_cls=self.classification_loss(targets),
-            loss_bbox=self.box_loss(self.loss_bbox, targets, targets.bboxes, centerness),
+            loss_bbox=self.mean_over_edges(box_losses, targets, centerness),
         )
         if self.with_quality:
+            losses["loss_quality"] = self.quality_loss(
+                self.loss_quality, targets, qualities, self.quality(targets, box_losses)
+            )
+        return losses
+
+    def quality(self, targets: EdgeTargets, box_losses: Tensor) -> Tensor:
+        """GIoU of each positive edge's box with its GT, clamped to [0, 1], ``(E,)``.
+
+        Args:
+            box_losses: ``loss_bbox`` of each, ``(E,)``. mmdet's ``GIoULoss`` is ``1 - GIoU``, which
+                is then not computed again.
+        """
+        if type(self.loss_bbox) is GIoULoss and self.loss_bbox.loss_weight:
+            giou = 1 - box_losses.detach() / self.loss_bbox.loss_weight
+        else:
             bboxes = targets.bboxes[targets.prior_inds].detach()
             with numbers_made_on_device(bboxes):
                 giou = bbox_overlaps(bboxes, targets.gt_bboxes, mode="giou", is_aligned=True)
-            losses["loss_quality"] = self.quality_loss(
-                self.loss_quality, targets, qualities, giou.clamp(0, 1)
-            )
-        return losses
+        return giou.clamp(0, 1)
 
     def centerness(self, targets: EdgeTargets) -> Tensor:
         """FCOS's centerness of each positive edge's location in its GT, ``(E,)``."""

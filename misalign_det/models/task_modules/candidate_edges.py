@@ -126,7 +126,7 @@ def build_candidate_edges(
     inside &= y < bottom
     gt_inds, prior_inds = inside.nonzero(as_tuple=True)
     if gts.num_images > 1:
-        prior_inds = gts.image_inds[gt_inds] * len(points) + prior_inds
+        prior_inds = prior_inds.add(gts.image_inds[gt_inds], alpha=len(points))
     return CandidateEdges(prior_inds, gt_inds, gt_counts(gt_inds, len(inside)))
 
 

@@ -14,6 +14,17 @@ def full_precision(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
+@pytest.fixture(autouse=True)
+def no_wrong_results(simulated_cuda):
+    """Nothing that a GPU would compute wrongly, or otherwise each time, without an error."""
+    if simulated_cuda is None:
+        yield
+        return
+    with simulated_cuda.count() as counts:
+        yield
+    assert not counts.problems
+
+
 def features(num, size):
     torch.manual_seed(1)
     return [torch.randn(num, 16, max(size // s, 1), max(size // s, 1)) for s in STRIDES]
