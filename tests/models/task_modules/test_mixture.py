@@ -283,3 +283,14 @@ def test_the_low_peak_is_that_of_the_low_component():
     fit.log_density = torch.tensor([[-1.0, -0.5, 3.0, 4.0]])
     assert positive_threshold(values, fit, "density_peak").item() == 1.0
     assert positive_threshold(values, fit).item() == 1.0
+
+
+def test_of_equal_peaks_the_first_counts():
+    """As of a symmetric row, where rounding would choose."""
+    values = torch.tensor([[0.0, 1.0, 2.0, 3.0], [INF] * 4])
+    fit = fit_mixture(values, values.isfinite())
+    fit.is_low = torch.tensor([[True, True, True, False], [False] * 4])
+    fit.log_density = torch.tensor(
+        [[-1.0, -0.5 - 1e-12, -0.5, 4.0], [0.0] * 4], dtype=torch.float64
+    )
+    assert positive_threshold(values, fit, "density_peak").tolist() == [1.0, -INF]
