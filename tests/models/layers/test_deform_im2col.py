@@ -231,6 +231,50 @@ def test_channels_last_features_are_read_where_they_are(kernel_device, launched)
         assert (read.data_ptr() == features.data_ptr()) == same
 
 
+@modulations
+@pytest.mark.parametrize("locations", [1000, 10])
+def test_levels_side_by_side(kernel_device, monkeypatch, locations, modulated):
+    """Ten locations a step: one that ends within a level, one that holds two levels' ends."""
+    monkeypatch.setattr(deform_im2col, "MAX_BYTES", locations * 9 * 5 * 4)
+    levels = [inputs(size, modulated) for size in ((4, 5), (3, 1), (1, 1), (2, 4))]
+    weight = levels[0][0][2]
+    sums, expected = torch.zeros_like(weight), []
+    for (x, offset, _, mask), grad in levels:
+        expected.append(run(by_kernel, [x, offset, weight, mask], grad, kernel_device))
+        sums += expected[-1][1].pop(2)
+    parts = [[part for part in (x, offset, mask) if part is not None]
+             for (x, offset, _, mask), _ in levels]  # fmt: skip
+    parts = [[part.to(kernel_device).requires_grad_() for part in level] for level in parts]
+    weight = weight.to(kernel_device).requires_grad_()
+    xs, offsets, *masks = zip(*parts)
+    rows = im2col_deform_conv2d(xs, offsets, weight, *(masks or [[]]), None, torch.float32)
+    outs = as_maps(rows, xs)
+    torch.autograd.backward(outs, [grad.to(kernel_device) for _, grad in levels])
+    torch.testing.assert_close(weight.grad.cpu(), sums, rtol=1e-4, atol=1e-4)
+    for out, part, (other, grads) in zip(outs, parts, expected, strict=True):
+        torch.testing.assert_close(out.detach().cpu(), other, rtol=1e-5, atol=1e-5)
+        for mine, one in zip(part, [g for g in grads if g is not None], strict=True):
+            torch.testing.assert_close(mine.grad.cpu(), one, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_bias_is_part_of_the_product(kernel_device, dtype):
+    args, grad = inputs((4, 5), False, dtype)
+    bias = torch.randn(4, requires_grad=True)
+    plain, _ = run(by_kernel, args, grad, kernel_device)
+    x, offset, weight = (part.to(kernel_device) for part in args[:3])
+    on_device = bias.detach().to(kernel_device).requires_grad_()
+    rows = im2col_deform_conv2d([x], [offset], weight, [], on_device, dtype)
+    out = as_maps(rows, [x])[0]
+    out.backward(grad.to(kernel_device))
+    assert out.dtype == dtype and on_device.grad.dtype == torch.float32
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    expected = plain + bias.detach().to(dtype)[:, None, None]
+    torch.testing.assert_close(out.detach().cpu(), expected, rtol=tolerance, atol=tolerance)
+    sums = grad.float().sum(dim=(0, 2, 3))
+    torch.testing.assert_close(on_device.grad.cpu(), sums, rtol=1e-4, atol=1e-4)
+
+
 def test_an_expanded_gradient(kernel_device):
     args, _ = inputs((4, 5), False)
     grad = torch.ones(()).expand(2, 4, 4, 5)

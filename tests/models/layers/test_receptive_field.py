@@ -251,3 +251,24 @@ def test_adapt_hands_modulated_on(modulated):
     tower = [ConvModule(4, 4, 3, padding=1)]
     adapt_receptive_field(tower, "first", modulated)
     assert tower[0].conv.modulated == modulated
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("modulated", [False, True])
+def test_on_cuda_values_and_gradients_are_the_cpus(modulated, bias, layout):
+    torch.manual_seed(0)
+    layer = RFAConv2d(4, 6, bias=bias, modulated=modulated)
+    nn.init.normal_(layer.conv_offset.weight, std=0.3)
+    x, grad = torch.randn(2, 4, 8, 9), torch.randn(2, 6, 8, 9)
+    found = []
+    for device in ("cpu", "cuda"):
+        own = deepcopy(layer).to(device)
+        features = x.clone().to(device).to(memory_format=layout).requires_grad_()
+        out = own(features)
+        torch.autograd.backward([out], [grad.to(device)])
+        parts = [out.detach(), features.grad, *(p.grad for p in own.parameters())]
+        found.append([part.cpu() for part in parts])
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(mine, other, rtol=2e-3, atol=2e-3)
