@@ -84,7 +84,7 @@ def test_nms(capsys):
     found = [(row["boxes"], row["classes"]) for row in rows]
     assert found == [("50", "1"), ("50", "3"), ("200", "1"), ("200", "3")]
     assert all(float(row["plain"]) > 0 and float(row["ratio"]) > 0 for row in rows)
-    assert lines[-1] == footnote()
+    assert lines[-1] == footnote(simulated_on="at most 200 boxes")
 
     def plain(device):
         boxes, scores, labels = (part.to(device) for part in module.clustered_boxes(200, 3))
@@ -94,6 +94,20 @@ def test_nms(capsys):
     cost = count_calls(plain)["nms"]
     assert (rows[3]["launches"], rows[3]["waits"]) == (str(cost.launches), str(cost.waits))
     assert int(rows[3]["our_launches"]) > 0 and cost.launches > 5
+
+
+def test_fewer_boxes_take_the_way_of_many():
+    """From 10,000 on class by class, all classes alike."""
+    module = tool("nms")
+    args = module.parse_args(["--split-thr", "1000000"])
+    calls = {}
+    for num in (100, 9999, 10000):
+        parts = [call.args for call in module.both(num, 4, args, "cpu", most=120).values()]
+        assert [len(boxes) for boxes, *_ in parts] == [min(num, 120)] * 2
+        calls[num] = [len(boxes) < cfg["split_thr"] for boxes, _, _, cfg in parts]
+        if num > 120:
+            assert parts[0][2].bincount().tolist() == [30] * 4
+    assert calls == {100: [True, True], 9999: [True, True], 10000: [False, True]}
 
 
 def test_nms_without_counts(capsys):

@@ -185,7 +185,8 @@ def counted(args, num_gts, sizes, peers):
     """Launches and waits of all of them."""
     if args.no_counts or (num_gts > args.count_to and not torch.cuda.is_available()):
         return dict.fromkeys(peers, Cost())
-    return count_calls(partial(all_peers, args, num_gts, sizes), args.device, peers)
+    make = partial(all_peers, args, num_gts, sizes)
+    return count_calls(make, args.device, peers, warm_up=False)
 
 
 def main(arguments=None):

@@ -47,29 +47,35 @@ def add_no_counts(parser: argparse.ArgumentParser) -> None:
 
 
 def count_calls(
-    make: Callable[[str], Functions], device: str = "cpu", functions: Functions | None = None
+    make: Callable[[str], Functions],
+    device: str = "cpu",
+    functions: Functions | None = None,
+    warm_up: bool = True,
 ) -> dict[str, Cost]:
-    """Cost of one call of each function, after one that warms up.
+    """Cost of one call of each function.
 
     Args:
         make: takes a device, ``"cuda"`` for one, and returns functions without arguments by name.
         device: where ``functions`` work.
         functions: what ``make`` returned for it; on a GPU they are counted as they are.
+        warm_up: whether another call goes before it on the simulated device, as on a GPU; for
+            functions that keep something for the next call.
     """
     if not torch.cuda.is_available():
-        return _simulated(make)
+        return _simulated(make, warm_up)
     if functions is None or not device.startswith("cuda"):
         functions = make("cuda")
     return {name: Cost(*launches_and_waits(function)) for name, function in functions.items()}
 
 
-def _simulated(make) -> dict[str, Cost]:
+def _simulated(make, warm_up) -> dict[str, Cost]:
     from simulated_cuda import SimulatedCuda
 
     costs = {}
     with SimulatedCuda() as device:
         for name, function in make("cuda").items():
-            function()
+            if warm_up:
+                function()
             with device.count() as counts:
                 function()
             costs[name] = Cost(counts.num_launches, counts.num_waits)

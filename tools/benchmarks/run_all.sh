@@ -92,7 +92,7 @@ if [ -n "$quick" ]; then
     table "Label assignment of two images" \
         assignment --images 2 --gts 7 --sizes small --repeats 1 --without-paa
     table "The mixture" mixture --gts 1 7 --repeats 1
-    table "CLBalancedNMS" nms --boxes 1000 --classes 1 80 --repeats 3
+    table "CLBalancedNMS" nms --boxes 1000 20000 --classes 1 80 --repeats 1
     table "Steps, ResNet-18" step --repeats 1 "${ours[@]}"
     table "Steps, ResNet-50, batch 2" step --scale r50 --batch 2 --counts-only "${ours[@]}"
     table "Variants" variants --repeats 1 --variants plain "channels last" bfloat16
