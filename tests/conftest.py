@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items):
     """Tests marked gpu say why they do not run."""
     if not torch.cuda.is_available():
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
@@ -43,7 +43,7 @@ def pytest_report_teststatus(report):
 @pytest.fixture(autouse=True)
 def simulated_cuda(request):
     """Without a GPU, a test marked cuda runs on the simulated device."""
-    if "cuda" not in request.keywords or torch.cuda.is_available():
+    if not request.node.get_closest_marker("cuda") or torch.cuda.is_available():
         yield None
     else:
         from simulated_cuda import SimulatedCuda

@@ -1,9 +1,7 @@
 """What the assigners of this package share: a batch interface, and mmdet's for one image."""
 
-import functools
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
@@ -13,7 +11,8 @@ from mmdet.utils import ConfigType
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ...utils.triton_support import has_triton
+from ...utils import has_triton, numbers_made_on_device
+from ...utils.compiler import without_compiler
 from ..choices import check_choice
 from .ambiguity import PositiveEdges, one_gt_per_location
 from .candidate_edges import BatchGroundTruth, CandidateEdges, TopCandidates
@@ -29,23 +28,6 @@ from .mixture import (
 )
 
 LEAST_PROB = 1e-6  # and the distance from 1 of the largest, of scores that are probabilities
-
-
-def without_compiler(function: Callable) -> Callable:
-    """As ``torch.compiler.disable``, but the compiler is loaded with the first call.
-
-    Assignment is NumPy on the CPU and shapes that its data decide: ``torch.compile`` of a training
-    step (mmengine's ``compile=True``) fails on it.
-    """
-
-    @functools.wraps(function)
-    def call(*args, **kwargs):
-        if call.outside is None:
-            call.outside = torch.compiler.disable(function)
-        return call.outside(*args, **kwargs)
-
-    call.outside = None
-    return call
 
 
 class EdgeAssigner(BaseAssigner):
@@ -268,7 +250,8 @@ def _to_assign_result(
     if num_gts:
         index = (gt_inds - 1).clamp(min=0)
         labels = torch.where(positive, gts.labels[index], labels)
-        iou = bbox_overlaps(bboxes.float(), gts.bboxes[index], is_aligned=True)
+        with numbers_made_on_device(bboxes):
+            iou = bbox_overlaps(bboxes.float(), gts.bboxes[index], is_aligned=True)
         overlaps = torch.where(positive, iou, overlaps)
     result = AssignResult(num_gts, gt_inds, overlaps, labels=labels)
     result.positive_edges = edges
