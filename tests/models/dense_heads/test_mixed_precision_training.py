@@ -1,8 +1,11 @@
 """Heads trained in half precision on crowded images: finite losses, and float32's positives."""
 
+import every_head
 import pytest
 import torch
 from dense_head_cases import METAS, features, instances, make_head
+
+from misalign_det.utils import triton_support
 
 HEADS = {
     "TripleHead": dict(type="JLAAssigner"),
@@ -14,6 +17,16 @@ PRECISIONS = [
     pytest.param("cuda", torch.float16, marks=pytest.mark.cuda),
     pytest.param("cuda", torch.bfloat16, marks=pytest.mark.cuda),
 ]
+
+
+HALF_ON_CUDA = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+
+
+@pytest.fixture
+def without_kernels(monkeypatch, simulated_cuda):
+    """Triton's interpreter would take seconds a step; the kernels know nothing of autocast."""
+    if simulated_cuda is not None:
+        monkeypatch.setattr(triton_support, "_works", lambda device: False)
 
 
 def scene(num, seed, device):
@@ -31,7 +44,7 @@ def scene(num, seed, device):
 @pytest.mark.slow
 @pytest.mark.parametrize(("device", "dtype"), PRECISIONS)
 @pytest.mark.parametrize("kind", HEADS)
-def test_200_steps_on_crowded_images(kind, device, dtype):
+def test_200_steps_on_crowded_images(kind, device, dtype, without_kernels):
     head = make_head(kind, assigner=HEADS[kind]).to(device)
     feats = [level.to(device) for level in features(2, 256)]
     crowd = scene(40, 0, device)
@@ -61,6 +74,54 @@ def test_200_steps_on_crowded_images(kind, device, dtype):
         agree.append((half == full).all(dim=1).float().mean().item())
     assert sum(agree) / len(agree) >= 0.999
     assert min(agree) >= 0.99
+
+
+def train(name, dtype, steps):
+    """Total loss of each step of a head on two images with 20 objects each, all finite."""
+    head = every_head.make_head(name).to("cuda").train()
+    feats = [level.to("cuda") for level in features(2, 128)]
+    boxes = [
+        torch.cat([image.bboxes / 2, image.labels[:, None]], dim=1).tolist()
+        for image in scene(20, 0, "cpu")
+    ]
+    samples = every_head.samples(*boxes, device="cuda")
+    optimizer = torch.optim.SGD(
+        head.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4, foreach=True
+    )
+    scaler = torch.amp.GradScaler("cuda", enabled=dtype == torch.float16)
+    totals = []
+    for _ in range(steps):
+        with torch.autocast("cuda", dtype):
+            losses = every_head.totals(head.loss(feats, samples))
+        assert all(value.isfinite() for value in losses.values()), losses
+        total = sum(losses.values())
+        optimizer.zero_grad()
+        scaler.scale(total).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 10)
+        scaler.step(optimizer)
+        scaler.update()
+        totals.append(total.item())
+    assert all(parameter.isfinite().all() for parameter in head.parameters())
+    return totals
+
+
+@pytest.mark.slow
+@pytest.mark.cuda
+@HALF_ON_CUDA
+@pytest.mark.parametrize("name", sorted(every_head.HEADS.keys() - HEADS.keys()))
+def test_200_steps_of_every_other_head(name, dtype, without_kernels):
+    totals = train(name, dtype, 200)
+    assert totals[-1] < 0.9 * totals[0]
+
+
+@pytest.mark.slow
+@pytest.mark.cuda
+@HALF_ON_CUDA
+@pytest.mark.parametrize("name", ["TripleHead", "RFAHead"])
+def test_steps_with_kernels(name, dtype):
+    totals = train(name, dtype, 2)
+    assert totals[-1] < totals[0]
 
 
 @torch.no_grad()
