@@ -1,5 +1,7 @@
 """RFAHead: FCOS at the start, its options and losses, and every pairing with paper B's parts."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from dense_head_cases import CROWD, METAS, ONE, STRIDES, features, instances, losses_of, make_head
@@ -292,3 +294,23 @@ def test_the_quality_comes_from_its_tower(tower, other):
 def test_the_last_convolution_of_a_deformable_tower_is_not_replaced():
     with pytest.raises(ValueError, match="drop conv_cfg or dcn_on_last_conv"):
         rfa_head(rfa_position="last", dcn_on_last_conv=True)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        dict(type="GIoULoss"),
+        dict(type="GIoULoss", loss_weight=2.5),
+        dict(type="GIoULoss", loss_weight=0.0),
+        dict(type="IoULoss"),
+    ],
+    ids=str,
+)
+def test_quality_is_the_giou_whatever_the_box_loss(loss):
+    head = rfa_head(loss_bbox=loss)
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 4, 10], [30, 30, 31, 31]], requires_grad=True)
+    gts = torch.tensor([[0.0, 0, 10, 10]]).expand(3, 4)
+    targets = SimpleNamespace(bboxes=boxes, prior_inds=torch.arange(3), gt_bboxes=gts)
+    found = head.quality(targets, head.box_losses(head.loss_bbox, targets, boxes))
+    torch.testing.assert_close(found, torch.tensor([1.0, 0.4, 0.0]))
+    assert not found.requires_grad
