@@ -34,7 +34,8 @@ while [ $# -gt 0 ]; do
 done
 [ -z "$only" ] || [ -f "$here/$only.py" ] || wrong "no benchmark is named $only"
 
-export PYTHONWARNINGS=ignore # those of the packages would stand between the tables' rows
+# Warnings of the packages and of the profiler would stand between the tables' rows.
+export PYTHONWARNINGS=ignore TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR}
 # Idle OpenMP threads sleep: spinning beside any other load, they slow every step down.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
