@@ -273,3 +273,16 @@ def test_geometric_mean_selects_by_the_class_probability(score_thr, nms_pre):
     torch.testing.assert_close(mean.scores, product.scores.sqrt(), rtol=0, atol=1e-6)
     torch.testing.assert_close(mean.bboxes, product.bboxes)
     assert torch.equal(mean.labels, product.labels)
+
+
+def test_what_an_ignored_location_predicts_does_not_matter():
+    head = make_head("LossAwareFCOSHead")
+    logits = torch.zeros(4, 3)
+    expected = head.classification_loss(hand_targets([1.0], ignored=(2,), logits=logits))
+    logits = logits.clone()
+    logits[2] = torch.tensor([math.inf, -math.inf, math.nan])
+    logits.requires_grad_()
+    found = head.classification_loss(hand_targets([1.0], ignored=(2,), logits=logits))
+    assert found.item() == expected.item()
+    found.backward()
+    assert logits.grad.isfinite().all() and not logits.grad[2].any()
