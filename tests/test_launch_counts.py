@@ -80,7 +80,7 @@ def counts_of_task_aligned(device, num_gts):
     return counts
 
 
-@pytest.mark.parametrize("num_gts", [1, 7, 50])
+@pytest.mark.parametrize("num_gts", [1, 7, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ASSIGNERS)
 def test_assignment_launches_no_more_than_task_aligned(device, name, num_gts):
     counts = counts_of_assignment(device, ASSIGNERS[name], num_gts)
@@ -91,8 +91,8 @@ def test_assignment_launches_no_more_than_task_aligned(device, name, num_gts):
 
 @pytest.mark.parametrize("name", ASSIGNERS)
 def test_launches_of_assignment_do_not_grow(device, name):
-    """With objects or images: those of an image are one more tensor to join."""
-    few, many = (counts_of_assignment(device, ASSIGNERS[name], *n) for n in ((2, 1), (40, 3)))
+    """With objects or images."""
+    few, many = (counts_of_assignment(device, ASSIGNERS[name], *n) for n in ((2, 2), (8, 3)))
     assert few.num_launches == many.num_launches and few.num_waits == many.num_waits == 1
 
 
