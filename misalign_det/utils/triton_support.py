@@ -4,6 +4,7 @@ A file of kernels imports ``triton`` at its top and is itself imported only wher
 is true, so that the package works without Triton.
 """
 
+import os
 import warnings
 from functools import lru_cache
 from importlib.util import find_spec
@@ -11,13 +12,16 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+SWITCH = "MISALIGN_DET_TRITON"
+
 
 def has_triton(x: Tensor) -> bool:
     """Whether Triton kernels can run on the device of ``x``.
 
     True for a CUDA tensor where Triton is installed, as it is with CUDA builds of torch for Linux,
     and can compile. Triton needs a C compiler; where a first small kernel fails, one warning says
-    why, and the PyTorch implementations are used.
+    why, and the PyTorch implementations are used. So they are where the environment variable
+    ``MISALIGN_DET_TRITON`` is 0 when the first tensor of the device is asked about.
     """
     return x.is_cuda and _works(x.get_device())
 
@@ -45,7 +49,7 @@ def _start(kernel, grid, args, kwargs) -> None:
 
 @lru_cache
 def _works(device: int) -> bool:
-    if find_spec("triton") is None:
+    if os.environ.get(SWITCH) == "0" or find_spec("triton") is None:
         return False
     try:
         from ._first_kernel import add_one

@@ -42,6 +42,15 @@ def test_not_where_triton_is_missing(monkeypatch):
         assert has_triton(gpu_tensor()) is False
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize(("value", "expected"), [("0", False), ("1", True), ("", True)])
+def test_a_variable_switches_it_off(monkeypatch, value, expected):
+    monkeypatch.setenv("MISALIGN_DET_TRITON", value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert has_triton(torch.zeros(1, device="cuda")) is expected
+
+
 def test_where_the_first_kernel_fails_one_warning_says_why(monkeypatch):
     def fail(*args):
         raise OSError("no C compiler")
