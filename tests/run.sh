@@ -9,6 +9,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 exec </dev/null
 source tools/setup_environment.sh
+# CUDA builds of torch bring it. Its interpreter and compiler, which need no GPU, run and compile the
+# kernels; with a gigabyte it is not for everybody's environment.
+python -c 'import triton' 2>/dev/null || step "Installing Triton" quiet_pip "triton>=2.1"
 echo "==> Checking the style of the code"
 python -m ruff check .
 echo "==> Running the tests"
