@@ -19,7 +19,8 @@ BLOCK = 1024
 _NOTHING, _LOW = tl.constexpr(NOTHING), tl.constexpr(0x7FFFFFFF)
 
 
-@triton.jit
+# Numbers and places of pairs change with each image; Triton would compile a kernel for each kind.
+@triton.jit(do_not_specialize=["prior_inds", "gt_inds", "num_pairs"])
 def score_keys(
     prior_inds, gt_inds, priors, gts, probabilities, assigned, keys, num_pairs,
     alpha, beta, threshold, reach, CENTERED: tl.constexpr, BLOCK: tl.constexpr,
@@ -70,7 +71,7 @@ def _first_pair(gt_inds, num_pairs, gt):
     return low
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_pairs", "topk"])
 def claim(keys, gt_inds, owners, num_pairs, topk, BLOCK: tl.constexpr):
     """Claim the ``topk`` best pairs of a GT for it. One program: a GT.
 
@@ -82,8 +83,11 @@ def claim(keys, gt_inds, owners, num_pairs, topk, BLOCK: tl.constexpr):
     last = tl.full([BLOCK], 0x7FFFFFFFFFFFFFFF, tl.int64)
     for _ in range(topk):
         best = tl.full([BLOCK], _NOTHING, tl.int64)
-        for start in range(first, end, BLOCK):
-            key = tl.load(keys + start + column, mask=start + column < end, other=_NOTHING)
+        # Not from `first` on: Triton up to 3.2 aborts the process where a range begins with what
+        # a `while` has computed.
+        for start in range(0, end - first, BLOCK):
+            at = first + start + column
+            key = tl.load(keys + at, mask=at < end, other=_NOTHING)
             best = tl.where((key < last) & (key > best), key, best)
         top = tl.max(best, 0)
         low = top & _LOW
@@ -91,7 +95,7 @@ def claim(keys, gt_inds, owners, num_pairs, topk, BLOCK: tl.constexpr):
         last = tl.zeros([BLOCK], tl.int64) + top
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_priors"])
 def take(owners, gt_labels, assigned, labels, num_priors, BLOCK: tl.constexpr):
     """Give a location that is no positive to the GT of its best key. ``BLOCK`` locations."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -132,6 +136,7 @@ def promote(
     """
     gt_inds, prior_inds = (index.contiguous() for index in pairs)
     priors, gt_bboxes = priors.float().contiguous(), gt_bboxes.float().contiguous()
+    gt_labels = gt_labels.contiguous()
     num_pairs, num_priors, num_gts = len(gt_inds), len(priors), len(gt_bboxes)
     keys, owners = torch.empty_like(gt_inds), torch.full_like(assigned, NOTHING)
     launch(
