@@ -150,6 +150,7 @@ def rescue_kernel(
             some = tl.max((positive | found).to(tl.int32), 1) > 0
             first = at == g[:, None] * K
             found = found | (there & first & ~some[:, None])
+            tl.debug_barrier()  # all that hold a row have read its weights
             tl.store(rescued + at, True, mask=found)
             tl.store(weights + at, 1.0, mask=found)
             if IGNORES:

@@ -203,6 +203,8 @@ def match(
                 )
                 without = tl.load(moves + g, mask=g < G, other=0) > MAX_MOVES
                 new = without & (tl.min(path, 1) == level)
+                # Several threads may hold the same row: all have read its moves before one writes.
+                tl.debug_barrier()
                 tl.store(moves + g, level, mask=new)
                 num_new += tl.sum(new.to(tl.int32), 0)
             tl.debug_barrier()
