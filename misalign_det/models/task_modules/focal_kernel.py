@@ -34,7 +34,8 @@ def _focal_of_negatives(x, gamma, GAMMA: tl.constexpr):
     return tl.exp(gamma * log_p) * loss
 
 
-@triton.jit
+# Number and places of pairs change with each step; Triton would compile a kernel for each kind.
+@triton.jit(do_not_specialize=["prior_inds", "gt_inds", "num_pairs"])
 def focal_kernel(
     logits, prior_inds, gt_inds, gt_labels, losses,
     num_pairs, num_classes, row_stride, class_stride, alpha, gamma,
@@ -64,9 +65,10 @@ def edge_classification_loss(
 ) -> Tensor:
     """As :func:`.joint_loss.edge_classification_loss`, in one launch."""
     losses = torch.empty(len(edges), device=logits.device)
+    inds = [part.contiguous() for part in (edges.prior_inds, edges.gt_inds, gt_labels)]
     launch(
         focal_kernel, (triton.cdiv(len(edges), PAIRS),),
-        logits, edges.prior_inds, edges.gt_inds, gt_labels, losses,
+        logits, *inds, losses,
         len(edges), logits.shape[1], logits.stride(0), logits.stride(1), alpha, gamma,
         GAMMA=int(gamma) if gamma in (0, 2) else -1, PAIRS=PAIRS,
         CLASSES=min(CLASSES, triton.next_power_of_2(max(1, logits.shape[1]))), num_warps=4,

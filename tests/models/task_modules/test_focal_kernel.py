@@ -41,7 +41,8 @@ def test_equals_the_focal_loss_in_float64(num_classes, gamma, dtype):
     on_gpu = CandidateEdges(*(part.to("cuda") for part in vars(edges).values()))
     found = edge_classification_loss(on_gpu, logits.to("cuda"), labels.to("cuda"), 0.25, gamma)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found.cpu().double(), wanted, rtol=2e-6, atol=0)
+    # A GPU's exponential of x is off by x times its last bit, and there are three of them.
+    torch.testing.assert_close(found.cpu().double(), wanted, rtol=1e-5, atol=0)
 
 
 @pytest.mark.cuda
