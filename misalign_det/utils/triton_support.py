@@ -13,15 +13,19 @@ import torch
 from torch import Tensor
 
 SWITCH = "MISALIGN_DET_TRITON"
+# Of Triton. 2.1 knows no `enable_fp_fusion`. 2.2 and 2.3 have not run these kernels, and where one
+# of them does not compile, the process may end in an assertion that nothing can catch.
+LEAST_VERSION = 3
 
 
 def has_triton(x: Tensor) -> bool:
     """Whether Triton kernels can run on the device of ``x``.
 
-    True for a CUDA tensor where Triton is installed, as it is with CUDA builds of torch for Linux,
-    and can compile. Triton needs a C compiler; where a first small kernel fails, one warning says
-    why, and the PyTorch implementations are used. So they are where the environment variable
-    ``MISALIGN_DET_TRITON`` is 0 when the first tensor of the device is asked about.
+    True for a CUDA tensor where Triton 3 is installed, as it is with CUDA builds of torch for Linux
+    from 2.4 on, and can compile. Triton needs a C compiler and a GPU of compute capability 7.0;
+    where a first small kernel fails, one warning says why, and the PyTorch implementations are
+    used. So they are where the environment variable ``MISALIGN_DET_TRITON`` is 0 when the first
+    tensor of the device is asked about.
     """
     return x.is_cuda and _works(x.get_device())
 
@@ -52,6 +56,10 @@ def _works(device: int) -> bool:
     if os.environ.get(SWITCH) == "0" or find_spec("triton") is None:
         return False
     try:
+        from triton import __version__
+
+        if int(__version__.split(".")[0]) < LEAST_VERSION:
+            raise RuntimeError(f"version {__version__}, {LEAST_VERSION}.0 is the least")
         from ._first_kernel import add_one
 
         found = torch.zeros(1, device=torch.device("cuda", device))

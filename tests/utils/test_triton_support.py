@@ -75,6 +75,15 @@ def test_a_broken_installation_is_like_a_missing_one(monkeypatch):
         assert not has_triton(gpu_tensor())
 
 
+def test_not_with_a_triton_that_has_not_run_the_kernels(monkeypatch):
+    import triton
+
+    monkeypatch.setattr(triton, "__version__", "2.3.1")
+    monkeypatch.setattr(triton_support, "_start", lambda *args: 1 / 0)
+    with pytest.warns(UserWarning, match="RuntimeError: version 2.3.1, 3.0 is the least"):
+        assert not has_triton(gpu_tensor())
+
+
 def test_launch_hands_everything_on_and_an_empty_grid_starts_nothing(monkeypatch):
     started = []
     monkeypatch.setattr(triton_support, "_start", lambda *args: started.append(args))
