@@ -19,7 +19,8 @@ SAMPLES = 8
 CHANNELS = 128
 MOST_INTERPRETED = 2**20  # numbers of a block, Triton's limit
 
-# Triton would compile one kernel for sizes that 16 divides, one for others, and so on.
+# Triton would compile one kernel for sizes that 16 divides, one for others, and so on; and so for
+# the addresses of offsets and their gradients, of which those of a level start anywhere.
 SIZES = [
     "first", "count", "height", "width",
     "offset_image", "offset_channel", "offset_row", "offset_column",
@@ -87,7 +88,7 @@ def _add(sums, values, rows, channels):
     tl.atomic_add(sums, values, mask=rows[:, None] & channels, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["offset", "mask", *SIZES])
+@triton.jit(do_not_specialize=["offset", "mask", "locations", *SIZES])
 def _im2col(
     x, offset, mask, locations, samples, first, count, height, width,
     offset_image, offset_channel, offset_row, offset_column,
@@ -121,7 +122,7 @@ def _im2col(
         tl.store(out + channel, value.to(samples.dtype.element_ty), mask=exists[:, None] & known)
 
 
-@triton.jit(do_not_specialize=["offset", "mask", *SIZES])
+@triton.jit(do_not_specialize=["offset", "mask", "grad_offset", "grad_mask", *SIZES])
 def _col2im(
     x, offset, mask, grad, grad_x, grad_offset, grad_mask, first, count, height, width,
     offset_image, offset_channel, offset_row, offset_column,
