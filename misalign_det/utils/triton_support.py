@@ -18,7 +18,7 @@ SWITCH = "MISALIGN_DET_TRITON"
 LEAST_VERSION = 3
 
 
-def has_triton(x: Tensor) -> bool:
+def has_triton(x: Tensor, dtype: torch.dtype | None = None) -> bool:
     """Whether Triton kernels can run on the device of ``x``.
 
     True for a CUDA tensor where Triton 3 is installed, as it is with CUDA builds of torch for Linux
@@ -26,8 +26,16 @@ def has_triton(x: Tensor) -> bool:
     where a first small kernel fails, one warning says why, and the PyTorch implementations are
     used. So they are where the environment variable ``MISALIGN_DET_TRITON`` is 0 when the first
     tensor of the device is asked about.
+
+    Args:
+        x: what a kernel is to read.
+        dtype: of what it computes, that of ``x`` by default. Kernels in bfloat16 need compute
+            capability 8.0: older Triton cannot compile them for less.
     """
-    return x.is_cuda and _works(x.get_device())
+    if not x.is_cuda or not _works(x.get_device()):
+        return False
+    in_bfloat16 = (dtype or x.dtype) == torch.bfloat16
+    return not in_bfloat16 or torch.cuda.get_device_capability(x.get_device()) >= (8, 0)
 
 
 def launch(kernel, grid: tuple[int, ...], *args, **kwargs) -> None:

@@ -18,7 +18,7 @@ def nothing_known():
 
 
 def gpu_tensor(index=0):
-    return SimpleNamespace(is_cuda=True, get_device=lambda: index)
+    return SimpleNamespace(is_cuda=True, get_device=lambda: index, dtype=torch.float32)
 
 
 def test_never_on_the_cpu():
@@ -33,6 +33,15 @@ def test_on_a_gpu_after_one_kernel(simulated_cuda):
         with simulated_cuda.count() as counts:
             assert has_triton(x)
         assert counts.num_launches == counts.num_waits == 0
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True)])
+def test_bfloat16_needs_ampere(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    x = torch.zeros(1, device="cuda")
+    assert has_triton(x) and has_triton(x.half()) and has_triton(x.bfloat16(), torch.float32)
+    assert has_triton(x.bfloat16()) is has_triton(x, torch.bfloat16) is expected
 
 
 def test_not_where_triton_is_missing(monkeypatch):

@@ -133,7 +133,7 @@ def _deform_conv2d_on_cuda(
     bias: Tensor | None,
     dtype: torch.dtype,
 ) -> Tensor:
-    if has_triton(x):
+    if has_triton(x, dtype):
         masks = [] if mask is None else [mask]
         rows = im2col_deform_conv2d([x], [offset], weight, masks, bias, dtype)
         return as_maps(rows, [x])[0]
@@ -155,7 +155,7 @@ def _plus(out: Tensor, bias: Tensor | None) -> Tensor:
 def _deform_conv2d_at_on_cuda(
     x: Tensor, offset: Tensor, weight: Tensor, locations: Tensor, dtype: torch.dtype
 ) -> Tensor:
-    if torch.is_grad_enabled() or not has_triton(x):
+    if torch.is_grad_enabled() or not has_triton(x, dtype):
         return gathered_deform_conv2d(x, offset, weight, locations=locations)
     return im2col_deform_conv2d_at(x, offset, weight, dtype, locations).to(x.dtype)
 
@@ -213,7 +213,7 @@ def takes_all_levels(layer: nn.Module, x: Tensor) -> bool:
     hooked = layer._forward_hooks or layer._forward_pre_hooks
     if hooked or not x.is_cuda or exporting() or torch.compiler.is_compiling():
         return False
-    return has_triton(x)
+    return has_triton(x, convolution_dtype(x))
 
 
 def deform_levels(

@@ -137,7 +137,7 @@ def edge_losses(
     targets = gts.bboxes.index_select(0, edges.gt_inds)
     with numbers_made_on_device(predicted):
         reg_loss = loss_bbox(predicted, targets, reduction_override="none")
-    return cls_loss, reg_loss
+    return cls_loss, reg_loss.float()
 
 
 def joint_loss(cls_loss: Tensor, reg_loss: Tensor, alpha: float = 1.0) -> Tensor:

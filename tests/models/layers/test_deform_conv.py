@@ -149,7 +149,7 @@ def test_an_empty_batch():
 @pytest.mark.parametrize("with_triton", [False, True])
 def test_an_empty_batch_on_cuda(monkeypatch, with_triton):
     if not with_triton:
-        monkeypatch.setattr(deform_conv, "has_triton", lambda x: False)
+        monkeypatch.setattr(deform_conv, "has_triton", lambda *args: False)
     layer = AutoDeformConv2d(3, 4).cuda()
     x, offset = torch.ones(0, 3, 6, 7).cuda(), torch.ones(0, 18, 6, 7).cuda()
     out = layer(x.requires_grad_(), offset)
@@ -174,7 +174,7 @@ def on_cuda(layer, x, offset, grad, autocast=None):
 def test_autocast_on_cuda(monkeypatch, dtype, with_triton):
     """The output is a convolution's; the gradients are in the dtype of what they belong to."""
     if not with_triton:
-        monkeypatch.setattr(deform_conv, "has_triton", lambda x: False)
+        monkeypatch.setattr(deform_conv, "has_triton", lambda *args: False)
     layer, (x, offset, _) = AutoDeformConv2d(3, 4), inputs(6, 7, torch.float32)
     grad = torch.randn(2, 4, 6, 7)
     found = on_cuda(layer, x, offset, grad, dtype)
@@ -240,7 +240,7 @@ def test_few_launches_and_no_host_wait(simulated_cuda, layout, autocast):
 @pytest.mark.parametrize("with_triton", [False, True])
 def test_deterministic_mode_trains_on_cuda(monkeypatch, with_triton):
     if not with_triton:
-        monkeypatch.setattr(deform_conv, "has_triton", lambda x: False)
+        monkeypatch.setattr(deform_conv, "has_triton", lambda *args: False)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     monkeypatch.setattr(deform_conv, "mmcv_deform_conv2d", None)  # adds in an order that changes
     layer, (x, offset, _) = AutoDeformConv2d(3, 4), inputs(6, 7, torch.float32)
@@ -259,7 +259,7 @@ def test_deterministic_mode_trains_on_cuda(monkeypatch, with_triton):
 
 
 def test_compiled_step_breaks_around_the_kernels(monkeypatch, kernel_device):
-    monkeypatch.setattr(deform_conv, "has_triton", lambda x: True)
+    monkeypatch.setattr(deform_conv, "has_triton", lambda *args: True)
     x, offset, weight = (part.to(kernel_device) for part in inputs(6, 7, torch.float32))
     expected = gathered_deform_conv2d(x, offset, weight)
 

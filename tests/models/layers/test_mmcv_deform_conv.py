@@ -65,7 +65,7 @@ def test_its_products_use_tf32_where_convolutions_do(monkeypatch, tf32, allowed,
 
 @pytest.fixture
 def without_triton(monkeypatch):
-    monkeypatch.setattr(deform_conv, "has_triton", lambda x: False)
+    monkeypatch.setattr(deform_conv, "has_triton", lambda *args: False)
 
 
 def form_taken(monkeypatch, x, offset):
