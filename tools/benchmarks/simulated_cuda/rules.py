@@ -14,6 +14,11 @@ WAITS = frozenset(
     "bincount".split()
 )
 
+# ATen operators that tensor cores compute.
+PRODUCTS = frozenset(
+    "addmm baddbmm bmm convolution convolution_backward convolution_overrideable mm".split()
+)
+
 # Python functions that CUDA's autocast runs in the lower precision, in float32, and in the widest
 # dtype of their arguments (torch's documentation of autocast, "CUDA Ops").
 LOWER_PRECISION = frozenset(
