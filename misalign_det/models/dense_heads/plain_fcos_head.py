@@ -11,6 +11,7 @@ from .loss_aware_head import (
     DISTANCE_CODER,
     FOCAL_LOSS,
     IOU_LOSS,
+    at_least_float32,
     check_levels,
 )
 
@@ -55,7 +56,11 @@ class FCOSHeadWithoutCenterness(FCOSHead):
         return cls_scores, bbox_preds
 
     def loss_by_feat(self, cls_scores, bbox_preds, *args, **kwargs) -> dict:
-        """mmdet's losses less that of centerness."""
+        """mmdet's losses less that of centerness; the class logits are taken in float32.
+
+        mmcv's focal loss on CUDA has no bfloat16, and in float16 no number at strong logits.
+        """
+        cls_scores = [at_least_float32(level) for level in cls_scores]
         blank = [cls_score[:, :1].detach() for cls_score in cls_scores]
         losses = super().loss_by_feat(cls_scores, bbox_preds, blank, *args, **kwargs)
         losses.pop("loss_centerness")

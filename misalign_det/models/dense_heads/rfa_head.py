@@ -17,6 +17,7 @@ from .loss_aware_head import (
     SCORE_MODES,
     EdgeTargets,
     LossAwareFCOSHead,
+    at_least_float32,
     check_levels,
 )
 from .plain_fcos_head import FCOS_PARTS
@@ -195,6 +196,10 @@ class RFAFCOSHead(FCOSHead):
         """As mmdet's: class logits, distances and centerness logits a level."""
         check_levels(self, x)
         return super().forward(x)
+
+    def loss_by_feat(self, cls_scores, *args, **kwargs) -> dict:
+        """mmdet's losses of class logits in float32; see :class:`FCOSHeadWithoutCenterness`."""
+        return super().loss_by_feat(list(map(at_least_float32, cls_scores)), *args, **kwargs)
 
 
 def _adapt_branches(head: nn.Module) -> None:

@@ -103,3 +103,20 @@ def test_deterministic_algorithms(name):
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(value, second[0][key]) for key, value in first[0].items())
     assert all(torch.equal(grad, second[1][key]) for key, grad in first[1].items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", HEADS)
+def test_strong_logits_in_half_precision(name, dtype):
+    """In float16 mmcv's focal loss has no number beyond -17.3 and 8.3, in bfloat16 none at all."""
+    head = make_head(name)
+    for key, layer in head.named_modules():
+        if key in ("conv_cls", "retina_cls", "atss_cls", "gfl_cls"):
+            layer.bias.data = torch.linspace(-25, 25, len(layer.bias))
+    head = head.to("cuda").train()
+    feats = [level.to("cuda") for level in features(1, 64)]
+    with torch.autocast("cuda", dtype):
+        outs = head(feats)
+        assert max(level.abs().max().item() for level in outs[0]) > 18
+        losses = totals(head.loss(feats, samples(BOXES, device="cuda")))
+    assert all(value.isfinite() for value in losses.values())
