@@ -127,16 +127,28 @@ def test_assignment(capsys):
     lines = capsys.readouterr().out.splitlines()[2:]
     lines = [line.replace("FCOS targets", "FCOS").replace("PAA reas", "PAA") for line in lines]
     rows = columns(lines[:-1], ASSIGNMENT)
-    assert len(rows) == 2 * 8 and {row["objects"] for row in rows} == {"1", "3"}
+    assert len(rows) == 2 * 9 and {row["objects"] for row in rows} == {"1", "3"}
     assert all(float(row["memory"]) >= 0 for row in rows)
     counted = [row for row in rows if row["objects"] == "1" or torch.cuda.is_available()]
     assert all(int(row["launches"]) > 0 and int(row["waits"]) >= 0 for row in counted)
     base = next(row for row in rows if row["assigner"] == "TaskAlignedAssigner")
-    for row in counted[:8]:
+    for row in counted[:9]:
         ratio = int(row["launches"]) / int(base["launches"])
         assert float(row["launches_ratio"]) == pytest.approx(ratio, abs=0.0051)
     if not torch.cuda.is_available():
-        assert {row["launches"] for row in rows[8:]} == {"-"}
+        assert {row["launches"] for row in rows[9:]} == {"-"}
+
+
+def test_assigners_by_name_with_more_anchors(capsys):
+    """Twice the anchors, twice the pairs; without TaskAligned there is no ratio to it."""
+    arguments = "--gts 40 --sizes small --image 64 96 --repeats 1 --no-counts".split()
+    memory = []
+    for anchors in ("1", "2"):
+        tool("assignment").main([*arguments, "--assigners", "MaxIoUAssigner", "--anchors", anchors])
+        (row,) = columns(capsys.readouterr().out.splitlines()[2:-1], ASSIGNMENT)
+        assert row["assigner"] == "MaxIoUAssigner" and row["ratio"] == "-"
+        memory.append(float(row["memory"]))
+    assert memory[1] == pytest.approx(2 * memory[0], rel=0.3)
 
 
 def test_mixture(capsys):

@@ -3,6 +3,8 @@
     python tools/benchmarks/assignment.py
     python tools/benchmarks/assignment.py --gts 50 500 --sizes small --repeats 20
     python tools/benchmarks/assignment.py --gts 1 7 --images 2
+    python tools/benchmarks/assignment.py --assigners IACAssigner MaxIoUAssigner --anchors 9 \
+        --image 2000 2000 --gts 5 500 --sizes small --repeats 1 --no-counts
 
 Images of 800x1333 (22,400 locations on five levels), 80 classes. The predictions imitate a
 half-trained detector: boxes around the nearest object, jittered, and class logits that know a
@@ -37,6 +39,9 @@ from misalign_det.engine.benchmarking import machine, median, peak_memory, sprea
 from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth
 
 STRIDES = (8, 16, 32, 64, 128)
+OURS = ("JLAAssigner", "SpatialAlignAssigner")
+THEIRS = ("IACAssigner", "MaxIoUAssigner", "ATSSAssigner", "TaskAlignedAssigner", "SimOTAAssigner",
+          "PAA reassignment", "FCOS targets")  # fmt: skip
 SIDES = {"small": (12, 48), "large": (96, 400)}
 
 
@@ -50,6 +55,10 @@ def parse_args(arguments=None):
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--assigners", nargs="+", choices=[*OURS, *THEIRS], metavar="NAME",
+                        help="those alone (all)")
+    parser.add_argument("--anchors", type=int, default=1,
+                        help="per location, for IACAssigner and MaxIoUAssigner")
     parser.add_argument("--without-paa", action="store_true",
                         help="it takes seconds at 500 objects")
     parser.add_argument("--device", default="cpu")
@@ -103,11 +112,16 @@ class Scene:
             pred.scores, pred.bboxes = scores, self.bboxes
         return partial(assigner.assign, pred, *args, self.gts)
 
-    def iac(self):
-        """IACAssigner with class probabilities."""
+    def by_iou(self, name, num_anchors):
+        """IACAssigner with class probabilities, or MaxIoUAssigner under it."""
         assigner = TASK_UTILS.build(dict(
-            type="IACAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0))
-        pred = InstanceData(priors=self.anchors, scores=self.logits.sigmoid())
+            type=name, pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0))
+        half = self.strides[:, None] * 4
+        anchors = [torch.cat([self.points - half * scale, self.points + half * scale], 1)
+                   for scale in (2 ** (i / 3) for i in range(num_anchors))]  # fmt: skip
+        pred = InstanceData(priors=torch.cat(anchors))
+        if name == "IACAssigner":
+            pred.scores = self.logits.sigmoid().repeat(num_anchors, 1)
         return partial(assigner.assign, pred, self.gts)
 
     def paa(self):
@@ -126,20 +140,18 @@ class Scene:
             head.paa_reassign, losses, label, ones, ones[:, None].expand(-1, 4), pos,
             assigned[pos] - 1, list(self.anchors.split(self.counts)))
 
-    def peers(self, with_paa):
-        """Those that take one image at a time, by name."""
+    def peer(self, name, num_anchors):
+        """One that takes one image at a time."""
+        if name in ("IACAssigner", "MaxIoUAssigner"):
+            return self.by_iou(name, num_anchors)
+        if name == "ATSSAssigner":
+            return self.theirs(ATSSAssigner(topk=9), self.anchors, self.counts)
+        if name == "PAA reassignment":
+            return self.paa()
         point_priors = torch.cat([self.points, self.strides[:, None].expand(-1, 2)], 1)
-        scores = self.logits.sigmoid()
-        peers = {
-            "IACAssigner": self.iac(),
-            "ATSSAssigner": self.theirs(ATSSAssigner(topk=9), self.anchors, self.counts),
-            "TaskAlignedAssigner": self.theirs(
-                TaskAlignedAssigner(topk=13), point_priors, scores=scores),
-            "SimOTAAssigner": self.theirs(SimOTAAssigner(), point_priors, scores=scores),
-        }
-        if with_paa:
-            peers["PAA reassignment"] = self.paa()
-        return peers
+        assigner = dict(TaskAlignedAssigner=partial(TaskAlignedAssigner, topk=13),
+                        SimOTAAssigner=SimOTAAssigner)[name]()  # fmt: skip
+        return self.theirs(assigner, point_priors, scores=self.logits.sigmoid())
 
 
 def over_edges(scenes, **config):
@@ -167,13 +179,15 @@ def all_peers(args, num_gts, sizes, device):
         Scene(args.image, num_gts, SIDES[sizes], args.classes, device, seed)
         for seed in range(args.images)
     ]
-    singly = [scene.peers(not args.without_paa) for scene in scenes]
-    return {
-        "JLAAssigner": over_edges(scenes, type="JLAAssigner"),
-        "SpatialAlignAssigner": over_edges(scenes, type="SpatialAlignAssigner"),
-        **{name: partial(_call_all, [peers[name] for peers in singly]) for name in singly[0]},
-        "FCOS targets": fcos_targets(scenes),
-    }
+    made = {}
+    for name in args.assigners or [*OURS, *THEIRS]:
+        if name in OURS:
+            made[name] = over_edges(scenes, type=name)
+        elif name == "FCOS targets":
+            made[name] = fcos_targets(scenes)
+        elif name != "PAA reassignment" or not args.without_paa:
+            made[name] = partial(_call_all, [scene.peer(name, args.anchors) for scene in scenes])
+    return made
 
 
 def _call_all(functions):
@@ -207,11 +221,13 @@ def main(arguments=None):
             else:
                 costs = simulated.get(num) or counted(args, num, "small", peers)
                 simulated[num] = costs
-            base, cost = median(times["TaskAlignedAssigner"]), costs["TaskAlignedAssigner"]
+            base = times.get("TaskAlignedAssigner")
+            cost = costs.get("TaskAlignedAssigner", Cost())
             for name, taken in times.items():
                 memory = peak_memory(peers[name], args.device) / 2**20
+                ratio = f"{median(taken) / median(base):.2f}" if base else "-"
                 print(f"{num:>8} {sizes} {name:<22} {1e3 * median(taken):>7.1f} ms "
-                      f"{100 * spread(taken):>5.0f} % {median(taken) / base:>14.2f} "
+                      f"{100 * spread(taken):>5.0f} % {ratio:>14} "
                       f"{costs[name]} {costs[name].over(cost):>14} {memory:>8.1f} MiB", flush=True)
     print(footnote(not args.no_counts, "objects of 12 to 48 pixels"))
 

@@ -17,7 +17,6 @@ from ...utils import triton_support
 BITS = 64  # boxes a word
 CHUNK = 512  # places of a cluster that are looked at together
 LEAST_WORDS = 64  # 4,096 boxes: one compiled kernel does for all smaller numbers
-OPTIONS = dict(enable_fp_fusion=False)  # a fused multiply-add would round an IoU otherwise
 
 
 def greedy_clusters(
@@ -47,12 +46,12 @@ def greedy_clusters(
     following = np.nextafter(threshold, np.float32(2))
     triton_support.launch(
         _find_overlaps, (words, words), detections, order, members, within, num, words,
-        float(threshold), float(following), float(offset), BITS=BITS, num_warps=8, **OPTIONS,
+        float(threshold), float(following), float(offset), BITS=BITS, num_warps=8,
     )  # fmt: skip
     held = max(LEAST_WORDS, triton.next_power_of_2(words))
     triton_support.launch(
         _suppress, (1,), members, within, kept, count, num, words, BITS=BITS, WORDS=held,
-        num_warps=min(held // LEAST_WORDS, 8), **OPTIONS,
+        num_warps=min(held // LEAST_WORDS, 8),
     )  # fmt: skip
     return members, kept[: count.item()]
 
@@ -82,7 +81,7 @@ def best_of_clusters(
     triton_support.launch(
         _choose, (len(kept),), detections, order, members, kept, index, score, len(order),
         members.shape[1], float(np.float32(gamma)), float(np.float32(sigma)),
-        CLOSENESS=closeness, OUTPUT=output_score, BITS=BITS, CHUNK=CHUNK, **OPTIONS,
+        CLOSENESS=closeness, OUTPUT=output_score, BITS=BITS, CHUNK=CHUNK,
     )  # fmt: skip
     return index, score
 

@@ -132,7 +132,8 @@ def build_candidate_edges(
 
 def gt_counts(gt_inds: Tensor, num_gts: int) -> Tensor:
     """How often each GT stands in ``gt_inds``, ascending, ``(E,)`` -> ``(G,)``."""
-    return torch.searchsorted(gt_inds, torch.arange(num_gts + 1, device=gt_inds.device)).diff()
+    bounds = torch.arange(num_gts + 1, device=gt_inds.device)
+    return torch.searchsorted(gt_inds.contiguous(), bounds).diff()
 
 
 def select_top_candidates(edges: CandidateEdges, losses: Tensor, topk: int) -> TopCandidates:
