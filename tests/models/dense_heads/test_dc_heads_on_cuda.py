@@ -12,12 +12,12 @@ from dc_head_cases import (
     SCENE,
     SOFTMAX,
     features,
-    instances,
     make,
     total,
     with_dc,
     wrapped,
 )
+from half_precision import scene, train
 
 ASSIGNERS = {
     "DCRetinaHead": dict(type="IACAssigner", **MAX_IOU),
@@ -78,18 +78,6 @@ def test_strong_logits_in_half_precision(kind, dc, dtype):
     assert all(level.grad.dtype == dtype and level.grad.isfinite().all() for level in scores)
 
 
-def crowd(num, device):
-    """Two images of 128 x 128 pixels with objects of 8 to 68."""
-    generator = torch.Generator().manual_seed(0)
-    images = []
-    for _ in range(2):
-        corner = torch.rand(num, 2, generator=generator) * 80
-        size = 8 + torch.rand(num, 2, generator=generator) ** 2 * 60
-        boxes = torch.cat([corner, corner + size], dim=1).tolist()
-        images.append(instances(*boxes, labels=[i % 3 for i in range(num)]).to(device))
-    return images
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "dtype"),
@@ -114,19 +102,8 @@ def crowd(num, device):
 def test_steps_on_crowded_images(kind, loss, device, dtype):
     options = dict(train_cfg=dict(assigner=ASSIGNERS[kind])) if kind in ASSIGNERS else {}
     head = make(kind, loss_cls=dict(type="DCLoss", loss=loss), **options).to(device)
-    feats, gts = [level.to(device) for level in features()], crowd(12, device)
-    optimizer = torch.optim.SGD(head.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
-    scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
+    feats, gts = [level.to(device) for level in features()], scene(12, 0, device, 80, 60)
     before = [parameter.detach().clone() for parameter in head.parameters()]
-    for _ in range(8):
-        with torch.autocast(device, dtype):
-            losses = total(head.loss_by_feat(*head(feats), gts, METAS))
-        assert all(value.isfinite() for value in losses.values()), losses
-        optimizer.zero_grad()
-        scaler.scale(sum(losses.values())).backward()
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(head.parameters(), 10)
-        scaler.step(optimizer)
-        scaler.update()
+    train(head, lambda: total(head.loss_by_feat(*head(feats), gts, METAS)), device, dtype, 8)
     # A gradient that is never finite is a step that is never taken.
     assert not all(map(torch.equal, before, head.parameters()))

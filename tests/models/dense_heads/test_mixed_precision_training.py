@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from crowded_scenes import scene
 from dense_head_cases import METAS, features, make_head
+from half_precision import scene, train
 
 HEADS = {
     "TripleHead": dict(type="JLAAssigner"),
@@ -24,21 +24,9 @@ def test_200_steps_on_crowded_images(kind, device, dtype, quick_steps):
     head = make_head(kind, assigner=HEADS[kind]).to(device)
     feats = [level.to(device) for level in features(2, 256)]
     crowd = scene(40, 0, device)
-    optimizer = torch.optim.SGD(head.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
-    scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
-    totals = []
-    for _ in range(200):
-        with torch.autocast(device, dtype):
-            losses = head.loss_by_feat(*head(feats), crowd, METAS)
-        total = sum(losses.values())
-        assert all(value.isfinite() for value in losses.values()), losses
-        optimizer.zero_grad()
-        scaler.scale(total).backward()
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(head.parameters(), 10)
-        scaler.step(optimizer)
-        scaler.update()
-        totals.append(total.item())
+    totals = train(
+        head, lambda: head.loss_by_feat(*head(feats), crowd, METAS), device, dtype, 200
+    )
     assert totals[-1] < totals[0] / 2
     # Of a dozen scenes, and a little less in each alone, where one GT whose boundary rounding moves
     # decides: 0.9967 in the worst of a few runs.
