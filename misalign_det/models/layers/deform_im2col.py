@@ -1,5 +1,8 @@
 """Deformable convolution on CUDA: samples by a Triton kernel, then one matrix product.
 
+Dai et al. 2017 (`Deformable Convolutional Networks`), eq. 2 to 4; with factors on the taps, Zhu et
+al. 2019 (v2), eq. 1. Positions are in cells of the feature map.
+
 The channels of a cell lie side by side, as in channels-last memory, and so do those of a sample:
 ``(locations, 9 * C_in)``. The product is that of a linear layer, its output channels-last too. The
 samples of a whole batch would take gigabytes: a buffer of limited size is filled and multiplied

@@ -18,18 +18,11 @@ MAX_PAIRS = 4_000_000  # pairs looked at together; bounds the memory, about 200 
 def greedy_clusters(
     detections: Tensor, order: Tensor, iou_threshold: float, offset: int
 ) -> tuple[Tensor, Tensor]:
-    """Greedy NMS; the host waits for the number of kept boxes.
-
-    Args:
-        detections: xyxy in pixels and score, ``(N, 5)``.
-        order: indices of those to look at, at least one, in descending order of score, ``(n,)``.
-            Below, a place is one in this order.
-        iou_threshold: in (0, 1].
-        offset: 0, or 1 where a box of one pixel has the coordinates ``(x, y, x, y)``.
+    """As :func:`.nms_kernels.greedy_clusters`, of at least one box.
 
     Returns:
         ``(cluster, kept)``: of each place, counted from the best, ``(n,)``; and the places of the
-        kept boxes, one a cluster, ascending, ``(k,)``.
+        kept boxes, one a cluster, ascending, ``(k,)`` in int64.
     """
     boxes = detections[order, :4].float()
     # mmcv's kernel gives a box turned inside out a negative area, with which it meets all others.
@@ -72,16 +65,7 @@ def best_of_clusters(
     closeness: str,
     output_score: str,
 ) -> tuple[Tensor, Tensor]:
-    """Equations 6 and 7.
-
-    Args:
-        detections, order: as in :func:`greedy_clusters`.
-        cluster, kept: its result.
-        gamma, sigma, closeness, output_score: as in ``cl_balanced_nms``.
-
-    Returns:
-        ``(index, score)`` of each cluster's best box, ``(k,)`` in int64 and float32.
-    """
+    """As :func:`.nms_kernels.best_of_clusters` (paper C, eq. 6 and 7)."""
     ranked = detections[order].float()
     own, first = ranked[:, 4], ranked[kept[cluster]]
     shift = ranked[:, :4] - first[:, :4]

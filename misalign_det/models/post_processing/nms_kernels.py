@@ -66,7 +66,7 @@ def best_of_clusters(
     closeness: str,
     output_score: str,
 ) -> tuple[Tensor, Tensor]:
-    """Equations 6 and 7.
+    """Cluster centres (paper C, eq. 6) and the box of largest selection score (eq. 7).
 
     Args:
         detections, order: as in :func:`greedy_clusters`.

@@ -1,4 +1,4 @@
-"""``resolve_ambiguity`` in three launches on a GPU, in Triton; see :mod:`.ambiguity`.
+"""``resolve_ambiguity`` (paper B, eq. 5 and 6) in three launches on a GPU; see :mod:`.ambiguity`.
 
 The first sums up the claims at each location, the second weights them, the third, of one program,
 gives a location to the GTs that are left without one.

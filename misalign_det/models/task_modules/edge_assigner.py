@@ -114,7 +114,7 @@ class EdgeAssigner(BaseAssigner):
             over_processes: ``gt_balance`` keeps the total over all processes; ``False``: that of
                 this batch, without a reduction.
         """
-        # On the CPU autograd's books would be a tenth of the time; on a GPU they take less of it
+        # On the CPU autograd's bookkeeping would be a tenth of the time. On a GPU it costs less
         # than the copies, a launch each, that autograd needs of what inference mode made.
         on_cpu = may_look(points)
         without_graph = torch.inference_mode if on_cpu else torch.no_grad

@@ -1,4 +1,7 @@
-"""Classification loss of (location, GT) pairs as one Triton kernel; see :mod:`.joint_loss`."""
+"""Classification loss of (location, GT) pairs as one Triton kernel; see :mod:`.joint_loss`.
+
+``L_cls`` of paper B's eq. 2: the focal loss (Lin et al. 2017, eq. 5) summed over the classes.
+"""
 
 import torch
 import triton

@@ -1,4 +1,4 @@
-"""The mixtures of all GTs in one launch on a GPU, in Triton; see :mod:`.mixture` for the steps.
+"""The mixtures of all GTs (paper B, eq. 3) in one launch on a GPU; see :mod:`.mixture`.
 
 A program holds the values of ``ROWS`` GTs in its registers, in float64, and takes all steps of the
 EM. On a GPU ``ROWS`` is 1; more of them spare Triton's interpreter programs.
@@ -83,11 +83,7 @@ def fit_kernel(
 ):  # fmt: skip
     """``fitted (3, G, 2)``, ``is_low`` and ``log_density (G, K)`` of ``values (G, K)``."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, BLOCK)
-    inside = (row[:, None] < G) & (column[None, :] < K)
-    at = row[:, None].to(tl.int64) * K + column[None, :]
-    x = tl.load(values + at, mask=inside, other=float("inf"))
-    there = x < float("inf")
+    at, inside, x, there = _load(values, row, G, K, BLOCK)
     low, density, m0, m1, v0, v1, w0, w1 = _fit(
         tl.where(there, x, 0.0).to(tl.float64), there,
         SAMPLE, VARIANCE, ROWS, MAX_STEPS, TOL, REG, LEAST, TIE,
@@ -113,17 +109,14 @@ def split_kernel(
 ):  # fmt: skip
     """``thresholds (G,)`` and ``means (G, 2)`` of ``losses (G, K)``; see :func:`split`."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, BLOCK)
-    inside = (row[:, None] < G) & (column[None, :] < K)
-    at = row[:, None].to(tl.int64) * K + column[None, :]
-    x = tl.load(losses + at, mask=inside, other=float("inf"))
-    there = x < float("inf")
+    at, inside, x, there = _load(losses, row, G, K, BLOCK)
     low, density, m0, m1, v0, v1, w0, w1 = _fit(
         tl.where(there, x * SCALE, 0.0).to(tl.float64), there,
         SAMPLE, VARIANCE, ROWS, MAX_STEPS, TOL, REG, LEAST, TIE,
     )  # fmt: skip
     threshold = tl.max(tl.where(low, x, float("-inf")), 1)
     if BOUNDARY == "density_peak":
+        column = tl.arange(0, BLOCK)
         density = tl.where(low, density, float("-inf"))
         least = tl.max(density, 1) - tl.full([ROWS], TIE, tl.float64)
         at_peak = low & (density >= least[:, None])
@@ -137,6 +130,16 @@ def split_kernel(
     scale = tl.full([ROWS], SCALE, tl.float64)
     tl.store(means + row * 2, m0 / scale, mask=row < G)
     tl.store(means + row * 2 + 1, m1 / scale, mask=row < G)
+
+
+@triton.jit
+def _load(values, row, G, K, BLOCK: tl.constexpr):
+    """Places of the rows' values, which are inside the grid, the values, and which are there."""
+    column = tl.arange(0, BLOCK)
+    inside = (row[:, None] < G) & (column[None, :] < K)
+    at = row[:, None].to(tl.int64) * K + column[None, :]
+    x = tl.load(values + at, mask=inside, other=float("inf"))
+    return at, inside, x, x < float("inf")
 
 
 @triton.jit

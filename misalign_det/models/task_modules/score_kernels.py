@@ -1,4 +1,4 @@
-"""Triton kernels of IAC's choice: scores of the pairs, the best of each GT, the best GT of each.
+"""IAC's choice (paper C, eq. 4 and 5) in Triton: scores, the best pairs of a GT, the GT of each.
 
 The same decisions as :meth:`~.iac_assigner.ScorePositives._promote` makes in PyTorch, in three
 launches. Import it only where :func:`~misalign_det.utils.triton_support.has_triton` is true.
