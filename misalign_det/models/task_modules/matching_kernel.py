@@ -123,12 +123,20 @@ def is_owner(at, inside, g, prior_inds, candidates, owners):
 
 
 @triton.jit
+def ascending_bits(x):
+    """A float32's bits, int32 that ascend with it: those of negative ones are flipped.
+
+    But for -0.0, which comes before 0.0.
+    """
+    bits = x.to(tl.int32, bitcast=True)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@triton.jit
 def bid(loss, g):
     """Integers that are larger for a smaller loss (float32), and then for a lower GT; above 0."""
-    # A float's bits ascend with it once those of negative ones are flipped; -0.0 becomes 0.0.
-    bits = (0.0 - loss).to(tl.int32, bitcast=True)
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return (bits.to(tl.int64) << 31) + (2**62 + 2**31 - 1) - g
+    # 0.0 - loss is never -0.0.
+    return (ascending_bits(0.0 - loss).to(tl.int64) << 31) + (2**62 + 2**31 - 1) - g
 
 
 @triton.jit

@@ -4,7 +4,7 @@ The same decisions as :meth:`~.iac_assigner.ScorePositives._promote` makes in Py
 launches. Import it only where :func:`~misalign_det.utils.triton_support.has_triton` is true.
 
 What is compared is one int64, a key: the score's bits above, the index below, in which lower wins a
-tie. A float's bits ascend with it once those of negative ones are flipped.
+tie.
 """
 
 import torch
@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...utils.triton_support import launch
+from .matching_kernel import ascending_bits
 
 NOTHING = -9_200_000_000_000_000_000  # less than the key of any finite score
 BLOCK = 1024
@@ -39,23 +40,17 @@ def score_keys(
     area = tl.maximum(right - left, 0.0) * tl.maximum(bottom - top, 0.0)
     gt_area = tl.maximum(gt_right - gt_left, 0.0) * tl.maximum(gt_bottom - gt_top, 0.0)
     smaller = tl.maximum(tl.minimum(area, gt_area), 1.1754943508222875e-38)
-    # Rounded to float32 after each step, as in PyTorch: Triton's float32 division is not exact,
-    # and a product may be fused with the sum.
+    # Rounded to float32 after each step, as in PyTorch: Triton's float32 division is not exact.
     share = ((width * height).to(tl.float64) / smaller.to(tl.float64)).to(tl.float32)
-    zeros = tl.zeros([BLOCK], tl.float32)
-    probability = tl.load(probabilities + e, mask=inside, other=0.0).to(tl.float64)
-    known = (probability * (zeros + alpha).to(tl.float64)).to(tl.float32)
-    share = (share.to(tl.float64) * (zeros + beta).to(tl.float64)).to(tl.float32)
-    score = (known.to(tl.float64) + share.to(tl.float64)).to(tl.float32)
+    probability = tl.load(probabilities + e, mask=inside, other=0.0)
+    score = probability * alpha + share * beta  # eq. 4
     usable = inside & (score >= threshold) & (score < float("inf"))
     if CENTERED:
         x, y = (left + right) * 0.5, (top + bottom) * 0.5
         usable = usable & (x - gt_left > reach) & (gt_right - x > reach)
         usable = usable & (y - gt_top > reach) & (gt_bottom - y > reach)
         usable = usable & (tl.load(assigned + prior) >= 0)
-    bits = tl.where(score == 0, 0.0, score).to(tl.int32, bitcast=True)
-    bits = bits ^ ((bits >> 31) & _LOW)
-    key = (bits.to(tl.int64) << 32) + (_LOW - prior)
+    key = (ascending_bits(tl.where(score == 0, 0.0, score)).to(tl.int64) << 32) + (_LOW - prior)
     tl.store(keys + e, tl.where(usable, key, _NOTHING), mask=inside)
 
 
