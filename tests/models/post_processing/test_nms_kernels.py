@@ -12,7 +12,6 @@ from misalign_det.models.post_processing.cl_balanced_nms import CLOSENESS_MODES,
 
 MODULE = nms_kernels.__name__
 BITS = dict(BITS=nms_kernels.BITS)
-OPTIONS = dict(enable_fp_fusion=False)  # of every launch: see triton_support
 
 
 @pytest.mark.slow
@@ -23,15 +22,15 @@ def test_compile_and_round_each_step_of_an_iou():
     choose = ["*i64", "*i64", "*i32", "*i64", "*fp32", "i32", "i32", "fp32", "fp32"]
     kernels = []
     for dtype in ("*fp32", "*fp16"):
-        options = dict(num_warps=8, **OPTIONS)
+        options = dict(num_warps=8)
         kernels.append((MODULE, "_find_overlaps", [dtype, *overlaps], BITS, options))
     for words in (64, 512):
-        options = dict(num_warps=words // 64, **OPTIONS)
+        options = dict(num_warps=words // 64)
         kernels.append((MODULE, "_suppress", suppress, dict(BITS, WORDS=words), options))
     for closeness, output in itertools.product(CLOSENESS_MODES, OUTPUT_SCORES):
         constants = dict(CLOSENESS=closeness, OUTPUT=output, **BITS, CHUNK=nms_kernels.CHUNK)
-        kernels.append((MODULE, "_choose", ["*fp32", *choose], constants, OPTIONS))
-    kernels.append((MODULE, "_choose", ["*fp16", *choose], constants, OPTIONS))
+        kernels.append((MODULE, "_choose", ["*fp32", *choose], constants))
+    kernels.append((MODULE, "_choose", ["*fp16", *choose], constants))
     assert compile_for_gpus(kernels, absent="fma.rn.f32") == 2 * len(kernels)
 
 

@@ -108,4 +108,5 @@ def test_kernels_compile():
         ("take", ["*i64", "*i64", "*i64", "*i64", "i32"], dict(BLOCK=1024)),
     ]
     module = "misalign_det.models.task_modules.score_kernels"
-    assert compile_for_gpus([(module, *kernel) for kernel in kernels]) == 8
+    kernels = [(module, *kernel) for kernel in kernels]
+    assert compile_for_gpus(kernels, absent="fma.rn.f32") == 8
