@@ -25,10 +25,10 @@ from torch import Tensor
 
 from ..losses import DCLoss
 from ..losses.dc_loss import join_images, with_use_sigmoid
-from .loss_aware_head import at_least_float32
+from .float32_logits import Float32LogitsMixin
 
 
-class DCMixin:
+class DCMixin(Float32LogitsMixin):
     """Before a dense head of mmdet's: eq. 2 over all levels, whatever its levels' loop does."""
 
     def __init__(self, *args, **kwargs) -> None:
@@ -42,12 +42,7 @@ class DCMixin:
             )
 
     def loss_by_feat(self, cls_scores, bbox_preds, *args, **kwargs) -> dict:
-        """mmdet's losses, with the dynamic coefficient if ``loss_cls`` is a DCLoss.
-
-        The class logits are taken in float32 or wider, as under autocast on a GPU they must be:
-        mmcv's focal loss has no bfloat16 there, and in float16 no number at strong logits.
-        """
-        cls_scores = [at_least_float32(level) for level in cls_scores]
+        """mmdet's losses, with the dynamic coefficient if ``loss_cls`` is a DCLoss."""
         if not isinstance(self.loss_cls, DCLoss):
             return super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
         with self.loss_cls.batch(self.num_classes, bbox_preds) as batch:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...utils import numbers_made_on_device
 from ..layers import run_tower
 from ..task_modules.candidate_edges import BatchGroundTruth
+from .float32_logits import at_least_float32
 from .head_configs import ASSIGNERS, check_head_config
 from .levels import CachedPointGenerator, flatten_levels, join_levels, scaled_levels, split_levels
 
@@ -207,9 +208,7 @@ class LossAwareFCOSHead(AnchorFreeHead):
             [targets.labels.new_full((len(background),), self.num_classes), targets.labels]
         )
         weights = torch.cat([background.to(targets.weights), targets.weights])
-        # mmcv's focal loss on CUDA has no bfloat16, and in float16 no number at a logit below -17.3
-        # or above 8.3.
-        logits = at_least_float32(logits)
+        logits = at_least_float32(logits)  # Float32LogitsMixin says why
         return self.loss_cls(logits, labels, weights, avg_factor=targets.avg_factor)
 
     def box_loss(
@@ -326,11 +325,6 @@ class EdgeTargets:
 def exp_distance(log_distance: Tensor) -> Tensor:
     """Positive distances from a head's output, in float32 even under autocast."""
     return log_distance.float().clamp(max=MAX_LOG_DISTANCE).exp()
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """In float32, unless it is wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def check_levels(head: nn.Module, feats: tuple[Tensor]) -> None:

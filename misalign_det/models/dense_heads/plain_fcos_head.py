@@ -5,13 +5,13 @@ from mmdet.models.dense_heads import FCOSHead
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from .float32_logits import Float32LogitsMixin
 from .head_configs import refuse_assigner
 from .loss_aware_head import (
     BINARY_CROSS_ENTROPY,
     DISTANCE_CODER,
     FOCAL_LOSS,
     IOU_LOSS,
-    at_least_float32,
     check_levels,
 )
 
@@ -25,7 +25,7 @@ FCOS_PARTS = dict(
 
 
 @MODELS.register_module()
-class FCOSHeadWithoutCenterness(FCOSHead):
+class FCOSHeadWithoutCenterness(Float32LogitsMixin, FCOSHead):
     """mmdet's FCOS head and targets, "excluding the center branch" (paper B, section 4.4).
 
     Every positive weighs the same in the box loss, and the score is the class probability.
@@ -56,11 +56,7 @@ class FCOSHeadWithoutCenterness(FCOSHead):
         return cls_scores, bbox_preds
 
     def loss_by_feat(self, cls_scores, bbox_preds, *args, **kwargs) -> dict:
-        """mmdet's losses less that of centerness; the class logits are taken in float32.
-
-        mmcv's focal loss on CUDA has no bfloat16, and in float16 no number at strong logits.
-        """
-        cls_scores = [at_least_float32(level) for level in cls_scores]
+        """mmdet's losses less that of centerness."""
         blank = [cls_score[:, :1].detach() for cls_score in cls_scores]
         losses = super().loss_by_feat(cls_scores, bbox_preds, blank, *args, **kwargs)
         losses.pop("loss_centerness")

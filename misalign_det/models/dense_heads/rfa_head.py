@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from ...utils import numbers_made_on_device
 from ..choices import check_choice
 from ..layers import adapt_receptive_field, init_offsets
+from .float32_logits import Float32LogitsMixin
 from .head_configs import refuse_assigner
 from .loss_aware_head import (
     BINARY_CROSS_ENTROPY,
     SCORE_MODES,
     EdgeTargets,
     LossAwareFCOSHead,
-    at_least_float32,
     check_levels,
 )
 from .plain_fcos_head import FCOS_PARTS
@@ -162,7 +162,7 @@ class RFAHead(LossAwareFCOSHead):
 
 
 @MODELS.register_module()
-class RFAFCOSHead(FCOSHead):
+class RFAFCOSHead(Float32LogitsMixin, FCOSHead):
     """mmdet's FCOS head with the receptive field adaptor alone: targets and losses are FCOS's.
 
     Args:
@@ -196,10 +196,6 @@ class RFAFCOSHead(FCOSHead):
         """As mmdet's: class logits, distances and centerness logits a level."""
         check_levels(self, x)
         return super().forward(x)
-
-    def loss_by_feat(self, cls_scores, *args, **kwargs) -> dict:
-        """mmdet's losses of class logits in float32; see :class:`FCOSHeadWithoutCenterness`."""
-        return super().loss_by_feat(list(map(at_least_float32, cls_scores)), *args, **kwargs)
 
 
 def _adapt_branches(head: nn.Module) -> None:

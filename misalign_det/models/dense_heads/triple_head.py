@@ -21,13 +21,13 @@ from ..layers import (
 )
 from ..layers.box_guidance import OFFSET_MODES
 from ..layers.deform_conv import exporting
+from .float32_logits import at_least_float32
 from .levels import join_levels, scaled_levels, split_levels
 from .loss_aware_head import (
     BINARY_CROSS_ENTROPY,
     IOU_LOSS,
     SCORE_MODES,
     LossAwareFCOSHead,
-    at_least_float32,
     check_levels,
     exp_distance,
 )
