@@ -133,6 +133,25 @@ def test_a_backward_pass_is_counted_and_stays_on_the_device(device):
     assert x.grad.is_cuda and counts.num_launches >= 2
 
 
+def test_tensors_say_cuda_in_a_backward_pass_of_our_own_too(device):
+    seen = []
+
+    class Identity(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            seen.extend([grad.is_cuda, ctx.saved_tensors[0].device.type])
+            return grad * torch.ones(2, device=grad.device)
+
+    x = torch.ones(2, device="cuda", requires_grad=True)
+    Identity.apply(x).sum().backward()
+    assert seen == [True, "cuda"] and x.grad.tolist() == [1, 1]
+
+
 def test_autocast_goes_by_cudas_lists(device):
     x, weight = torch.ones(2, 2, device="cuda"), torch.ones(2, 2, device="cuda", requires_grad=True)
     with torch.autocast("cuda"):

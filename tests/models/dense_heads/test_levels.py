@@ -113,8 +113,9 @@ def test_a_copy_makes_its_own(copy):
     assert torch.equal(before[0], after[0]) and before[0] is not after[0]
 
 
-def test_nothing_is_kept_of_an_export(monkeypatch):
-    monkeypatch.setattr(levels, "exporting", lambda: True)
+@pytest.mark.parametrize("traced", [(levels, "exporting"), (torch.compiler, "is_compiling")])
+def test_nothing_is_kept_of_a_trace(monkeypatch, traced):
+    monkeypatch.setattr(*traced, lambda: True)
     generator = CachedPointGenerator([8, 16])
     first, again = (generator.grid_priors(SIZES, device="cpu") for _ in range(2))
     assert torch.equal(first[0], again[0]) and first[0] is not again[0]
