@@ -6,6 +6,8 @@ model = dict(
         loss_cls=dict(
             _delete_=True,
             type='DCLoss',
-            loss=dict(
-                type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0))),
-    test_cfg=dict(nms=dict(type='CLBalancedNMS', iou_threshold=0.6)))
+            loss=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        ),
+    ),
+    test_cfg=dict(nms=dict(type='CLBalancedNMS', iou_threshold=0.6)),
+)

@@ -8,11 +8,14 @@ model = dict(
         loss_cls=dict(
             _delete_=True,
             type='DCLoss',
-            loss=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0))),
-    test_cfg=dict(nms=dict(type='CLBalancedNMS', iou_threshold=0.6)))
+            loss=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
+        ),
+    ),
+    test_cfg=dict(nms=dict(type='CLBalancedNMS', iou_threshold=0.6)),
+)
 train_dataloader = dict(dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = dict(dataset=dict(data_root=data_root))
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
-default_hooks = dict(checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3))
+default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3))

@@ -5,5 +5,7 @@ model = dict(
         loss_cls=dict(
             _delete_=True,
             type='DCLoss',
-            loss=dict(
-                type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0))))
+            loss=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        )
+    )
+)

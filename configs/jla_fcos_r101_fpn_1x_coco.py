@@ -3,5 +3,6 @@ _base_ = 'jla_fcos_r50_fpn_1x_coco.py'
 model = dict(
     backbone=dict(
         depth=101,
-        init_cfg=dict(
-            type='Pretrained', checkpoint='open-mmlab://detectron/resnet101_caffe')))
+        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://detectron/resnet101_caffe'),
+    )
+)

@@ -10,6 +10,7 @@ model = dict(
         feat_channels=256,
         stacked_convs=4,
         strides=[8, 16, 32, 64, 128],
-        loss_cls=dict(
-            type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        loss_bbox=dict(type='IoULoss', loss_weight=1.0)))
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox=dict(type='IoULoss', loss_weight=1.0),
+    )
+)

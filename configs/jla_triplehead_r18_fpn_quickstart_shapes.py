@@ -10,7 +10,8 @@ model = dict(
     backbone=dict(base_channels=32),
     neck=dict(in_channels=[32, 64, 128, 256]),
     bbox_head=dict(num_classes=6),
-    train_cfg=dict(assigner=dict(gt_balance=1.0)))
+    train_cfg=dict(assigner=dict(per_gt_reweight=1.0)),
+)
 train_dataloader = dict(batch_size=4)
 
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=3)
@@ -26,16 +27,17 @@ param_scheduler = [
         end=6,
         T_max=5,
         eta_min_ratio=0.02,
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
 ]
 
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=0.001, weight_decay=0.05),
-    clip_grad=dict(max_norm=35, norm_type=2))
+    clip_grad=dict(max_norm=35, norm_type=2),
+)
 
-default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
 randomness = dict(seed=0)
 
 # A tenth less time a step without a GPU.

@@ -8,5 +8,6 @@ _base_ = [
 model = dict(
     backbone=dict(
         depth=101,
-        init_cfg=dict(
-            type='Pretrained', checkpoint='open-mmlab://detectron/resnet101_caffe')))
+        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://detectron/resnet101_caffe'),
+    )
+)

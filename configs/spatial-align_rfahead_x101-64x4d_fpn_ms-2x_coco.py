@@ -2,7 +2,8 @@
 _base_ = 'spatial-align_rfahead_r101_fpn_ms-2x_coco.py'
 model = dict(
     data_preprocessor=dict(
-        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
+        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
+    ),
     backbone=dict(
         _delete_=True,
         type='ResNeXt',
@@ -15,4 +16,6 @@ model = dict(
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=True,
         style='pytorch',
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://resnext101_64x4d')))
+        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://resnext101_64x4d'),
+    ),
+)

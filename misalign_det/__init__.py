@@ -14,6 +14,6 @@ from .version import __version__
 use_passive_wait_policy()
 check_environment()
 
-from . import engine, evaluation, models  # noqa: E402  (only once the stack is known to be there)
+from . import analysis, datasets, engine, evaluation, models  # noqa: E402  (once the stack is known to be there)
 
-__all__ = ["__version__", "engine", "evaluation", "models"]
+__all__ = ["__version__", "analysis", "datasets", "engine", "evaluation", "models"]

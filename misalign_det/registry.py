@@ -6,5 +6,5 @@ Everything else of this package is registered with mmdet, where configs find it 
 from mmdet.registry import TRANSFORMS as MMDET_TRANSFORMS
 from mmengine.registry import Registry
 
-# For names that mmdet has already: see :class:`~misalign_det.engine.loading.LoadImageOrSkip`.
+# For names that mmdet has already: see :class:`~misalign_det.datasets.transforms.LoadImageOrSkip`.
 TRANSFORMS = Registry("transform", parent=MMDET_TRANSFORMS, scope="misalign_det")

@@ -5,7 +5,7 @@ Which of mmdet's test files each demand comes from stands in tests/README.md.
 
 import pytest
 import torch
-from every_head import FOCAL, HEADS, MAX_IOU, STRIDES, features, make_head, samples, totals
+from helpers.every_head import FOCAL, HEADS, MAX_IOU, STRIDES, features, make_head, samples, totals
 from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.structures import InstanceData
 

@@ -15,7 +15,7 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
-from misalign_det.engine.model_check import check_model
+from misalign_det.apis.model_check import check_model
 
 ROOT = Path(__file__).resolve().parents[1]
 STOCK = Path(mmdet.__file__).parent / ".mim/configs"

@@ -54,8 +54,10 @@ def test_floors_are_enough_and_there_is_no_ceiling():
     assert find_problems(importer(torch="2.13.0+cpu")) == []
 
 
-@pytest.mark.parametrize(("module", "version"), [
-    ("torch", "2.0.1"), ("mmengine", "0.9.1"), ("mmcv", "2.0.1"), ("mmdet", "3.1.0")])
+@pytest.mark.parametrize(
+    ("module", "version"),
+    [("torch", "2.0.1"), ("mmengine", "0.9.1"), ("mmcv", "2.0.1"), ("mmdet", "3.1.0")],
+)
 def test_too_old(module, version):
     [(subject, text)] = find_problems(importer(**{module: version}))
     assert subject == module
@@ -90,12 +92,27 @@ def test_missing_ops():
     assert "undefined symbol: _ZN3c10" in describe(find_problems(broken), ONEDL)
 
 
-@pytest.mark.parametrize(("stack", "commands"), [
-    (ONEDL, ['pip install "torch>=2.1,<2.14"', 'pip install "onedl-mmengine>=0.10.5"',
-             "pip install onedl-mmcv"]),
-    (OPENMMLAB, ['pip install "torch>=2.1,<2.14"', 'pip install "mmengine>=0.10.5"',
-                 "pip install mmcv"]),
-])
+@pytest.mark.parametrize(
+    ("stack", "commands"),
+    [
+        (
+            ONEDL,
+            [
+                'pip install "torch>=2.1,<2.14"',
+                'pip install "onedl-mmengine>=0.10.5"',
+                "pip install onedl-mmcv",
+            ],
+        ),
+        (
+            OPENMMLAB,
+            [
+                'pip install "torch>=2.1,<2.14"',
+                'pip install "mmengine>=0.10.5"',
+                "pip install mmcv",
+            ],
+        ),
+    ],
+)
 def test_the_commands_fit_the_stack(stack, commands):
     absent = importer(torch=missing("torch"), mmengine=missing("mmengine"), mmcv=missing("mmcv"))
     lines = describe(find_problems(absent), stack).splitlines()
@@ -103,10 +120,13 @@ def test_the_commands_fit_the_stack(stack, commands):
     assert positions == sorted(positions)
 
 
-@pytest.mark.parametrize("absent", [
-    {"mmcv": missing("mmcv")}, {"mmcv__ext": missing("mmcv._ext")}, {"mmcv": "2.0.1"}])
-@pytest.mark.parametrize(("torch", "too_new"), [
-    ("2.13.9", False), ("2.14", True), ("2.14.0", True), ("2.14.0.dev1+cpu", True), ("3.0", True)])
+@pytest.mark.parametrize(
+    "absent", [{"mmcv": missing("mmcv")}, {"mmcv__ext": missing("mmcv._ext")}, {"mmcv": "2.0.1"}]
+)
+@pytest.mark.parametrize(
+    ("torch", "too_new"),
+    [("2.13.9", False), ("2.14", True), ("2.14.0", True), ("2.14.0.dev1+cpu", True), ("3.0", True)],
+)
 def test_a_torch_against_which_mmcv_does_not_compile(absent, torch, too_new):
     problems = find_problems(importer(torch=torch, **absent))
     assert (problems[0][0] == "torch") == too_new
@@ -114,8 +134,9 @@ def test_a_torch_against_which_mmcv_does_not_compile(absent, torch, too_new):
     command = '    pip install "torch>=2.1,<2.14"'
     assert (command in lines) == too_new
     if too_new:
-        assert lines[1] == (f"  - mmcv's ops do not compile against torch {torch}, whose headers "
-                            "need C++20")
+        assert lines[1] == (
+            f"  - mmcv's ops do not compile against torch {torch}, whose headers need C++20"
+        )
         build = next(line for line in lines if "MMCV_WITH_OPS=1" in line)
         assert lines.index(command) < lines.index(build)
 
@@ -123,11 +144,14 @@ def test_a_torch_against_which_mmcv_does_not_compile(absent, torch, too_new):
 def test_such_a_torch_is_fine_with_ops_that_are_there():
     assert find_problems(importer(torch="2.14.0")) == []
     assert find_problems(importer(torch="2.14.0", mmdet=missing("mmdet"))) == [
-        ("mmdet", "mmdet is not installed")]
+        ("mmdet", "mmdet is not installed")
+    ]
 
 
-@pytest.mark.parametrize(("chosen", "imported", "expected"), [
-    (None, False, "PASSIVE"), ("ACTIVE", False, "ACTIVE"), (None, True, None)])
+@pytest.mark.parametrize(
+    ("chosen", "imported", "expected"),
+    [(None, False, "PASSIVE"), ("ACTIVE", False, "ACTIVE"), (None, True, None)],
+)
 def test_threads_sleep_unless_chosen_otherwise_or_too_late(monkeypatch, chosen, imported, expected):
     monkeypatch.setenv("OMP_WAIT_POLICY", chosen or "")
     if chosen is None:
@@ -142,8 +166,14 @@ def test_threads_do_sleep_in_a_process_that_imports_the_package():
     """libgomp's own word: how often it looks before it sleeps."""
     environ = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     environ.update(OMP_DISPLAY_ENV="VERBOSE", PYTHONPATH=str(ROOT))
-    done = subprocess.run([sys.executable, "-c", "import misalign_det"], env=environ, cwd="/",
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "import misalign_det"],
+        env=environ,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     counts = re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stdout + done.stderr)
     if not counts:
         pytest.skip("this torch does not use libgomp")

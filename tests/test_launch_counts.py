@@ -15,7 +15,7 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth
+from misalign_det.models.task_modules.assigners.candidates import BatchGroundTruth
 
 pytestmark = pytest.mark.cuda
 STRIDES = (8, 16, 32, 64, 128)

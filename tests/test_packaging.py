@@ -20,9 +20,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def requirements(extra):
     """{distribution: requirement} of the package, or of one of its extras."""
     found = map(Requirement, metadata.requires("misalign_det"))
-    return {r.name: r for r in found
-            if (r.marker is None) == (extra is None)
-            and (r.marker is None or r.marker.evaluate({"extra": extra}))}
+    return {
+        r.name: r
+        for r in found
+        if (r.marker is None) == (extra is None)
+        and (r.marker is None or r.marker.evaluate({"extra": extra}))
+    }
 
 
 def test_the_version_is_the_installed_one():
@@ -79,12 +82,21 @@ def test_shell_scripts_parse(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
 
 
-@pytest.mark.parametrize(("script", "arguments", "tool"), [
-    ("slurm_train.sh", ["gpu", "job", "config.py", "--amp"],
-     "train.py config.py --launcher slurm --amp"),
-    ("slurm_test.sh", ["gpu", "job", "config.py", "x.pth", "--out", "y.pkl"],
-     "test.py config.py x.pth --launcher slurm --out y.pkl"),
-])
+@pytest.mark.parametrize(
+    ("script", "arguments", "tool"),
+    [
+        (
+            "slurm_train.sh",
+            ["gpu", "job", "config.py", "--amp"],
+            "train.py config.py --launcher slurm --amp",
+        ),
+        (
+            "slurm_test.sh",
+            ["gpu", "job", "config.py", "x.pth", "--out", "y.pkl"],
+            "test.py config.py x.pth --launcher slurm --out y.pkl",
+        ),
+    ],
+)
 def test_slurm_scripts_ask_for_the_right_nodes(tmp_path, script, arguments, tool):
     """With a stand-in for srun that prints how it was called."""
     fake = tmp_path / "srun"
@@ -104,8 +116,9 @@ def test_slurm_scripts_ask_for_the_right_nodes(tmp_path, script, arguments, tool
     assert "--gres" not in call(GPUS="2", GPUS_PER_NODE="0")
 
 
-@pytest.mark.parametrize("script", ["dist_train.sh", "dist_test.sh", "slurm_train.sh",
-                                    "slurm_test.sh"])
+@pytest.mark.parametrize(
+    "script", ["dist_train.sh", "dist_test.sh", "slurm_train.sh", "slurm_test.sh"]
+)
 def test_launchers_explain_themselves(script):
     done = subprocess.run(["bash", str(ROOT / "tools" / script)], capture_output=True, text=True)
     assert done.returncode == 2

@@ -6,9 +6,9 @@ prints the count.
 
 import os
 
-import assignment_scenes
 import pytest
 import torch
+from helpers import assignment_scenes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS, TASK_UTILS
@@ -16,8 +16,11 @@ from mmengine.structures import InstanceData
 
 import misalign_det  # noqa: F401
 from misalign_det.models.post_processing import cl_balanced_nms
-from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth
-from misalign_det.models.task_modules.mixture import fit_mixture, positive_threshold
+from misalign_det.models.task_modules.assigners.candidates import BatchGroundTruth
+from misalign_det.models.task_modules.assigners.gaussian_mixture import (
+    fit_mixture,
+    positive_threshold,
+)
 
 TESTS = 28  # with their parameters
 LONG = "MISALIGN_DET_CASES" in os.environ
@@ -25,8 +28,8 @@ CASES = -(-int(os.environ["MISALIGN_DET_CASES"]) // TESTS) if LONG else 40  # of
 COUNTS = {}
 ASSIGNERS = [
     dict(type="JLAAssigner"),
-    dict(type="JLAAssigner", weighted_until=0, topk=9, gt_balance=1.0),
-    dict(type="JLAAssigner", ambiguous="ignore", boundary="density_peak"),
+    dict(type="JLAAssigner", weighted_until=0, topk=9, per_gt_reweight=1.0),
+    dict(type="JLAAssigner", ambiguous="ignore", separation="density_peak"),
     dict(type="SpatialAlignAssigner"),
     dict(type="SpatialAlignAssigner", fitness="softmax", topk=4, num_levels=1),
 ]
@@ -92,8 +95,12 @@ class TestAssigners:
         counted(request)
         generator = torch.Generator().manual_seed(1)
         fine = int((scene.strides == 8).sum())  # levels stay in order, as the interface says
-        order = torch.cat([torch.randperm(fine, generator=generator),
-                           fine + torch.randperm(len(scene.points) - fine, generator=generator)])
+        order = torch.cat(
+            [
+                torch.randperm(fine, generator=generator),
+                fine + torch.randperm(len(scene.points) - fine, generator=generator),
+            ]
+        )
         same(scene.positives(config, order=order), scene.positives(config))
 
     @cases

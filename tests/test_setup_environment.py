@@ -46,13 +46,19 @@ def setup(tmp_path):
         python = environment / "bin/python"
         python.write_text(f'#!/bin/sh\nexport PYTHONPATH={stubs}\nexec {sys.executable} "$@"\n')
         python.chmod(0o755)
-        variables = {key: value for key, value in os.environ.items()
-                     if key not in ("VIRTUAL_ENV", "CONDA_PREFIX", "MISALIGN_DET_STACK")}
+        variables = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in ("VIRTUAL_ENV", "CONDA_PREFIX", "MISALIGN_DET_STACK")
+        }
         if not own:
             variables["VIRTUAL_ENV"] = str(environment)
         done = subprocess.run(
-            ["bash", repository / "tools/setup_environment.sh"], capture_output=True, text=True,
-            env={**variables, "PIP_LOG": str(log), "MISALIGN_DET_CACHE": str(tmp_path / "cache")})
+            ["bash", repository / "tools/setup_environment.sh"],
+            capture_output=True,
+            text=True,
+            env={**variables, "PIP_LOG": str(log), "MISALIGN_DET_CACHE": str(tmp_path / "cache")},
+        )
         calls = log.read_text() if log.exists() else ""
         return done.returncode, done.stdout + done.stderr, calls
 
@@ -87,9 +93,12 @@ def test_no_python_that_fits_names_ways_to_one(tmp_path):
         (tmp_path / name).symlink_to(shutil.which(name))
     repository = tmp_path / "clone/tools"
     shutil.copytree(ROOT / "tools", repository)
-    done = subprocess.run([tmp_path / "bash", repository / "setup_environment.sh"],
-                          env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [tmp_path / "bash", repository / "setup_environment.sh"],
+        env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1
     assert "no Python 3.10 to 3.12 with venv and headers was found" in done.stderr
     assert "apt install python3-venv python3-dev" in done.stderr

@@ -15,9 +15,7 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.registry import TRANSFORMS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 
-from misalign_det.engine.annotation_checks import InputError
-from misalign_det.engine.checkpoint_io import check_checkpoint, tensors_only
-from misalign_det.engine.command_line import (
+from misalign_det.apis.cli import (
     add_common_arguments,
     add_preflight_argument,
     build_runner,
@@ -26,8 +24,10 @@ from misalign_det.engine.command_line import (
     preload_checkpoint,
     prepare_work_dir,
 )
+from misalign_det.datasets.preflight import check_config
+from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
 from misalign_det.engine.distributed import finish_processes
-from misalign_det.engine.preflight import check_config
+from misalign_det.errors import InputError
 from misalign_det.utils import is_type, leaf_datasets
 
 
@@ -40,14 +40,19 @@ def parse_args(arguments=None):
     parser.add_argument("--out", metavar="FILE.pkl", help="save the detections as a pickle")
     parser.add_argument("--show", action="store_true", help="show detections in a window")
     parser.add_argument(
-        "--show-dir", metavar="FOLDER",
-        help="save pictures of the detections under WORK_DIR/TIMESTAMP/FOLDER")
+        "--show-dir",
+        metavar="FOLDER",
+        help="save pictures of the detections under WORK_DIR/TIMESTAMP/FOLDER",
+    )
     parser.add_argument(
-        "--wait-time", type=float, default=2, help="seconds per picture with --show")
+        "--wait-time", type=float, default=2, help="seconds per picture with --show"
+    )
     parser.add_argument(
-        "--tta", action="store_true",
+        "--tta",
+        action="store_true",
         help="test-time augmentation, as the config's tta_model and tta_pipeline say; a mirrored "
-        "copy of each image where it has none")
+        "copy of each image where it has none",
+    )
     add_preflight_argument(parser)
     args = parser.parse_args(arguments)
     if args.out and not args.out.endswith((".pkl", ".pickle")):
@@ -87,14 +92,22 @@ def mirrored_too(pipeline, where):
         InputError: it does not.
     """
     if not pipeline or not is_type(pipeline[-1].get("type"), PackDetInputs, TRANSFORMS):
-        raise InputError(f"--tta: {where}.pipeline does not end with PackDetInputs, so what to do "
-                         "with its images has to be said by a tta_pipeline in the config.")
-    keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip",
-            "flip_direction")
+        raise InputError(
+            f"--tta: {where}.pipeline does not end with PackDetInputs, so what to do "
+            "with its images has to be said by a tta_pipeline in the config."
+        )
+    keys = (
+        "img_id",
+        "img_path",
+        "ori_shape",
+        "img_shape",
+        "scale_factor",
+        "flip",
+        "flip_direction",
+    )
     flips = [dict(type="RandomFlip", prob=1.0), dict(type="RandomFlip", prob=0.0)]
     pack = [dict(type="PackDetInputs", meta_keys=keys)]
-    return [*copy.deepcopy(list(pipeline[:-1])),
-            dict(type="TestTimeAug", transforms=[flips, pack])]
+    return [*copy.deepcopy(list(pipeline[:-1])), dict(type="TestTimeAug", transforms=[flips, pack])]
 
 
 def main():
@@ -108,8 +121,10 @@ def main():
         prepare_work_dir(cfg)
         if args.show or args.show_dir:
             if "visualization" not in cfg.get("default_hooks", {}):
-                raise InputError("--show and --show-dir need "
-                                 "default_hooks.visualization=dict(type='DetVisualizationHook')")
+                raise InputError(
+                    "--show and --show-dir need "
+                    "default_hooks.visualization=dict(type='DetVisualizationHook')"
+                )
             cfg = trigger_visualization_hook(cfg, args)
         if args.tta:
             use_test_time_augmentation(cfg)

@@ -11,9 +11,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 import torch
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 
-from misalign_det.engine.annotation_checks import InputError
-from misalign_det.engine.checkpoint_io import check_checkpoint, tensors_only
-from misalign_det.engine.command_line import (
+from misalign_det.apis.cli import (
     add_common_arguments,
     add_preflight_argument,
     build_runner,
@@ -23,8 +21,10 @@ from misalign_det.engine.command_line import (
     prepare_work_dir,
     resolve_resume,
 )
+from misalign_det.datasets.preflight import check_config
+from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
 from misalign_det.engine.distributed import finish_processes
-from misalign_det.engine.preflight import check_config
+from misalign_det.errors import InputError
 
 
 def parse_args(arguments=None):
@@ -34,16 +34,24 @@ def parse_args(arguments=None):
     parser.add_argument("config", help="config file, or name of a config of this package")
     add_common_arguments(parser)
     parser.add_argument(
-        "--amp", action="store_true",
-        help="mixed precision: float16 with loss scaling on CUDA, bfloat16 without")
+        "--amp",
+        action="store_true",
+        help="mixed precision: float16 with loss scaling on CUDA, bfloat16 without",
+    )
     parser.add_argument(
-        "--auto-scale-lr", action="store_true",
-        help="scale the learning rate by the actual batch size over auto_scale_lr.base_batch_size")
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate by the actual batch size over auto_scale_lr.base_batch_size",
+    )
     parser.add_argument(
-        "--resume", nargs="?", const="", metavar="CHECKPOINT",
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="CHECKPOINT",
         help="go on from this checkpoint, or without value from the last one in the work dir. "
         "Where there is none, the tool asks at a terminal and ends with an error elsewhere; "
-        "'--resume auto' then starts from scratch, unless other checkpoints would be overwritten")
+        "'--resume auto' then starts from scratch, unless other checkpoints would be overwritten",
+    )
     add_preflight_argument(parser)
     return parser.parse_args(arguments)
 
@@ -67,7 +75,8 @@ def apply_training_options(cfg, args):
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise InputError(
                 "--auto-scale-lr needs the batch size that the config's learning rate is meant "
-                "for; add auto_scale_lr=dict(base_batch_size=16) to the config")
+                "for; add auto_scale_lr=dict(base_batch_size=16) to the config"
+            )
         cfg.auto_scale_lr.enable = True
 
 

@@ -4,6 +4,7 @@ _base_ = 'mmdet::_base_/default_runtime.py'
 
 default_hooks = dict(
     logger=dict(interval=10),  # small sets have few steps an epoch
-    checkpoint=dict(type='SafeCheckpointHook', interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
     epoch_seed=dict(type='EpochSeedHook'),
-    finite_loss=dict(type='FiniteLossHook'))
+    finite_loss=dict(type='RecordInvalidLossHook'),
+)

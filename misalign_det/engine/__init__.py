@@ -1,21 +1,12 @@
-"""Running: what is done around a model while it is trained, tested, saved and loaded."""
+"""What runs in training beside the model: hooks, an optimizer wrapper, checkpoints."""
 
-from . import (
-    assignment_inspector,
-    channels_last,
-    epoch_seed,
-    finite_loss,
-    loading,
-    mixed_precision,
-    safe_checkpoint,
-)
+from .hooks import AtomicCheckpointHook, ChannelsLastHook, EpochSeedHook, RecordInvalidLossHook
+from .optim_wrapper import BFloat16OptimWrapper
 
 __all__ = [
-    "assignment_inspector",
-    "channels_last",
-    "epoch_seed",
-    "finite_loss",
-    "loading",
-    "mixed_precision",
-    "safe_checkpoint",
+    "BFloat16OptimWrapper",
+    "ChannelsLastHook",
+    "EpochSeedHook",
+    "RecordInvalidLossHook",
+    "AtomicCheckpointHook",
 ]

@@ -4,7 +4,7 @@ import ast
 
 
 def describe_model(model):
-    """"FCOS with TripleHead on ResNet (depth 50)" of a model that is built.
+    """ "FCOS with TripleHead on ResNet (depth 50)" of a model that is built.
 
     Args:
         model (nn.Module): a detector, not wrapped.
@@ -23,19 +23,25 @@ def describe_checkpoint(checkpoint):
     meta = checkpoint.get("meta") or {}
     try:
         tree = ast.parse(meta.get("cfg") or meta.get("config") or "")
-        model = next(node.value for node in tree.body if isinstance(node, ast.Assign)
-                     and getattr(node.targets[0], "id", None) == "model")
+        model = next(
+            node.value
+            for node in tree.body
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == "model"
+        )
     except (SyntaxError, StopIteration, TypeError, ValueError):
         return "an architecture that it does not name"
     head, backbone = _keyword(model, "bbox_head"), _keyword(model, "backbone")
-    return _words(*(_constant(part, "type") for part in (model, head, backbone)),
-                  _constant(backbone, "depth"))
+    return _words(
+        *(_constant(part, "type") for part in (model, head, backbone)), _constant(backbone, "depth")
+    )
 
 
 def _words(detector, head, backbone, depth):
     """What is None is left out."""
-    return (f"{detector}{f' with {head}' if head else ''}{f' on {backbone}' if backbone else ''}"
-            f"{f' (depth {depth})' if depth else ''}")
+    return (
+        f"{detector}{f' with {head}' if head else ''}{f' on {backbone}' if backbone else ''}"
+        f"{f' (depth {depth})' if depth else ''}"
+    )
 
 
 def _keyword(call, name):

@@ -7,11 +7,6 @@ import torch
 import torch.distributed as dist
 
 
-def is_first_process():
-    """Whether this is the first process of a run, before they have found one another."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
-
-
 def prepare_processes(cfg):
     """Set up gloo and DDP on the CPU if a launcher is used and there is no GPU; else do nothing.
 

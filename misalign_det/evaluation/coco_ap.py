@@ -10,8 +10,9 @@ import numpy as np
 from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmengine.fileio import get_local_path
 
-from ..engine.annotation_checks import InputError, read_json
+from ..errors import InputError
 from ..utils import class_names
+from ..utils.json_file import read_json
 
 _NEEDED = {
     "images": ("id",),

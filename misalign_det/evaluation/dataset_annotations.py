@@ -2,7 +2,7 @@
 
 from mmdet.datasets.api_wrappers import COCO
 
-from ..engine.annotation_checks import InputError
+from ..errors import InputError
 from ..utils import class_names
 from .coco_ap import index_annotations
 

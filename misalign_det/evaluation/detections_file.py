@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..engine.annotation_checks import InputError
-from ..engine.checkpoint_io import CheckpointError
+from ..errors import CheckpointError, InputError
 
 _CORES = ("numpy.core", "numpy._core")  # NumPy 2 renamed it
 _ALLOWED = {

@@ -8,11 +8,11 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
-from ..engine.annotation_checks import InputError
+from ..errors import InputError
 from ..utils import class_names
-from .alignment import box_counts, localisation_aware_ece, score_iou_correlation
 from .coco_ap import average_precision, category_ids, is_crowd, load_annotations
-from .matching import MatchedDetections, match_image
+from .coco_matching import MatchedDetections, match_image
+from .score_alignment import box_counts, localisation_aware_ece, score_iou_correlation
 
 
 @METRICS.register_module()
@@ -24,11 +24,11 @@ class MisalignmentMetric(BaseMetric):
     ``classwise``:
 
     - ``spearman``, ``pearson``: correlation of score and IoU over boxes that found an object, 1 is
-      aligned; see :func:`~.alignment.score_iou_correlation`;
+      aligned; see :func:`~.score_alignment.score_iou_correlation`;
     - ``correct``, ``redundant``, ``error``, ``background``: numbers of boxes, as TOOD counts them;
-      see :func:`~.alignment.box_counts`;
+      see :func:`~.score_alignment.box_counts`;
     - ``laece``: localisation-aware calibration error, 0 is calibrated, the mean over classes; see
-      :func:`~.alignment.localisation_aware_ece`;
+      :func:`~.score_alignment.localisation_aware_ece`;
     - ``AP``, ``AP_by_iou``, ``headroom``: COCO's AP, the AP of the same boxes ranked by their IoU
       with the best object of their class, and the difference: what scores alone cost.
 

@@ -1,4 +1,4 @@
-"""Functions that ``torch.compile`` is to leave alone."""
+"""Functions that ``torch.compile`` does not trace, and whether an export is tracing."""
 
 import functools
 import sys
@@ -24,3 +24,15 @@ def without_compiler(function: Callable) -> Callable:
 
     call.outside = None
     return call
+
+
+def exporting() -> bool:
+    """Whether ``torch.jit``, ``torch.onnx`` or ``torch.export`` is tracing the model."""
+    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _is_exporting()
+
+
+# torch.compiler.is_exporting came with torch 2.7. Before, is_compiling is true under torch.export,
+# and under torch.compile too.
+_is_exporting = getattr(torch.compiler, "is_exporting", None) or getattr(
+    torch.compiler, "is_compiling", bool
+)

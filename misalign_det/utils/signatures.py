@@ -44,4 +44,5 @@ def argument_names(kind: Any) -> tuple[tuple[str, ...], bool]:
             complete = True
             if number == 0:
                 break  # else a class may hand its **kwargs past the next one: mmdet's VFNetHead
+    names |= dict.fromkeys(getattr(kind, "renamed_arguments", {}))  # the old names
     return tuple(names), complete

@@ -10,9 +10,9 @@ from mmdet.registry import DATASETS, MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
-from misalign_det.engine.config_keys import check_options, top_level_keys
-from misalign_det.engine.loading import LoadImageOrSkip, transform_class
-from misalign_det.engine.model_check import check_model
+from misalign_det.apis.config_keys import check_options, top_level_keys
+from misalign_det.apis.model_check import check_model
+from misalign_det.datasets.transforms import LoadImageOrSkip, transform_class
 from misalign_det.utils import leaf_datasets
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.py"))
@@ -23,7 +23,8 @@ CHECKED = set()  # (type, key) of values that another config has, too
 
 def is_part(value):
     return isinstance(value, dict) or (
-        isinstance(value, list) and value and all(isinstance(item, dict) for item in value))
+        isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
+    )
 
 
 def parts_alone(value):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_step import CASES, COUNTS
+from helpers.distributed_step import CASES, COUNTS
 
-SCRIPT = Path(__file__).resolve().parents[1] / "distributed_step.py"
+SCRIPT = Path(__file__).resolve().parents[1] / "helpers/distributed_step.py"
 
 
 @pytest.fixture(scope="module")

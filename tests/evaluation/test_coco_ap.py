@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_cases import META, detections, evaluate
+from helpers.evaluation_cases import META, detections, evaluate
 from mmdet.evaluation import CocoMetric
 
-from misalign_det.engine.annotation_checks import InputError
-from misalign_det.evaluation.ap_difference import coco_figures
+from misalign_det.errors import InputError
 from misalign_det.evaluation.coco_ap import (
     average_precision,
     category_ids,
@@ -17,6 +16,7 @@ from misalign_det.evaluation.coco_ap import (
     load_annotations,
     matched_boxes,
 )
+from misalign_det.evaluation.paired_bootstrap import coco_figures
 
 
 def renamed(path, tmp_path, images=lambda i: i, objects=lambda i: i, categories=lambda i: i):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from misalign_det.engine.annotation_checks import InputError
+from misalign_det.errors import InputError
 from misalign_det.evaluation.dataset_annotations import annotations_of, image_paths
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evaluation_cases import detections, evaluate
+from helpers.evaluation_cases import detections, evaluate
 
-from misalign_det.engine.annotation_checks import InputError
-from misalign_det.engine.checkpoint_io import CheckpointError
+from misalign_det.errors import CheckpointError, InputError
 from misalign_det.evaluation.detections_file import load_detections
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,9 +92,13 @@ def test_other_files_are_named(tmp_path):
     (tmp_path / "cut.pkl").write_bytes(whole[: len(whole) // 2])
     write(tmp_path / "other.pkl", dict(a=1))
     (tmp_path / "empty.pkl").touch()
-    for name, message in [("none.pkl", "no file"), ("text.pkl", "cannot be read"),
-                          ("cut.pkl", "cannot be read"), ("empty.pkl", "cannot be read"),
-                          ("other.pkl", "tools/test.py --out")]:
+    for name, message in [
+        ("none.pkl", "no file"),
+        ("text.pkl", "cannot be read"),
+        ("cut.pkl", "cannot be read"),
+        ("empty.pkl", "cannot be read"),
+        ("other.pkl", "tools/test.py --out"),
+    ]:
         with pytest.raises(InputError, match=message):
             load_detections(tmp_path / name)
 

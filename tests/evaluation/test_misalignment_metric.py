@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation_cases import META, detections, evaluate, sample
+from helpers.evaluation_cases import META, detections, evaluate, sample
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
 
 import misalign_det  # noqa: F401
-from misalign_det.engine.annotation_checks import InputError
+from misalign_det.errors import InputError
 from misalign_det.evaluation import MisalignmentMetric
 from misalign_det.evaluation.coco_ap import index_annotations
 

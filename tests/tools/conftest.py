@@ -67,8 +67,15 @@ def call(environ):
 
     def call(command, cwd, status=0):
         done = subprocess.run(
-            [str(part) for part in command], cwd=cwd, env=environ, text=True, timeout=600,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            [str(part) for part in command],
+            cwd=cwd,
+            env=environ,
+            text=True,
+            timeout=600,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
 

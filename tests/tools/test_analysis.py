@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from tiny_detectors import HEADS, image_with_objects, make_detector, tool
+from helpers.tiny_detectors import HEADS, image_with_objects, make_detector, tool
 
 
 @pytest.fixture(scope="module")

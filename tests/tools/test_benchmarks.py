@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.tiny_detectors import make_detector
 from launch_counts import Cost, count_calls, footnote
 from mmcv.ops import batched_nms
-from tiny_detectors import make_detector
 
 ROOT = Path(__file__).resolve().parents[2]
 

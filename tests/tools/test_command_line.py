@@ -10,7 +10,7 @@ import torch
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.config import Config
 
-from misalign_det.engine.annotation_checks import InputError
+from misalign_det.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, ROOT / "tools/train.py"]
@@ -49,8 +49,16 @@ def test_help_leaves_mims_own_flag_out(capsys):
             load(name).parse_args(["-h"])
         text = capsys.readouterr().out
         assert "--gpus" not in text  # mim would pass its own --gpus on to a tool that knows one
-        for option in [*options, "--work-dir", "--cfg-options", "--launcher", "--local_rank",
-                       "--local-rank", "--trust-checkpoint", "--no-preflight"]:
+        for option in [
+            *options,
+            "--work-dir",
+            "--cfg-options",
+            "--launcher",
+            "--local_rank",
+            "--local-rank",
+            "--trust-checkpoint",
+            "--no-preflight",
+        ]:
             assert option in text
 
 
@@ -93,8 +101,11 @@ def test_tta_reaches_every_data_set_inside_wrappers():
 
 def test_tta_of_the_config_itself():
     pipeline = [dict(type="LoadImageFromFile"), dict(type="TestTimeAug", transforms=[])]
-    cfg = tta(test_dataloader=dict(dataset=dict(ann_file="a")), tta_pipeline=pipeline,
-              tta_model=dict(type="MyTTA"))
+    cfg = tta(
+        test_dataloader=dict(dataset=dict(ann_file="a")),
+        tta_pipeline=pipeline,
+        tta_model=dict(type="MyTTA"),
+    )
     assert cfg.test_dataloader.dataset.pipeline == pipeline
     assert cfg.model.type == "MyTTA" and cfg.model.module.type == "FCOS"
 
@@ -102,17 +113,24 @@ def test_tta_of_the_config_itself():
 def test_tta_of_a_pipeline_that_ends_otherwise_names_it():
     for pipeline in ([], [*STEPS, dict(type="Mine")], [PACK, dict(type="Mine")]):
         with pytest.raises(InputError, match="--tta: test_dataloader.dataset.datasets.0.pipeline"):
-            tta(test_dataloader=dict(dataset=dict(
-                type="ConcatDataset", datasets=[dict(ann_file="a", pipeline=pipeline)])))
+            tta(
+                test_dataloader=dict(
+                    dataset=dict(
+                        type="ConcatDataset", datasets=[dict(ann_file="a", pipeline=pipeline)]
+                    )
+                )
+            )
 
 
 def test_a_missing_checkpoint_is_said_before_data_and_config(refused, tiny_config, capfd):
     nothing = ["--work-dir", "work", "--cfg-options", "data_root=nowhere"]
     assert refused("test", tiny_config, "x.pth", *nothing) == (
-        "test.py: error: there is no checkpoint x.pth")
+        "test.py: error: there is no checkpoint x.pth"
+    )
     for given in (["--resume", "x.pth", *nothing], [*nothing, "load_from=x.pth"]):
         assert refused("train", tiny_config, *given) == (
-            "train.py: error: there is no checkpoint x.pth")
+            "train.py: error: there is no checkpoint x.pth"
+        )
     assert "model = dict(" not in capfd.readouterr().out
     assert not Path("work").exists()
 
@@ -120,8 +138,16 @@ def test_a_missing_checkpoint_is_said_before_data_and_config(refused, tiny_confi
 def test_resuming_nothing(refused, tiny_config):
     text = refused("train", tiny_config, "--work-dir", "work", "--resume")
     assert text.startswith("train.py: error: there is nothing to resume in work")
-    text = refused("train", tiny_config, "--work-dir", "work", "--resume", "auto", "--cfg-options",
-                   "data_root=nowhere")  # goes on, up to the data
+    text = refused(
+        "train",
+        tiny_config,
+        "--work-dir",
+        "work",
+        "--resume",
+        "auto",
+        "--cfg-options",
+        "data_root=nowhere",
+    )  # goes on, up to the data
     assert "there is no annotation file nowhere" in text
 
 
@@ -156,8 +182,21 @@ def test_training_saves_checkpoint_and_config(trained):
 
 @pytest.mark.slow
 def test_evaluation_with_every_output(trained, tiny_config, call, tmp_path):
-    text = call([*TEST, tiny_config, trained / "iter_1.pth", "--work-dir", tmp_path / "work",
-                 "--out", tmp_path / "out.pkl", "--show-dir", "pictures", "--tta"], tmp_path)
+    text = call(
+        [
+            *TEST,
+            tiny_config,
+            trained / "iter_1.pth",
+            "--work-dir",
+            tmp_path / "work",
+            "--out",
+            tmp_path / "out.pkl",
+            "--show-dir",
+            "pictures",
+            "--tta",
+        ],
+        tmp_path,
+    )
     assert "bbox_mAP_50" in text
     detections = pickle.loads((tmp_path / "out.pkl").read_bytes())
     assert len(detections) == 4
@@ -168,8 +207,19 @@ def test_evaluation_with_every_output(trained, tiny_config, call, tmp_path):
 @pytest.mark.slow
 def test_resume_with_scaled_learning_rate(trained, tiny_config, call, tmp_path):
     text = call(
-        [*TRAIN, tiny_config, "--work-dir", tmp_path, "--resume", trained / "iter_1.pth",
-         "--auto-scale-lr", "--cfg-options", "train_cfg.max_iters=2"], tmp_path)
+        [
+            *TRAIN,
+            tiny_config,
+            "--work-dir",
+            tmp_path,
+            "--resume",
+            trained / "iter_1.pth",
+            "--auto-scale-lr",
+            "--cfg-options",
+            "train_cfg.max_iters=2",
+        ],
+        tmp_path,
+    )
     assert "resumed epoch: 0, iter: 1" in text
     assert "Scaling the original LR by 0.125." in text  # a batch of 2, and not of 16
     assert (tmp_path / "iter_2.pth").is_file() and not (tmp_path / "iter_1.pth").exists()
@@ -203,13 +253,21 @@ def test_bare_name_finds_the_packaged_config(refused, suffix):
 def test_checkpoint_of_another_architecture(refused, trained, tiny_config, way):
     checkpoint = trained / "iter_1.pth"
     given = {"test": [checkpoint], "resume": ["--resume", checkpoint], "load_from": []}[way]
-    deeper = ["--work-dir", "work", "--cfg-options", "model.backbone.depth=50",
-              "model.neck.in_channels=[256,512,1024,2048]", f"load_from={checkpoint}"]
+    deeper = [
+        "--work-dir",
+        "work",
+        "--cfg-options",
+        "model.backbone.depth=50",
+        "model.neck.in_channels=[256,512,1024,2048]",
+        f"load_from={checkpoint}",
+    ]
     text = refused("test" if way == "test" else "train", tiny_config, *given, *deeper)
     assert text.startswith(f"{'test' if way == 'test' else 'train'}.py: error: {checkpoint}: ")
     assert "Missing: backbone.layer1.0.conv3.weight" in text
-    assert ("The checkpoint holds FCOS with TripleHead on ResNet (depth 18); the config's model is "
-            "FCOS with TripleHead on ResNet (depth 50).") in text
+    assert (
+        "The checkpoint holds FCOS with TripleHead on ResNet (depth 18); the config's model is "
+        "FCOS with TripleHead on ResNet (depth 50)."
+    ) in text
 
 
 class _Touch:
@@ -224,7 +282,8 @@ class _Touch:
 
 @pytest.mark.slow
 def test_pickles_with_code_are_refused_unless_trusted(
-        refused, trained, tiny_config, call, tmp_path):
+    refused, trained, tiny_config, call, tmp_path
+):
     checkpoint = torch.load(trained / "iter_1.pth", weights_only=False)
     checkpoint["meta"]["extra"] = _Touch(tmp_path / "ran")
     path = tmp_path / "unsafe.pth"

@@ -4,12 +4,12 @@ import copy
 import json
 
 import pytest
+from helpers.tiny_detectors import tool
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmengine.config import Config
-from tiny_detectors import tool
 
-from misalign_det.engine.annotation_checks import InputError
+from misalign_det.errors import InputError
 from misalign_det.utils import leaf_datasets
 
 
@@ -98,7 +98,8 @@ def test_a_class_for_a_type(module, tmp_path):
 def test_several_training_sets_and_other_formats_are_refused(module, tmp_path):
     with pytest.raises(InputError, match="ConcatDataset.*holds 2 datasets.*datasets.1"):
         module.training_annotations(
-            config(lambda leaf: dict(type="ConcatDataset", datasets=[leaf, leaf])))
+            config(lambda leaf: dict(type="ConcatDataset", datasets=[leaf, leaf]))
+        )
     with pytest.raises(InputError, match="VOCDataset.*COCO's format"):
         module.training_annotations(config(lambda leaf: dict(leaf, type="VOCDataset")))
     with pytest.raises(InputError, match="no annotation file /train/t.json"):

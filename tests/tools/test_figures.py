@@ -2,7 +2,7 @@
 
 import cv2
 import pytest
-from tiny_detectors import image_with_objects, make_detector, tool
+from helpers.tiny_detectors import image_with_objects, make_detector, tool
 
 
 @pytest.fixture(scope="module")

@@ -60,13 +60,16 @@ def make_environment(folder, mim, package):
     site = next(folder.glob("lib/python*/site-packages"))
     # Named so that it is read last: the environment's own packages come first.
     (site / "zz_behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    pip("--python", python, "install", "--quiet", "--no-build-isolation", "--no-deps", mim,
-        *package)
+    pip(
+        "--python", python, "install", "--quiet", "--no-build-isolation", "--no-deps", mim, *package
+    )
     return python, site
 
 
-@pytest.fixture(scope="module", params=["editable-onedl", "editable-openmmlab", "wheel-onedl",
-                                        "wheel-openmmlab"])
+@pytest.fixture(
+    scope="module",
+    params=["editable-onedl", "editable-openmmlab", "wheel-onedl", "wheel-openmmlab"],
+)
 def installed(request, copy, tmp_path_factory):
     """(kind of install, Python of an environment, folder where mim must find tools and configs)."""
     install, mim = request.param.split("-")
@@ -95,8 +98,21 @@ def test_mim_train_and_test(installed, named, copy, call, tmp_path):
     checkpoint = cwd / "work_dirs/tiny_one_step/iter_1.pth"
     assert checkpoint.is_file()
     if named == "bare":
-        text = call([python, "-m", "mim", "test", "misalign_det", typed, "--checkpoint", checkpoint,
-                     "--work-dir", tmp_path / "test"], cwd)
+        text = call(
+            [
+                python,
+                "-m",
+                "mim",
+                "test",
+                "misalign_det",
+                typed,
+                "--checkpoint",
+                checkpoint,
+                "--work-dir",
+                tmp_path / "test",
+            ],
+            cwd,
+        )
         assert "bbox_mAP_50" in text
 
 
@@ -108,8 +124,23 @@ def test_mim_lists_the_models(installed, call, tmp_path):
 
 def test_two_processes_without_gpu(tiny_config, call, tmp_path):
     """Over gloo; the validation images are shared out."""
-    text = call([sys.executable, "-m", "mim", "train", "misalign_det", tiny_config, "--launcher",
-                 "pytorch", "--gpus", "2", "--work-dir", tmp_path / "work"], tmp_path)
+    text = call(
+        [
+            sys.executable,
+            "-m",
+            "mim",
+            "train",
+            "misalign_det",
+            tiny_config,
+            "--launcher",
+            "pytorch",
+            "--gpus",
+            "2",
+            "--work-dir",
+            tmp_path / "work",
+        ],
+        tmp_path,
+    )
     assert "Distributed training: True" in text
     assert "GPU number: 2" in text
     assert "Iter(val) [1/1]" in text  # 4 images, 2 at a time, by 2 processes

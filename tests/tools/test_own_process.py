@@ -9,7 +9,7 @@ import shlex
 import sys
 
 import pytest
-from tiny_detectors import ROOT, image_with_objects, make_detector
+from helpers.tiny_detectors import ROOT, image_with_objects, make_detector
 
 READMES = [ROOT / "README.md", ROOT / "configs/README.md"]
 DETECTOR = ["CONFIG", "CHECKPOINT"]

@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _spec = importlib.util.spec_from_file_location(
-    "plot_curves", ROOT / "tools" / "analysis" / "plot_curves.py")
+    "plot_curves", ROOT / "tools" / "analysis" / "plot_curves.py"
+)
 plot_curves = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(plot_curves)
 
@@ -93,11 +94,14 @@ def test_voc_metrics_are_named_too():
     assert names == {"pascal_voc/mAP": "AP", "pascal_voc/AP50": "AP50"}
 
 
-@pytest.mark.parametrize(("entries", "message"), [
-    (None, "there is no folder"),
-    ("", "has no */vis_data/scalars.json"),
-    ([val(1, 0.5)], "has no training losses yet"),
-])
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (None, "there is no folder"),
+        ("", "has no */vis_data/scalars.json"),
+        ([val(1, 0.5)], "has no training losses yet"),
+    ],
+)
 def test_nothing_to_plot(tmp_path, capsys, entries, message):
     folder = tmp_path / "run"
     if entries is not None:

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_detectors import ROOT, make_detector, tool
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from tiny_detectors import ROOT, make_detector, tool
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 HEADS = ("TripleHead", "FCOSHead", "GFLHead")
@@ -99,7 +99,7 @@ MEASURE = """
 import json, resource, sys
 import torch
 from mmengine.config import Config
-from misalign_det.engine.detector import load_detector
+from misalign_det.apis.detector import load_detector
 from misalign_det.evaluation import measure
 
 torch.set_num_threads(1)

@@ -11,13 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.processes import restore_sigint
+from helpers.tiny_detectors import make_detector
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
-from processes import restore_sigint
-from tiny_detectors import make_detector
 
-from misalign_det.engine.finite_loss import FiniteLossHook, NonFiniteLossError
+from misalign_det.engine.hooks.record_invalid_loss_hook import RecordInvalidLossHook
+from misalign_det.errors import NonFiniteLossError
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = """
@@ -80,8 +81,11 @@ def test_training_is_interrupted_and_says_how_to_go_on(detector, own_environ, tm
     last = (tmp_path / "run/last_checkpoint").read_text()
     assert text.splitlines()[-1] == f"train.py: interrupted. --resume goes on from {last}."
     assert "Traceback" not in text
-    assert all(v.isfinite().all() for v in torch.load(last, weights_only=False)["state_dict"]
-               .values() if v.is_floating_point())
+    assert all(
+        v.isfinite().all()
+        for v in torch.load(last, weights_only=False)["state_dict"].values()
+        if v.is_floating_point()
+    )
 
 
 def test_evaluation_of_several_sets_mirrored_too(detector, output, tmp_path):
@@ -101,7 +105,10 @@ def test_replay_of_a_saved_step(detector, output, tmp_path):
     model.train()  # as the runner does: the backbone then keeps its statistics
     with torch.no_grad():
         model.bbox_head.conv_confidence.bias.fill_(math.nan)
-    hook, runner = FiniteLossHook(), SimpleNamespace(model=model, work_dir=str(tmp_path), iter=3)
+    hook, runner = (
+        RecordInvalidLossHook(),
+        SimpleNamespace(model=model, work_dir=str(tmp_path), iter=3),
+    )
     batch = demo_mm_inputs(1, image_shapes=[(3, 64, 64)], num_items=[2], num_classes=6)
     batch["data_samples"][0].set_metainfo(dict(img_path="images/0.jpg"))
     hook.before_train(runner)

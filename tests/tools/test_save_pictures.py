@@ -53,10 +53,18 @@ def run(tmp_path_factory):
     (folder / "tiny.py").write_text(CONFIG.format(root=ROOT))
     cfg = Config.fromfile(folder / "tiny.py")
     model = MODELS.build(cfg.model)
-    torch.save({"state_dict": model.state_dict(), "meta": {"dataset_meta": cfg.metainfo.to_dict()}},
-               folder / "tiny.pth")
-    return [str(folder / "tiny.py"), str(folder / "tiny.pth"), "--device", "cpu",
-            "--cfg-options", f"data_root={folder / 'shapes'}"]
+    torch.save(
+        {"state_dict": model.state_dict(), "meta": {"dataset_meta": cfg.metainfo.to_dict()}},
+        folder / "tiny.pth",
+    )
+    return [
+        str(folder / "tiny.py"),
+        str(folder / "tiny.pth"),
+        "--device",
+        "cpu",
+        "--cfg-options",
+        f"data_root={folder / 'shapes'}",
+    ]
 
 
 def test_one_picture_an_image_and_an_overview(run, tmp_path, capsys):
@@ -79,11 +87,14 @@ def test_boxes_lie_where_they_belong():
     visualizer.dataset_meta = {"classes": ("a",), "palette": [(255, 0, 0)]}
     image = np.zeros((60, 320, 3), np.uint8)
     truth = InstanceData(bboxes=torch.tensor([[20.0, 10, 60, 50]]), labels=torch.tensor([0]))
-    found = InstanceData(bboxes=torch.tensor([[200.0, 10, 260, 50], [100.0, 10, 150, 50]]),
-                         labels=torch.tensor([0, 0]), scores=torch.tensor([0.9, 0.1]))
+    found = InstanceData(
+        bboxes=torch.tensor([[200.0, 10, 260, 50], [100.0, 10, 150, 50]]),
+        labels=torch.tensor([0, 0]),
+        scores=torch.tensor([0.9, 0.1]),
+    )
     made = save_pictures.picture(visualizer, image, truth, found, 0.3, "x.jpg")
     assert made.shape == (60 * 2 + save_pictures.BAND, 2 * 640, 3)
-    red = (made[save_pictures.BAND:, :, 0] > 150) & (made[save_pictures.BAND:, :, 1] < 100)
+    red = (made[save_pictures.BAND :, :, 0] > 150) & (made[save_pictures.BAND :, :, 1] < 100)
     left, right = red[:, :630], red[:, 650:]
     columns = np.flatnonzero(left[70])  # a row through the boxes: left and right edge
     assert abs(columns.min() - 40) <= 3 and abs(columns.max() - 120) <= 3
@@ -94,13 +105,18 @@ def test_boxes_lie_where_they_belong():
 def test_what_scores_higher_lies_on_top_and_is_counted():
     """Three boxes at one place, mmdet's order: the highest score first."""
     visualizer = DetLocalVisualizer(name="test-order", line_width=6)
-    visualizer.dataset_meta = {"classes": ("a", "b", "c"),
-                               "palette": [(255, 0, 0), (0, 255, 0), (0, 0, 255)]}
+    visualizer.dataset_meta = {
+        "classes": ("a", "b", "c"),
+        "palette": [(255, 0, 0), (0, 255, 0), (0, 0, 255)],
+    }
     image = np.full((60, 320), 0.0, np.float32)  # one channel of floats
     truth = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
     box = [200.0, 10, 260, 50]
-    found = InstanceData(bboxes=torch.tensor([box, box, box]), labels=torch.tensor([0, 1, 2]),
-                         scores=torch.tensor([0.9, 0.5, 0.2]))
+    found = InstanceData(
+        bboxes=torch.tensor([box, box, box]),
+        labels=torch.tensor([0, 1, 2]),
+        scores=torch.tensor([0.9, 0.5, 0.2]),
+    )
     captions = []
 
     def text(band, what, *rest):
@@ -114,9 +130,14 @@ def test_what_scores_higher_lies_on_top_and_is_counted():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(save_pictures.cv2, "putText", text)
         shown, thresholds = [], []
-        patch.setattr(visualizer, "add_datasample",
-                      lambda name, image, sample, pred_score_thr: (
-                          shown.append(sample), thresholds.append(pred_score_thr)))
+        patch.setattr(
+            visualizer,
+            "add_datasample",
+            lambda name, image, sample, pred_score_thr: (
+                shown.append(sample),
+                thresholds.append(pred_score_thr),
+            ),
+        )
         for threshold, count in ((0.3, 2), (0.2, 2), (0.0, 3), (0.95, 0)):
             save_pictures.picture(visualizer, image, truth, found, threshold, "x.jpg")
             assert captions[-1].endswith(f": {count}")
@@ -129,11 +150,14 @@ def test_boxes_beyond_the_left_border_are_drawn():
     visualizer = DetLocalVisualizer(name="test-border", line_width=4)
     visualizer.dataset_meta = {"classes": ("a",), "palette": [(255, 0, 0)]}
     nothing = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
-    found = InstanceData(bboxes=torch.tensor([[-300.0, 10, 60, 50]]), labels=torch.tensor([0]),
-                         scores=torch.tensor([0.9]))
+    found = InstanceData(
+        bboxes=torch.tensor([[-300.0, 10, 60, 50]]),
+        labels=torch.tensor([0]),
+        scores=torch.tensor([0.9]),
+    )
     image = np.zeros((60, 320, 3), np.uint8)
     made = save_pictures.picture(visualizer, image, nothing, found, 0.3, "x.jpg")
-    assert (made[save_pictures.BAND:, 650:, 0] > 150).any()  # beside the white line between
+    assert (made[save_pictures.BAND :, 650:, 0] > 150).any()  # beside the white line between
 
 
 def test_files_of_equal_names_in_several_folders(run, tmp_path):
@@ -150,17 +174,30 @@ def test_files_of_equal_names_in_several_folders(run, tmp_path):
     ids = {image["id"] for image in images}
     objects = [a for a in content["annotations"] if a["image_id"] in ids]
     (folder / "ann.json").write_text(json.dumps(dict(content, images=images, annotations=objects)))
-    options = [f"val_dataloader.dataset.{key}" for key in (
-        f"data_root={folder}/", "ann_file=ann.json", "data_prefix.img=val/")]
-    save_pictures.main([*run[:-1], *options, f"val_evaluator.ann_file={folder}/ann.json",
-                        "--out-dir", str(tmp_path / "out")])
+    options = [
+        f"val_dataloader.dataset.{key}"
+        for key in (f"data_root={folder}/", "ann_file=ann.json", "data_prefix.img=val/")
+    ]
+    save_pictures.main(
+        [
+            *run[:-1],
+            *options,
+            f"val_evaluator.ann_file={folder}/ann.json",
+            "--out-dir",
+            str(tmp_path / "out"),
+        ]
+    )
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == ["cam0_0.png", "cam1_0.png", "overview.png", "overview_2.png"]
 
 
 def test_ignored_objects_are_not_ground_truth():
-    info = {"instances": [{"bbox": [1, 2, 3, 4], "bbox_label": 1, "ignore_flag": 0},
-                          {"bbox": [5, 6, 7, 8], "bbox_label": 0, "ignore_flag": 1}]}
+    info = {
+        "instances": [
+            {"bbox": [1, 2, 3, 4], "bbox_label": 1, "ignore_flag": 0},
+            {"bbox": [5, 6, 7, 8], "bbox_label": 0, "ignore_flag": 1},
+        ]
+    }
     truth = save_pictures.ground_truth(info)
     assert truth.bboxes.tolist() == [[1, 2, 3, 4]] and truth.labels.tolist() == [1]
     assert save_pictures.ground_truth({"instances": []}).bboxes.shape == (0, 4)
@@ -168,9 +205,10 @@ def test_ignored_objects_are_not_ground_truth():
 
 def test_bad_input_ends_with_one_line(run, tmp_path):
     for arguments, message in (
-            ([run[0], "no.pth", *run[2:]], "no.pth"),
-            (["no_such_config", *run[1:]], "no_such_config"),
-            ([*run[:4], "--cfg-options", "data_root=/nowhere"], "there is no annotation file")):
+        ([run[0], "no.pth", *run[2:]], "no.pth"),
+        (["no_such_config", *run[1:]], "no_such_config"),
+        ([*run[:4], "--cfg-options", "data_root=/nowhere"], "there is no annotation file"),
+    ):
         with pytest.raises(SystemExit) as caught:
             save_pictures.main([*arguments, "--out-dir", str(tmp_path)])
         assert re.match("save_pictures.py: error: ", str(caught.value))

@@ -11,7 +11,8 @@ from pycocotools.coco import COCO
 
 ROOT = Path(__file__).resolve().parents[2]
 _spec = importlib.util.spec_from_file_location(
-    "shapes", ROOT / "tools" / "dataset_converters" / "shapes.py")
+    "shapes", ROOT / "tools" / "dataset_converters" / "shapes.py"
+)
 shapes = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(shapes)
 
@@ -86,8 +87,9 @@ def test_figures_are_where_the_boxes_say(scenes):
     """Away from its rim a figure has its class's hue, and the ground has hardly any colour."""
     checked = 0
     for image, owner, objects in scenes[:40]:
-        hue, saturation, _ = cv2.split(cv2.cvtColor(cv2.GaussianBlur(image, (5, 5), 0),
-                                                    cv2.COLOR_BGR2HSV))
+        hue, saturation, _ = cv2.split(
+            cv2.cvtColor(cv2.GaussianBlur(image, (5, 5), 0), cv2.COLOR_BGR2HSV)
+        )
         for number, item in enumerate(objects):
             inside = cv2.erode((owner == number).astype(np.uint8), np.ones((9, 9))) > 0
             if inside.sum() < 20:
@@ -120,8 +122,10 @@ def test_scenes_overlap_and_crowd_and_some_are_empty(scenes):
     for _, _, objects in scenes:
         boxes = np.array([o["box"] for o in objects], float).reshape(-1, 4)
         centres = boxes[:, :2] + boxes[:, 2:] / 2
-        inside = ((centres[:, None] > boxes[None, :, :2])
-                  & (centres[:, None] < (boxes[:, :2] + boxes[:, 2:])[None])).all(-1)
+        inside = (
+            (centres[:, None] > boxes[None, :, :2])
+            & (centres[:, None] < (boxes[:, :2] + boxes[:, 2:])[None])
+        ).all(-1)
         ambiguous += (inside.sum(1) > 1).sum()
         total += len(boxes)
     assert ambiguous / total >= 0.25, "centres that lie in the box of another object too"
@@ -177,10 +181,13 @@ def test_broken_off_run_leaves_nothing(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--size", "32", "240"], "at least 64 pixels"),
-    (["--train", "0"], "at least 1"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "32", "240"], "at least 64 pixels"),
+        (["--train", "0"], "at least 1"),
+    ],
+)
 def test_senseless_arguments(tmp_path, capsys, arguments, message):
     assert shapes.main(["--out", str(tmp_path / "set"), *arguments]) == 1
     assert message in capsys.readouterr().err

@@ -116,11 +116,11 @@ def test_launches_are_counted_by_line(device):
         with numbers_made_on_device(x):
             x.new_tensor([1.0])
     assert counts.num_launches == outer.num_launches == 1 and counts.num_waits == 0
-    from misalign_det.models.layers import box_guided_offsets
+    from misalign_det.models.layers import star_dcn_offset
 
     distances = torch.ones(1, 4, 2, 2, device="cuda")
     with device.count() as counts:
-        box_guided_offsets(distances)
+        star_dcn_offset(distances)
     assert all("layers/box_guidance.py:" in line for line in counts.launches_by_line())
     assert "launches" in counts.table()
 

@@ -59,8 +59,10 @@ def test_the_folder_is_made(annotations, tmp_path):
     out = tmp_path / "a/b"
     result = run(annotations, "--num", 3, "--out-dir", out)
     assert result.returncode == 0, result.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["instances_held-out.json",
-                                                           "instances_rest.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "instances_held-out.json",
+        "instances_rest.json",
+    ]
     assert f"{out / 'instances_rest.json'}: 7 images, 14 boxes" in result.stdout
 
 
@@ -71,11 +73,16 @@ def test_a_folder_that_cannot_be_made_is_named(annotations, tmp_path):
     assert "error: cannot write" in result.stderr and "--out-dir" in result.stderr
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    (None, "No such file"), ("{", "instances.json: Expecting"), ("[]", "no dictionary"),
-    ('{"images": []}', "no annotations, categories"),
-    ('{"images": [{}, {}], "annotations": [], "categories": []}', "an image without 'id'"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "No such file"),
+        ("{", "instances.json: Expecting"),
+        ("[]", "no dictionary"),
+        ('{"images": []}', "no annotations, categories"),
+        ('{"images": [{}, {}], "annotations": [], "categories": []}', "an image without 'id'"),
+    ],
+)
 def test_other_files_are_refused_in_one_line(annotations, text, message):
     annotations.unlink() if text is None else annotations.write_text(text)
     result = run(annotations, "--num", 1)

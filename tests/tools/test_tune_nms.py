@@ -4,10 +4,10 @@ import json
 import re
 
 import pytest
+from helpers.tiny_detectors import make_detector, tool
 from mmengine.config import Config
-from tiny_detectors import make_detector, tool
 
-from misalign_det.evaluation.ap_difference import APDifference
+from misalign_det.evaluation.paired_bootstrap import APDifference
 
 
 @pytest.fixture(scope="module")

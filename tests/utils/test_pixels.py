@@ -46,8 +46,9 @@ def test_other_ranges_are_stretched():
     deep = image([0, 65535], [0, 13107], [26214, 0], dtype=torch.int32)
     assert to_picture(deep, True)[0].tolist() == [[0, 0, 102], [255, 51, 0]]
     assert to_picture(torch.full((3, 1, 1), 300.0)).tolist() == [[[0, 0, 0]]]
-    infinite = image([0.0, float("nan")], [float("inf"), 7.0], [9.0, -float("inf")],
-                     dtype=torch.float32)
+    infinite = image(
+        [0.0, float("nan")], [float("inf"), 7.0], [9.0, -float("inf")], dtype=torch.float32
+    )
     assert to_picture(infinite, True)[0].tolist() == [[0, 0, 9], [0, 7, 0]]
     normalised[0, 0, 1] = float("nan")  # is 0, as before
     assert to_picture(normalised, True)[0].tolist() == [[0, 102, 26], [51, 255, 128]]

@@ -58,11 +58,22 @@ class Skips(Closed, Base):
         Base.__init__(self, **kwargs)
 
 
-@pytest.mark.parametrize(("kind", "names", "complete"), [
-    (closed, ("a", "b"), True), (with_more, ("a",), False), (Base, ("c", "d"), True),
-    (Derived, ("a", "c", "d"), True), (Closed, ("z",), True), (Sink, ("a",), False),
-    (Layer, ("a",), True), (Nothing, (), False), (Made, (), False),
-    (Skips, ("e", "z", "a", "c", "d"), True), (dict, (), False)])
+@pytest.mark.parametrize(
+    ("kind", "names", "complete"),
+    [
+        (closed, ("a", "b"), True),
+        (with_more, ("a",), False),
+        (Base, ("c", "d"), True),
+        (Derived, ("a", "c", "d"), True),
+        (Closed, ("z",), True),
+        (Sink, ("a",), False),
+        (Layer, ("a",), True),
+        (Nothing, (), False),
+        (Made, (), False),
+        (Skips, ("e", "z", "a", "c", "d"), True),
+        (dict, (), False),
+    ],
+)
 def test_names_in_order_and_whether_these_are_all(kind, names, complete):
     assert argument_names(kind) == (names, complete)
 
@@ -70,5 +81,5 @@ def test_names_in_order_and_whether_these_are_all(kind, names, complete):
 def test_a_head_of_mmdets_family():
     names, complete = argument_names(TripleHead)
     assert complete and names[:2] == ("num_classes", "in_channels")
-    assert {"offset_mode", "prior_distance", "stacked_convs", "init_cfg"} <= set(names)
+    assert {"offset_mode", "init_distance", "stacked_convs", "init_cfg"} <= set(names)
     assert "anchor_generator" not in names and "self" not in names

@@ -20,30 +20,38 @@ from pathlib import Path
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
-from misalign_det.engine.command_line import errors_in_one_line
-from misalign_det.evaluation.ap_difference import ap_difference
-from misalign_det.evaluation.class_lists import add_class_arguments, chosen_classes
+from misalign_det.apis.class_names import add_class_arguments, chosen_classes
+from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.evaluation.coco_ap import load_annotations
 from misalign_det.evaluation.detections_file import load_detections
+from misalign_det.evaluation.paired_bootstrap import ap_difference
 
 
 def parse_args(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description="The gain in AP and its confidence interval")
-    parser.add_argument("first", nargs="+", metavar="FILE.pkl",
-                        help="from tools/test.py --out: the baseline, then the other detector; or "
-                        "the baseline's seeds alone, before --with")
-    parser.add_argument("--with", dest="second", nargs="+", metavar="FILE.pkl",
-                        help="the other detector's seeds")
+    parser.add_argument(
+        "first",
+        nargs="+",
+        metavar="FILE.pkl",
+        help="from tools/test.py --out: the baseline, then the other detector; or "
+        "the baseline's seeds alone, before --with",
+    )
+    parser.add_argument(
+        "--with", dest="second", nargs="+", metavar="FILE.pkl", help="the other detector's seeds"
+    )
     parser.add_argument("--ann-file", required=True, help="annotations in COCO's format")
     add_class_arguments(parser)
     parser.add_argument("--resamples", type=int, default=300, help="(default: %(default)s)")
     parser.add_argument("--confidence", type=float, default=0.95, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     parser.add_argument("--out", metavar="FILE.json", help="write the figures to a file")
-    parser.add_argument("--trust-checkpoint", action="store_true",
-                        help="load pickles that hold more than arrays and tensors; loading one "
-                        "runs any code it holds")
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load pickles that hold more than arrays and tensors; loading one "
+        "runs any code it holds",
+    )
     args = parser.parse_args(arguments)
     if args.second is None:
         if len(args.first) != 2:

@@ -28,13 +28,11 @@ from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 
-from misalign_det.engine.annotation_checks import InputError, coco_parts, read_json
-from misalign_det.engine.command_line import (
-    add_common_arguments,
-    errors_in_one_line,
-    load_config,
-)
+from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
+from misalign_det.datasets.annotation_checks import coco_parts
+from misalign_det.errors import InputError
 from misalign_det.utils import is_type, leaf_datasets
+from misalign_det.utils.json_file import read_json
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
@@ -43,8 +41,13 @@ def parse_args(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description="Cross-validation on the training split")
     parser.add_argument("config", help="config file, or name of a config of this package")
-    parser.add_argument("--grid", nargs="+", required=True, metavar="KEY=A,B",
-                        help="settings to try; every combination is")
+    parser.add_argument(
+        "--grid",
+        nargs="+",
+        required=True,
+        metavar="KEY=A,B",
+        help="settings to try; every combination is",
+    )
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--only", type=int, metavar="N", help="run the first N folds alone")
     parser.add_argument("--seed", type=int, default=0, help="of the folds and the trainings")
@@ -61,8 +64,10 @@ def parse_args(arguments=None):
 
 def combinations(grid):
     """Every combination, each as a tuple of 'key=value'."""
-    choices = [[f"{key}={value}" for value in values.split(",")]
-               for key, values in (entry.split("=", 1) for entry in grid)]
+    choices = [
+        [f"{key}={value}" for value in values.split(",")]
+        for key, values in (entry.split("=", 1) for entry in grid)
+    ]
     return list(itertools.product(*choices))
 
 
@@ -80,12 +85,18 @@ def deal(dataset, folds, seed):
     pairs = []
     for fold in range(folds):
         held_out = set(ids[fold::folds])
-        pairs.append(tuple(
-            {**dataset,
-             "images": [i for i in dataset["images"] if (i["id"] in held_out) == inside],
-             "annotations": [a for a in dataset["annotations"]
-                             if (a["image_id"] in held_out) == inside]}
-            for inside in (False, True)))
+        pairs.append(
+            tuple(
+                {
+                    **dataset,
+                    "images": [i for i in dataset["images"] if (i["id"] in held_out) == inside],
+                    "annotations": [
+                        a for a in dataset["annotations"] if (a["image_id"] in held_out) == inside
+                    ],
+                }
+                for inside in (False, True)
+            )
+        )
     return pairs
 
 
@@ -100,7 +111,8 @@ def the_only_leaf(dataset, key):
         parts = ", ".join(where for where, _ in leaves) or "nothing"
         raise InputError(
             f"{key} ({(dataset or {}).get('type')}) holds {len(leaves)} datasets ({parts}): "
-            "cross_validate.py deals the images of one. Give a config whose training set is one.")
+            "cross_validate.py deals the images of one. Give a config whose training set is one."
+        )
     return leaves[0][1]
 
 
@@ -113,8 +125,10 @@ def training_annotations(cfg):
     where = "train_dataloader.dataset"
     leaf = the_only_leaf((cfg.get("train_dataloader") or {}).get("dataset"), where)
     if not is_type(leaf.get("type"), CocoDataset, DATASETS):
-        raise InputError(f"{where} is a {leaf.get('type')}: cross_validate.py deals the images of "
-                         "an annotation file in COCO's format.")
+        raise InputError(
+            f"{where} is a {leaf.get('type')}: cross_validate.py deals the images of "
+            "an annotation file in COCO's format."
+        )
     path = Path(leaf.get("data_root") or "", leaf.get("ann_file") or "")
     content = read_json(str(path), where, leaf.get("data_root") or "")
     coco_parts(content, str(path), where)
@@ -141,8 +155,8 @@ def use_fold(cfg, rest, held_out):
     if isinstance(shared["type"], type):  # of a pure Python config; a text is what a dump can hold
         shared["type"] = f"{shared['type'].__module__}.{shared['type'].__qualname__}"
     cfg.val_dataloader.dataset = dict(
-        copy.deepcopy(shared), pipeline=val.get("pipeline"), test_mode=True,
-        ann_file=str(held_out))
+        copy.deepcopy(shared), pipeline=val.get("pipeline"), test_mode=True, ann_file=str(held_out)
+    )
     train.ann_file = str(rest)
     for evaluator in evaluators(cfg):
         if evaluator.get("ann_file"):
@@ -170,11 +184,13 @@ def metric_name(cfg):
         kinds = evaluator.get("metric", "bbox")
         items = evaluator.get("metric_items")
         if "bbox" in (kinds if isinstance(kinds, (list, tuple)) else [kinds]) and (
-                items is None or "mAP" in items):
+            items is None or "mAP" in items
+        ):
             return "/".join([evaluator.get("prefix") or CocoMetric.default_prefix, "bbox_mAP"])
     raise InputError(
         f"val_evaluator ({', '.join(str(e.get('type')) for e in evaluators(cfg)) or 'none'}) gives "
-        "no COCO AP of boxes: cross_validate.py needs a CocoMetric with metric='bbox'.")
+        "no COCO AP of boxes: cross_validate.py needs a CocoMetric with metric='bbox'."
+    )
 
 
 def last_metric(work_dir, metric):
@@ -197,8 +213,15 @@ def run(args, config, folder, name, options, metric):
     work_dir = folder / name
     work_dir.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, TRAIN, config, "--work-dir", work_dir, *(["--amp"] * args.amp),
-        "--cfg-options", *options, f"randomness.seed={args.seed}",
+        sys.executable,
+        TRAIN,
+        config,
+        "--work-dir",
+        work_dir,
+        *(["--amp"] * args.amp),
+        "--cfg-options",
+        *options,
+        f"randomness.seed={args.seed}",
     ]
     with (work_dir / "log.txt").open("w") as log:
         code = subprocess.run(list(map(str, command)), stdout=log, stderr=log).returncode
@@ -235,13 +258,17 @@ def main(arguments=None):
                 name = key.replace(" ", "_").replace("/", "-")
                 results[key] = run(args, configs[fold], folder, name, options, metric)
                 record.write_text(json.dumps(results, indent=2))
-    rows = [(options, [results[" ".join([f"fold{f}", *options])] for f in range(count)])
-            for options in tried]
+    rows = [
+        (options, [results[" ".join([f"fold{f}", *options])] for f in range(count)])
+        for options in tried
+    ]
     for options, found in sorted(rows, key=lambda row: -statistics.mean(row[1])):
         spread = statistics.stdev(found) if len(found) > 1 else float("nan")
         each = " ".join(f"{100 * value:.1f}" for value in found)
-        print(f"{100 * statistics.mean(found):5.1f} +- {100 * spread:.1f}  ({each})  "
-              f"{' '.join(options)}")
+        print(
+            f"{100 * statistics.mean(found):5.1f} +- {100 * spread:.1f}  ({each})  "
+            f"{' '.join(options)}"
+        )
 
 
 if __name__ == "__main__":

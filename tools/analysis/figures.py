@@ -24,33 +24,33 @@ import numpy as np
 import torch
 from mmengine.utils import track_iter_progress
 
-from misalign_det.engine.annotation_checks import InputError
-from misalign_det.engine.checkpoint_io import tensors_only
-from misalign_det.engine.command_line import (
+from misalign_det.analysis.assignment.assignment_figure import draw_positives_and_negatives
+from misalign_det.analysis.assignment.sample_quality import (
+    draw_sample_quality,
+    positive_overlaps,
+    shares_above,
+)
+from misalign_det.analysis.dense_outputs import dense_outputs, training_positives
+from misalign_det.analysis.picture_names import numbered_apart, picture_names
+from misalign_det.analysis.sampling_points import draw_sampling_points, sampling_points
+from misalign_det.analysis.sensitivity import draw_sensitivity
+from misalign_det.apis.cli import (
     add_common_arguments,
     errors_in_one_line,
     load_config,
     pair_detectors,
 )
-from misalign_det.engine.detector import (
+from misalign_det.apis.detector import (
     build_dataset,
     detect,
     find_image,
     load_detector,
     network_input,
 )
-from misalign_det.engine.preflight import check_config
+from misalign_det.datasets.preflight import check_config
+from misalign_det.engine.checkpoint import tensors_only
+from misalign_det.errors import InputError
 from misalign_det.utils import as_picture
-from misalign_det.visualization.assignment import draw_positives_and_negatives
-from misalign_det.visualization.dense_outputs import dense_outputs, training_positives
-from misalign_det.visualization.pictures import numbered_apart, picture_names
-from misalign_det.visualization.sample_quality import (
-    draw_sample_quality,
-    positive_overlaps,
-    shares_above,
-)
-from misalign_det.visualization.sampling_points import draw_sampling_points, sampling_points
-from misalign_det.visualization.sensitivity import draw_sensitivity
 
 COLORS = [(57, 106, 255), (60, 190, 60), (220, 120, 20), (200, 60, 200), (40, 200, 220)]
 
@@ -59,8 +59,12 @@ def parse_args(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description="Draw the papers' figures")
     parser.add_argument("figure", choices=FIGURES)
-    parser.add_argument("detectors", nargs="+", metavar="CONFIG CHECKPOINT",
-                        help="detectors as pairs; for assignments one config and its checkpoints")
+    parser.add_argument(
+        "detectors",
+        nargs="+",
+        metavar="CONFIG CHECKPOINT",
+        help="detectors as pairs; for assignments one config and its checkpoints",
+    )
     parser.add_argument("--show-dir", default="figures", help="folder of the pictures")
     parser.add_argument("--names", nargs="+", help="of the detectors (default: the configs')")
     parser.add_argument("--image", nargs="+", help="file names or ids (default: the split's first)")
@@ -139,8 +143,11 @@ def assignments(args, folder):
             best[priors] = -float("inf")
             negative = best.topk(min(max(len(priors), 10), len(best))).indices
             picture = draw_positives_and_negatives(
-                data.image, outputs.bboxes.cpu().numpy(), priors.cpu().numpy(),
-                negative.cpu().numpy())
+                data.image,
+                outputs.bboxes.cpu().numpy(),
+                priors.cpu().numpy(),
+                negative.cpu().numpy(),
+            )
             row.append(caption(picture, f"{name}: {len(priors)} positives"))
         rows.append(row)
     save(folder, "assignments", _grid(rows))
@@ -226,8 +233,12 @@ def _grid(rows):
     height = max(picture.shape[0] for row in rows for picture in row)
     width = max(picture.shape[1] for row in rows for picture in row)
     padded = [
-        [np.pad(p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)),
-                constant_values=255) for p in row]
+        [
+            np.pad(
+                p, ((0, height - p.shape[0]), (0, width - p.shape[1]), (0, 0)), constant_values=255
+            )
+            for p in row
+        ]
         for row in rows
     ]
     return np.concatenate([np.concatenate(row, axis=1) for row in padded])

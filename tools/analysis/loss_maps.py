@@ -16,19 +16,15 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 import torch
 
-from misalign_det.engine.annotation_checks import InputError
-from misalign_det.engine.checkpoint_io import tensors_only
-from misalign_det.engine.command_line import (
-    add_common_arguments,
-    errors_in_one_line,
-    load_config,
-)
-from misalign_det.engine.detector import build_dataset, find_image, load_detector, network_input
-from misalign_det.engine.preflight import check_config
+from misalign_det.analysis.dense_outputs import dense_outputs, training_positives
+from misalign_det.analysis.loss_maps import draw_loss_maps, losses_towards
+from misalign_det.analysis.picture_names import picture_names
+from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
+from misalign_det.apis.detector import build_dataset, find_image, load_detector, network_input
+from misalign_det.datasets.preflight import check_config
+from misalign_det.engine.checkpoint import tensors_only
+from misalign_det.errors import InputError
 from misalign_det.utils import class_names
-from misalign_det.visualization.dense_outputs import dense_outputs, training_positives
-from misalign_det.visualization.loss_maps import draw_loss_maps, losses_towards
-from misalign_det.visualization.pictures import picture_names
 
 
 def parse_args(arguments=None):
@@ -39,8 +35,11 @@ def parse_args(arguments=None):
     parser.add_argument("--show-dir", required=True, help="folder of the picture")
     parser.add_argument("--image", help="file name or id; if not given, the first of the split")
     parser.add_argument("--gt", type=int, default=0, help="which object of the image, from 0")
-    parser.add_argument("--all-levels", action="store_true",
-                        help="draw levels without positives and with no peak, too")
+    parser.add_argument(
+        "--all-levels",
+        action="store_true",
+        help="draw levels without positives and with no peak, too",
+    )
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     add_common_arguments(parser)
@@ -61,7 +60,9 @@ def main(arguments=None):
         if not 0 <= args.gt < objects:
             raise InputError(
                 f"--gt {args.gt}: the image has {objects} objects, so 0 to {objects - 1}."
-                if objects else "The image has no object. Choose another with --image.")
+                if objects
+                else "The image has no object. Choose another with --image."
+            )
         outputs = dense_outputs(model, data.inputs)
         priors, gts = training_positives(model, data.inputs, data.gt_instances, data.meta)
         bbox, label = data.gt_instances.bboxes[args.gt], data.gt_instances.labels[args.gt].item()
@@ -78,9 +79,11 @@ def main(arguments=None):
     print(title)
     for level in levels:
         gap = level.gap()
-        print(f"  stride {level.stride:>3}: {int(level.inside.sum()):>4} locations in the box, "
-              f"{len(level.positives):>3} positives, peaks "
-              + ("-" if gap is None else f"{gap:.1f} strides ({gap * level.stride:.0f} px) apart"))
+        print(
+            f"  stride {level.stride:>3}: {int(level.inside.sum()):>4} locations in the box, "
+            f"{len(level.positives):>3} positives, peaks "
+            + ("-" if gap is None else f"{gap:.1f} strides ({gap * level.stride:.0f} px) apart")
+        )
     print(f"{path}")
 
 

@@ -20,8 +20,8 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 from mmengine.evaluator import Evaluator
 
-from misalign_det.engine.command_line import errors_in_one_line
-from misalign_det.evaluation.class_lists import add_class_arguments, chosen_classes
+from misalign_det.apis.class_names import add_class_arguments, chosen_classes
+from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.evaluation.coco_ap import load_annotations
 from misalign_det.evaluation.detections_file import load_detections
 from misalign_det.evaluation.misalignment_metric import MisalignmentMetric
@@ -47,9 +47,12 @@ def parse_args(arguments=None):
     add_class_arguments(parser)
     parser.add_argument("--score-thr", type=float, default=0.0, help="leave out boxes below it")
     parser.add_argument("--out", metavar="FILE.json", help="write the figures to a file")
-    parser.add_argument("--trust-checkpoint", action="store_true",
-                        help="load a pickle that holds more than arrays and tensors; loading it "
-                        "runs any code it holds")
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load a pickle that holds more than arrays and tensors; loading it "
+        "runs any code it holds",
+    )
     return parser.parse_args(arguments)
 
 

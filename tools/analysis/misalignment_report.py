@@ -18,26 +18,30 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 import torch
 
-from misalign_det.engine.annotation_checks import InputError
-from misalign_det.engine.checkpoint_io import tensors_only
-from misalign_det.engine.command_line import (
+from misalign_det.analysis.picture_names import numbered_apart
+from misalign_det.analysis.report.html_report import write_report
+from misalign_det.analysis.report.measurement import measure
+from misalign_det.apis.cli import (
     add_common_arguments,
     errors_in_one_line,
     load_config,
     pair_detectors,
 )
-from misalign_det.engine.detector import load_detector
-from misalign_det.engine.preflight import check_config
-from misalign_det.evaluation.measure import measure
-from misalign_det.visualization.pictures import numbered_apart
-from misalign_det.visualization.report import write_report
+from misalign_det.apis.detector import load_detector
+from misalign_det.datasets.preflight import check_config
+from misalign_det.engine.checkpoint import tensors_only
+from misalign_det.errors import InputError
 
 
 def parse_args(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description="Write the misalignment report")
-    parser.add_argument("detectors", nargs="+", metavar="CONFIG CHECKPOINT",
-                        help="one detector or several, each as its config and its checkpoint")
+    parser.add_argument(
+        "detectors",
+        nargs="+",
+        metavar="CONFIG CHECKPOINT",
+        help="one detector or several, each as its config and its checkpoint",
+    )
     parser.add_argument("--names", nargs="+", help="of the detectors (default: the configs')")
     parser.add_argument("--out", default="misalignment_report.html", help="%(default)s")
     parser.add_argument("--split", choices=["val", "test"], default="val")
@@ -59,12 +63,17 @@ def main(arguments=None):
             cfg = load_config(args)
             check_config(cfg, modes=(args.split,))
             print(f"==> {name}", flush=True)
-            found = measure(load_detector(cfg, checkpoint, args.device), cfg, args.split,
-                            num_worst=args.num_worst)
+            found = measure(
+                load_detector(cfg, checkpoint, args.device),
+                cfg,
+                args.split,
+                num_worst=args.num_worst,
+            )
             if first and found.classes != first.classes:
                 raise InputError(
                     f"{name} has the classes {found.classes}, {args.names[0]} {first.classes}: "
-                    "only detectors of the same classes can stand side by side.")
+                    "only detectors of the same classes can stand side by side."
+                )
             first = first or found
             measured.append(found)
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +81,10 @@ def main(arguments=None):
         write_report(args.out, names, measured)
     for name, found in zip(names, measured):
         figures = found.metrics
-        print(f"{name}: AP {100 * figures['AP']:.1f}, headroom {100 * figures['headroom']:.1f}, "
-              f"Spearman {figures['spearman']:.2f}")
+        print(
+            f"{name}: AP {100 * figures['AP']:.1f}, headroom {100 * figures['headroom']:.1f}, "
+            f"Spearman {figures['spearman']:.2f}"
+        )
     print(f"The report: {Path(args.out).resolve()}")
 
 

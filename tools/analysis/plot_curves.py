@@ -41,10 +41,13 @@ def read_scalars(work_dir):
     if not work_dir.is_dir():
         raise CurvesError(f"there is no folder {work_dir}")
     files = sorted(work_dir.glob("*/vis_data/scalars.json")) or sorted(
-        work_dir.glob("vis_data/scalars.json"))
+        work_dir.glob("vis_data/scalars.json")
+    )
     if not files:
-        raise CurvesError(f"{work_dir} has no */vis_data/scalars.json. Is it the --work-dir of a "
-                          "run that has begun to train?")
+        raise CurvesError(
+            f"{work_dir} has no */vis_data/scalars.json. Is it the --work-dir of a "
+            "run that has begun to train?"
+        )
     train, evaluation = [], []
     for file in files:
         entries = _entries(file)
@@ -62,8 +65,10 @@ def read_scalars(work_dir):
                 x = entry["step"] if "epoch" in train[-1] else max(entry["step"], after)
                 evaluation.append({**entry, "after": after, "x": x})
     if not train:
-        raise CurvesError(f"{files[-1]} has no training losses yet. The first entry comes after "
-                          "default_hooks.logger.interval steps; make that smaller for short runs.")
+        raise CurvesError(
+            f"{files[-1]} has no training losses yet. The first entry comes after "
+            "default_hooks.logger.interval steps; make that smaller for short runs."
+        )
     return train, evaluation
 
 
@@ -83,11 +88,20 @@ def _entries(file):
 
 def metric_names(evaluation):
     """The AP figures of evaluation lines and how to call them: {log key: label}."""
-    labels = {"bbox_mAP": "AP", "bbox_mAP_50": "AP50", "bbox_mAP_75": "AP75",
-              "mAP": "AP", "AP50": "AP50", "AP75": "AP75"}
+    labels = {
+        "bbox_mAP": "AP",
+        "bbox_mAP_50": "AP50",
+        "bbox_mAP_75": "AP75",
+        "mAP": "AP",
+        "AP50": "AP50",
+        "AP75": "AP75",
+    }
     keys = {key for line in evaluation for key in line}
-    named = {key: labels[key.rsplit("/", 1)[-1]] for key in sorted(keys)
-             if key.rsplit("/", 1)[-1] in labels}
+    named = {
+        key: labels[key.rsplit("/", 1)[-1]]
+        for key in sorted(keys)
+        if key.rsplit("/", 1)[-1] in labels
+    }
     return named or {key: key for key in sorted(keys) if "mAP" in key}
 
 
@@ -107,17 +121,30 @@ def plot(train, evaluation, title):
     for name in names:
         points = [(line["step"], line[name]) for line in train if name in line]
         style = {"color": "black", "linewidth": 2} if name == "loss" else {}
-        left.plot(*zip(*points, strict=True), marker="." if len(points) < 3 else None,
-                  label="total" if name == "loss" else name, **style)
+        left.plot(
+            *zip(*points, strict=True),
+            marker="." if len(points) < 3 else None,
+            label="total" if name == "loss" else name,
+            **style,
+        )
     left.set(xlabel="training step", ylabel="loss", title="Training losses", ylim=(0, None))
     left.legend()
     for key, label in metric_names(evaluation).items():
         points = [(line["x"], line[key]) for line in evaluation if key in line]
         right.plot(*zip(*points, strict=True), marker="o", label=label)
-        right.annotate(f"{points[-1][1]:.3f}", points[-1], textcoords="offset points",
-                       xytext=(0, 6), ha="center")
-    right.set(xlabel="epoch" if "epoch" in train[-1] else "training step",
-              ylabel="average precision", title="Validation", ylim=(0, 1))
+        right.annotate(
+            f"{points[-1][1]:.3f}",
+            points[-1],
+            textcoords="offset points",
+            xytext=(0, 6),
+            ha="center",
+        )
+    right.set(
+        xlabel="epoch" if "epoch" in train[-1] else "training step",
+        ylabel="average precision",
+        title="Validation",
+        ylim=(0, 1),
+    )
     if evaluation:
         right.legend()
         right.margins(x=0.1)

@@ -17,16 +17,12 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 import torch
 from mmengine.utils import track_iter_progress
 
-from misalign_det.engine.checkpoint_io import tensors_only
-from misalign_det.engine.command_line import (
-    add_common_arguments,
-    errors_in_one_line,
-    load_config,
-)
-from misalign_det.engine.detector import build_dataset, load_detector, network_input
-from misalign_det.engine.preflight import check_config
-from misalign_det.visualization.dense_outputs import dense_head
-from misalign_det.visualization.receptive_field import draw_receptive_fields, receptive_fields
+from misalign_det.analysis.dense_outputs import dense_head
+from misalign_det.analysis.receptive_field import draw_receptive_fields, receptive_fields
+from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
+from misalign_det.apis.detector import build_dataset, load_detector, network_input
+from misalign_det.datasets.preflight import check_config
+from misalign_det.engine.checkpoint import tensors_only
 
 
 def parse_args(arguments=None):
@@ -36,10 +32,15 @@ def parse_args(arguments=None):
     parser.add_argument("checkpoint", help="checkpoint file or URL")
     parser.add_argument("--show-dir", required=True, help="folder of the picture and the table")
     parser.add_argument("--num-images", type=int, default=4, help="images measured (%(default)s)")
-    parser.add_argument("--num-objects", type=int, default=2,
-                        help="objects measured in each of them (%(default)s)")
-    parser.add_argument("--radius", type=int, default=192,
-                        help="half the side of the measured window in pixels (%(default)s)")
+    parser.add_argument(
+        "--num-objects", type=int, default=2, help="objects measured in each of them (%(default)s)"
+    )
+    parser.add_argument(
+        "--radius",
+        type=int,
+        default=192,
+        help="half the side of the measured window in pixels (%(default)s)",
+    )
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     add_common_arguments(parser)
@@ -76,8 +77,10 @@ def main(arguments=None):
         fields = receptive_fields(model, images(), args.radius)
     print(f"\n{'stride':>6} {'branch':<15} {'level, R_l':>10} {'branch, f':>10} {'effective':>10}")
     for field in fields:
-        print(f"{field.stride:>6} {field.branch:<15} {field.feature:>7} px "
-              f"{field.theoretical:>7} px {field.effective:>7.0f} px")
+        print(
+            f"{field.stride:>6} {field.branch:<15} {field.feature:>7} px "
+            f"{field.theoretical:>7} px {field.effective:>7.0f} px"
+        )
     folder = Path(args.show_dir)
     folder.mkdir(parents=True, exist_ok=True)
     table = [{k: v for k, v in vars(field).items() if k != "gradient"} for field in fields]

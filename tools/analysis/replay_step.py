@@ -14,14 +14,10 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.registry import init_default_scope
 
-from misalign_det.engine.checkpoint_io import check_checkpoint, tensors_only
-from misalign_det.engine.command_line import (
-    add_common_arguments,
-    errors_in_one_line,
-    load_config,
-)
-from misalign_det.engine.detector import check_device
-from misalign_det.engine.finite_loss import image_names, read_record, replay
+from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
+from misalign_det.apis.detector import check_device
+from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
+from misalign_det.engine.hooks.record_invalid_loss_hook import image_names, read_record, replay
 
 
 def parse_args(arguments=None):

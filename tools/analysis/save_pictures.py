@@ -22,16 +22,12 @@ from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData
 
-from misalign_det.engine.checkpoint_io import tensors_only
-from misalign_det.engine.command_line import (
-    add_common_arguments,
-    errors_in_one_line,
-    load_config,
-)
-from misalign_det.engine.detector import build_dataset, detect, ground_truth, load_detector
-from misalign_det.engine.preflight import InputError, check_config
+from misalign_det.analysis.picture_names import numbered_apart, picture_names
+from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
+from misalign_det.apis.detector import build_dataset, detect, ground_truth, load_detector
+from misalign_det.datasets.preflight import InputError, check_config
+from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.utils import as_picture, class_names
-from misalign_det.visualization.pictures import numbered_apart, picture_names
 
 MIN_WIDTH = 640  # smaller images are enlarged, so that labels can be read
 BAND = 34  # height of the caption in pixels
@@ -44,10 +40,18 @@ def parse_args(arguments=None):
     parser.add_argument("checkpoint", help="checkpoint file or URL")
     parser.add_argument("--out-dir", required=True, help="folder of the pictures")
     parser.add_argument("--num", type=int, default=8, help="how many images (%(default)s)")
-    parser.add_argument("--score-thr", type=float, default=0.3,
-                        help="draw detections above this score (%(default)s)")
-    parser.add_argument("--split", choices=["val", "test"], default="val",
-                        help="whose dataset to draw (%(default)s)")
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        default=0.3,
+        help="draw detections above this score (%(default)s)",
+    )
+    parser.add_argument(
+        "--split",
+        choices=["val", "test"],
+        default="val",
+        help="whose dataset to draw (%(default)s)",
+    )
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     add_common_arguments(parser)
     args = parser.parse_args(arguments)
@@ -78,30 +82,37 @@ def picture(visualizer, image, truth, detections, score_thr, title):
     sample = DetDataSample()
     # mmdet draws no box at all where the sum of their corners is not positive.
     sample.gt_instances = InstanceData(
-        bboxes=truth.bboxes.clamp(min=0) * scale, labels=truth.labels)
+        bboxes=truth.bboxes.clamp(min=0) * scale, labels=truth.labels
+    )
     sample.pred_instances = InstanceData(
-        bboxes=shown.bboxes.clamp(min=0) * scale, labels=shown.labels, scores=shown.scores)
+        bboxes=shown.bboxes.clamp(min=0) * scale, labels=shown.labels, scores=shown.scores
+    )
     visualizer.add_datasample(title, large, sample, pred_score_thr=-1)
     pair = visualizer.get_image().copy()
     middle = pair.shape[1] // 2
-    pair[:, middle - 1:middle + 1] = 255
+    pair[:, middle - 1 : middle + 1] = 255
     band = np.full((BAND, pair.shape[1], 3), 255, np.uint8)
-    for x, text in ((8, f"{title}   ground truth: {len(truth)} objects"),
-                    (middle + 8, f"detections with score > {score_thr:g}: {len(shown)}")):
+    for x, text in (
+        (8, f"{title}   ground truth: {len(truth)} objects"),
+        (middle + 8, f"detections with score > {score_thr:g}: {len(shown)}"),
+    ):
         cv2.putText(band, text, (x, 23), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
     return np.vstack([band, pair])
 
 
 def overview(pictures, columns=2, width=720):
     """All pictures in one, each `width` pixels wide; the rest of the last row is white."""
-    small = [cv2.resize(p, (width, round(p.shape[0] * width / p.shape[1])),
-                        interpolation=cv2.INTER_AREA) for p in pictures]
+    small = [
+        cv2.resize(p, (width, round(p.shape[0] * width / p.shape[1])), interpolation=cv2.INTER_AREA)
+        for p in pictures
+    ]
     height = max(p.shape[0] for p in small)
-    cells = [np.pad(p, ((0, height - p.shape[0]), (0, 0), (0, 0)), constant_values=255)
-             for p in small]
+    cells = [
+        np.pad(p, ((0, height - p.shape[0]), (0, 0), (0, 0)), constant_values=255) for p in small
+    ]
     columns = min(columns, len(cells))
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
-    return np.vstack([np.hstack(cells[i:i + columns]) for i in range(0, len(cells), columns)])
+    return np.vstack([np.hstack(cells[i : i + columns]) for i in range(0, len(cells), columns)])
 
 
 def pixels(dataset, index):
@@ -133,7 +144,8 @@ def save_pictures(model, dataset, out_dir, num=8, score_thr=0.3):
     out_dir.mkdir(parents=True, exist_ok=True)
     visualizer = DetLocalVisualizer(name="pictures", line_width=2)
     visualizer.dataset_meta = dict(
-        dataset.metainfo, classes=class_names(dataset.metainfo["classes"]))
+        dataset.metainfo, classes=class_names(dataset.metainfo["classes"])
+    )
     names = numbered_apart(["overview", *picture_names(dataset)])[1:]
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(num, len(dataset))).astype(int))
     pictures, files = [], []
@@ -141,8 +153,9 @@ def save_pictures(model, dataset, out_dir, num=8, score_thr=0.3):
         index = int(index)
         truth = ground_truth(dataset.get_data_info(index))
         found = detect(model, dataset, index)
-        pictures.append(picture(
-            visualizer, pixels(dataset, index), truth, found, score_thr, names[index]))
+        pictures.append(
+            picture(visualizer, pixels(dataset, index), truth, found, score_thr, names[index])
+        )
         files.append(out_dir / f"{names[index]}.png")
         mmcv.imwrite(pictures[-1][..., ::-1], str(files[-1]))
     files.append(out_dir / "overview.png")

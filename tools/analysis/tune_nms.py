@@ -22,19 +22,15 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 import torch
 
-from misalign_det.engine.annotation_checks import InputError
-from misalign_det.engine.checkpoint_io import tensors_only
-from misalign_det.engine.command_line import (
-    add_common_arguments,
-    errors_in_one_line,
-    load_config,
-)
-from misalign_det.engine.detector import build_dataset, load_detector
-from misalign_det.engine.nms_study import detections_under, plain_suppression
-from misalign_det.engine.preflight import check_config
-from misalign_det.evaluation.ap_difference import ap_difference, coco_figures
+from misalign_det.analysis.nms_regret import nms_name, nms_threshold
+from misalign_det.analysis.nms_study import detections_under, plain_suppression
+from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
+from misalign_det.apis.detector import build_dataset, load_detector
+from misalign_det.datasets.preflight import check_config
+from misalign_det.engine.checkpoint import tensors_only
+from misalign_det.errors import InputError
 from misalign_det.evaluation.dataset_annotations import annotations_of, image_paths
-from misalign_det.evaluation.nms_regret import nms_name, nms_threshold
+from misalign_det.evaluation.paired_bootstrap import ap_difference, coco_figures
 from misalign_det.utils import class_names
 
 METRICS = {"coco/bbox_mAP": "AP", "coco/bbox_mAP_50": "AP50", "coco/bbox_mAP_75": "AP75"}
@@ -47,8 +43,9 @@ def parse_args(arguments=None):
     parser.add_argument("checkpoint", help="checkpoint file or URL")
     parser.add_argument("--gamma", type=float, nargs="+", default=[0.3, 1.0, 3.0])
     parser.add_argument("--sigma", type=float, nargs="+", default=[0.02, 0.05, 0.1])
-    parser.add_argument("--output-score", nargs="+", default=["own", "best"],
-                        choices=["own", "best", "selection"])
+    parser.add_argument(
+        "--output-score", nargs="+", default=["own", "best"], choices=["own", "best", "selection"]
+    )
     parser.add_argument("--choose-on", choices=["val", "test"], default="val")
     parser.add_argument("--report-on", choices=["val", "test"], default="test")
     parser.add_argument("--out", metavar="FILE.json", help="write all figures to a file")
@@ -61,8 +58,13 @@ def candidates(args, iou_threshold):
     """CLBalancedNMS under every combination of the options."""
     grid = itertools.product(args.gamma, args.sigma, args.output_score)
     return [
-        dict(type="CLBalancedNMS", iou_threshold=iou_threshold, gamma=gamma, sigma=sigma,
-             output_score=score)
+        dict(
+            type="CLBalancedNMS",
+            iou_threshold=iou_threshold,
+            gamma=gamma,
+            sigma=sigma,
+            output_score=score,
+        )
         for gamma, sigma, score in grid
     ]
 
@@ -96,8 +98,10 @@ def common_images(datasets):
 def verdict(difference, shared, images):
     """What the interval allows to say."""
     if shared:
-        return (f"{shared} of these {images} images are those that gamma and sigma were chosen on, "
-                "so this says nothing of other images: no verdict.")
+        return (
+            f"{shared} of these {images} images are those that gamma and sigma were chosen on, "
+            "so this says nothing of other images: no verdict."
+        )
     if difference.low > 0:
         return "It helps."
     if difference.high < 0:
@@ -123,8 +127,10 @@ def main(arguments=None):
             raise InputError(f"the splits {splits[0]} and {splits[1]} differ in their classes.")
         shared = common_images(datasets)
         if shared:
-            print(f"{shared} of the {len(datasets[1])} images of {splits[1]} are images of "
-                  f"{splits[0]}, too: what is chosen on them is also reported on them.")
+            print(
+                f"{shared} of the {len(datasets[1])} images of {splits[1]} are images of "
+                f"{splits[0]}, too: what is chosen on them is also reported on them."
+            )
         chosen_on = figures_of(truth[0], detections_under(model, cfg, splits[0], tried), names[0])
         print_rows(f"on {splits[0]}", tried, chosen_on)
         best = max(range(1, len(tried)), key=lambda i: chosen_on[i]["coco/bbox_mAP"])
@@ -133,13 +139,17 @@ def main(arguments=None):
         reported = figures_of(truth[1], found, names[0])
         print_rows(f"on {splits[1]}", pair, reported)
         difference = ap_difference(truth[1], found[:1], found[1:], names[0])
-    print(f"CLBalancedNMS with {describe(tried[best])}: {difference} on {splits[1]}. "
-          f"{verdict(difference, shared, len(datasets[1]))}")
+    print(
+        f"CLBalancedNMS with {describe(tried[best])}: {difference} on {splits[1]}. "
+        f"{verdict(difference, shared, len(datasets[1]))}"
+    )
     if args.out:
         rows = [
             dict(split=split, nms=dict(nms, type=nms_name(nms)), **figures)
-            for split, group in ((splits[0], zip(tried, chosen_on)),
-                                 (splits[1], zip(pair, reported)))
+            for split, group in (
+                (splits[0], zip(tried, chosen_on)),
+                (splits[1], zip(pair, reported)),
+            )
             for nms, figures in group
         ]
         Path(args.out).write_text(json.dumps(rows, indent=2))

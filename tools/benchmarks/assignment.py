@@ -35,8 +35,8 @@ from mmdet.models.task_modules.assigners import (
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
-from misalign_det.engine.benchmarking import machine, median, peak_memory, spread, time_in_turn
-from misalign_det.models.task_modules.candidate_edges import BatchGroundTruth
+from misalign_det.models.task_modules.assigners.candidates import BatchGroundTruth
+from misalign_det.utils.benchmark import machine, median, peak_memory, spread, time_in_turn
 
 STRIDES = (8, 16, 32, 64, 128)
 OURS = ("JLAAssigner", "SpatialAlignAssigner")
@@ -55,15 +55,23 @@ def parse_args(arguments=None):
     parser.add_argument("--classes", type=int, default=80)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--assigners", nargs="+", choices=[*OURS, *THEIRS], metavar="NAME",
-                        help="those alone (all)")
-    parser.add_argument("--anchors", type=int, default=1,
-                        help="per location, for IACAssigner and MaxIoUAssigner")
-    parser.add_argument("--without-paa", action="store_true",
-                        help="it takes seconds at 500 objects")
+    parser.add_argument(
+        "--assigners", nargs="+", choices=[*OURS, *THEIRS], metavar="NAME", help="those alone (all)"
+    )
+    parser.add_argument(
+        "--anchors", type=int, default=1, help="per location, for IACAssigner and MaxIoUAssigner"
+    )
+    parser.add_argument(
+        "--without-paa", action="store_true", help="it takes seconds at 500 objects"
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--count-to", type=int, default=50, metavar="OBJECTS",
-                        help="counted on the simulated device (%(default)s)")
+    parser.add_argument(
+        "--count-to",
+        type=int,
+        default=50,
+        metavar="OBJECTS",
+        help="counted on the simulated device (%(default)s)",
+    )
     add_no_counts(parser)
     return parser.parse_args(arguments)
 
@@ -114,8 +122,9 @@ class Scene:
 
     def by_iou(self, name, num_anchors):
         """IACAssigner with class probabilities, or MaxIoUAssigner under it."""
-        assigner = TASK_UTILS.build(dict(
-            type=name, pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0))
+        assigner = TASK_UTILS.build(
+            dict(type=name, pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0)
+        )
         half = self.strides[:, None] * 4
         anchors = [torch.cat([self.points - half * scale, self.points + half * scale], 1)
                    for scale in (2 ** (i / 3) for i in range(num_anchors))]  # fmt: skip
@@ -126,9 +135,18 @@ class Scene:
 
     def paa(self):
         """PAA's mixture step on its own candidates and the joint losses of these predictions."""
-        head = PAAHead(self.logits.shape[1], 32, feat_channels=32, anchor_generator=dict(
-            type="AnchorGenerator", ratios=[1.0], octave_base_scale=8, scales_per_octave=1,
-            strides=list(STRIDES)))
+        head = PAAHead(
+            self.logits.shape[1],
+            32,
+            feat_channels=32,
+            anchor_generator=dict(
+                type="AnchorGenerator",
+                ratios=[1.0],
+                octave_base_scale=8,
+                scales_per_octave=1,
+                strides=list(STRIDES),
+            ),
+        )
         first = MaxIoUAssigner(0.1, 0.1, min_pos_iou=0, ignore_iof_thr=-1)
         assigned = first.assign(InstanceData(priors=self.anchors), self.gts).gt_inds
         pos = (assigned > 0).nonzero().squeeze(1)
@@ -137,8 +155,15 @@ class Scene:
         label[pos] = self.gts.labels[assigned[pos] - 1]
         ones = torch.ones(len(assigned), device=pos.device)
         return partial(
-            head.paa_reassign, losses, label, ones, ones[:, None].expand(-1, 4), pos,
-            assigned[pos] - 1, list(self.anchors.split(self.counts)))
+            head.paa_reassign,
+            losses,
+            label,
+            ones,
+            ones[:, None].expand(-1, 4),
+            pos,
+            assigned[pos] - 1,
+            list(self.anchors.split(self.counts)),
+        )
 
     def peer(self, name, num_anchors):
         """One that takes one image at a time."""
@@ -167,8 +192,9 @@ def over_edges(scenes, **config):
 def fcos_targets(scenes):
     """FCOS's targets: regress ranges and center sampling."""
     first = scenes[0]
-    head = FCOSHead(first.logits.shape[1], 32, feat_channels=32, center_sampling=True,
-                    norm_on_bbox=True)
+    head = FCOSHead(
+        first.logits.shape[1], 32, feat_channels=32, center_sampling=True, norm_on_bbox=True
+    )
     points = list(first.points.split(first.counts))
     return partial(head.get_targets, points, [s.gts for s in scenes])
 
@@ -209,8 +235,10 @@ def main(arguments=None):
     torch.set_num_threads(args.threads)
     height, width = args.image
     print(f"{machine(args.device)}; {args.images} x {width}x{height}, {args.classes} classes")
-    print(f"{'objects':>14} {'assigner':<22} {'time':>10} {'spread':>7} {'/ TaskAligned':>14} "
-          f"{HEADER} {'/ TaskAligned':>14} {'peak memory':>12}")
+    print(
+        f"{'objects':>14} {'assigner':<22} {'time':>10} {'spread':>7} {'/ TaskAligned':>14} "
+        f"{HEADER} {'/ TaskAligned':>14} {'peak memory':>12}"
+    )
     simulated = {}
     for sizes in args.sizes:
         for num in args.gts:
@@ -226,9 +254,12 @@ def main(arguments=None):
             for name, taken in times.items():
                 memory = peak_memory(peers[name], args.device) / 2**20
                 ratio = f"{median(taken) / median(base):.2f}" if base else "-"
-                print(f"{num:>8} {sizes} {name:<22} {1e3 * median(taken):>7.1f} ms "
-                      f"{100 * spread(taken):>5.0f} % {ratio:>14} "
-                      f"{costs[name]} {costs[name].over(cost):>14} {memory:>8.1f} MiB", flush=True)
+                print(
+                    f"{num:>8} {sizes} {name:<22} {1e3 * median(taken):>7.1f} ms "
+                    f"{100 * spread(taken):>5.0f} % {ratio:>14} "
+                    f"{costs[name]} {costs[name].over(cost):>14} {memory:>8.1f} MiB",
+                    flush=True,
+                )
     print(footnote(not args.no_counts, "objects of 12 to 48 pixels"))
 
 

@@ -14,7 +14,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 import torch
 
-from misalign_det.engine.benchmarking import launches_and_waits
+from misalign_det.utils.benchmark import launches_and_waits
 
 if not torch.cuda.is_available():  # before the first import of triton: its kernels run on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -42,8 +42,9 @@ class Cost:
 
 def add_no_counts(parser: argparse.ArgumentParser) -> None:
     """The option ``--no-counts``."""
-    parser.add_argument("--no-counts", action="store_true",
-                        help="leave out launches and host waits")
+    parser.add_argument(
+        "--no-counts", action="store_true", help="leave out launches and host waits"
+    )
 
 
 def count_calls(

@@ -18,8 +18,11 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 import torch
 from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 
-from misalign_det.engine.benchmarking import machine, median, spread, time_in_turn
-from misalign_det.models.task_modules.mixture import fit_mixture, positive_threshold
+from misalign_det.models.task_modules.assigners.gaussian_mixture import (
+    fit_mixture,
+    positive_threshold,
+)
+from misalign_det.utils.benchmark import machine, median, spread, time_in_turn
 
 SIMULATED = 8  # objects at most on the simulated device
 
@@ -62,8 +65,10 @@ def main(arguments=None):
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
     print(machine(args.device))
-    print(f"{'objects':>8} {'batched':>12} {'spread':>7} {HEADER} {'scikit-learn':>14} "
-          f"{'times faster':>13} {'equal labels':>13}")
+    print(
+        f"{'objects':>8} {'batched':>12} {'spread':>7} {HEADER} {'scikit-learn':>14} "
+        f"{'times faster':>13} {'equal labels':>13}"
+    )
     for num in args.gts:
         losses = losses_of(num, args.candidates).to(args.device)
         functions = batched(losses, args.device)
@@ -75,9 +80,12 @@ def main(arguments=None):
         if not args.no_counts:
             counted = losses if torch.cuda.is_available() else losses[:SIMULATED]
             cost = count_calls(partial(batched, counted))["batched"]
-        print(f"{num:>8} {1e3 * median(ours):>9.2f} ms {100 * spread(ours):>5.0f} % {cost} "
-              f"{1e3 * median(theirs):>11.2f} ms {median(theirs) / median(ours):>13.1f} "
-              f"{100 * equal:>11.2f} %", flush=True)
+        print(
+            f"{num:>8} {1e3 * median(ours):>9.2f} ms {100 * spread(ours):>5.0f} % {cost} "
+            f"{1e3 * median(theirs):>11.2f} ms {median(theirs) / median(ours):>13.1f} "
+            f"{100 * equal:>11.2f} %",
+            flush=True,
+        )
     print(footnote(not args.no_counts, f"at most {SIMULATED} objects"))
 
 

@@ -21,7 +21,7 @@ import torch
 from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 from mmcv.ops import batched_nms
 
-from misalign_det.engine.benchmarking import machine, median, time_in_turn
+from misalign_det.utils.benchmark import machine, median, time_in_turn
 
 SIMULATED = 200  # boxes at most on the simulated device
 
@@ -85,8 +85,10 @@ def main(arguments=None):
     torch.set_num_threads(args.threads)
     most = None if torch.cuda.is_available() else SIMULATED
     print(f"{machine(args.device)}; IoU {args.iou_threshold}")
-    print(f"{'boxes':>7} {'classes':>8} {'mmcv nms':>12} {HEADER} {'CLBalancedNMS':>14} {HEADER} "
-          f"{'ratio':>6}")
+    print(
+        f"{'boxes':>7} {'classes':>8} {'mmcv nms':>12} {HEADER} {'CLBalancedNMS':>14} {HEADER} "
+        f"{'ratio':>6}"
+    )
     for num in args.boxes:
         for classes in args.classes:
             calls = both(num, classes, args, args.device)
@@ -95,9 +97,11 @@ def main(arguments=None):
             if not args.no_counts:
                 costs = count_calls(partial(both, num, classes, args, most=most), args.device,
                                     calls, warm_up=False)  # fmt: skip
-            print(f"{num:>7} {classes:>8} {1e3 * plain:>9.2f} ms {costs['nms']} "
-                  f"{1e3 * ours:>11.2f} ms {costs['CLBalancedNMS']} {ours / plain:>6.2f}",
-                  flush=True)
+            print(
+                f"{num:>7} {classes:>8} {1e3 * plain:>9.2f} ms {costs['nms']} "
+                f"{1e3 * ours:>11.2f} ms {costs['CLBalancedNMS']} {ours / plain:>6.2f}",
+                flush=True,
+            )
     print(footnote(not args.no_counts, f"at most {SIMULATED} boxes"))
 
 

@@ -24,17 +24,13 @@ import torch
 from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 from mmengine.config import Config
 
-from misalign_det.engine.annotation_checks import InputError
-from misalign_det.engine.benchmarking import machine, time_in_turn
-from misalign_det.engine.checkpoint_io import tensors_only
-from misalign_det.engine.command_line import (
-    add_common_arguments,
-    errors_in_one_line,
-    load_config,
-)
-from misalign_det.engine.config_lookup import resolve_config
-from misalign_det.engine.detector import batches, load_detector
+from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
+from misalign_det.apis.config_lookup import resolve_config
+from misalign_det.apis.detector import batches, load_detector
+from misalign_det.engine.checkpoint import tensors_only
+from misalign_det.errors import InputError
 from misalign_det.models.dense_heads.triple_head import detectable, seen_by_output
+from misalign_det.utils.benchmark import machine, time_in_turn
 
 
 def parse_args(arguments=None):
@@ -113,8 +109,11 @@ def main(arguments=None):
             dense, sparse = steps[0](), steps[1]()
             where = [detectable(level.sigmoid(), head.test_cfg) for level in dense[0]]
             shares.append((share(where), share([seen_by_output(level) for level in where])))
-            differences.append(difference(
-                [head.predict_by_feat(*outs, batch_img_metas=metas) for outs in (dense, sparse)]))
+            differences.append(
+                difference(
+                    [head.predict_by_feat(*outs, batch_img_metas=metas) for outs in (dense, sparse)]
+                )
+            )
         costs = {}
         if not args.no_counts:
             costs = count_calls(partial(networks, calls, inputs), args.device, functions)
@@ -122,8 +121,10 @@ def main(arguments=None):
     medians = [1e3 * statistics.median(taken) for taken in times]
     print(f"{'':<12} {'time':>12} {'ratio':>6} {HEADER}")
     for name, value in zip(functions, medians):
-        print(f"{name:<12} {value:>9.1f} ms {value / medians[-1 if args.peer else 0]:>6.3f} "
-              f"{costs.get(name, Cost())}")
+        print(
+            f"{name:<12} {value:>9.1f} ms {value / medians[-1 if args.peer else 0]:>6.3f} "
+            f"{costs.get(name, Cost())}"
+        )
     print(footnote(not args.no_counts))
     found, computed = (statistics.mean(column) for column in zip(*shares))
     print(f"detectable {found:.0%} of the locations, computed for them {computed:.0%}")

@@ -59,7 +59,7 @@ about() {
 import sys
 from importlib.util import find_spec
 
-from misalign_det.engine.benchmarking import machine  # first: it says what the stack below lacks
+from misalign_det.utils.benchmark import machine  # first: it says what the stack below lacks
 
 import mmcv
 import mmdet

@@ -37,7 +37,9 @@ from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 
-from misalign_det.engine.benchmarking import (
+from misalign_det.analysis.nms_regret import boxes_before_nms
+from misalign_det.models.task_modules.assigners.batch_assigner import BatchAssigner
+from misalign_det.utils.benchmark import (
     machine,
     median,
     operator_shares,
@@ -46,8 +48,6 @@ from misalign_det.engine.benchmarking import (
     spread,
     time_in_turn,
 )
-from misalign_det.evaluation.nms_regret import boxes_before_nms
-from misalign_det.models.task_modules.edge_assigner import EdgeAssigner
 
 OURS = Path(__file__).resolve().parents[2] / "configs"
 STOCK = Path(mmdet.__file__).parent / ".mim/configs"
@@ -79,24 +79,37 @@ def parse_args(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description="Time training steps and inference")
     parser.add_argument("--scale", choices=SCALES, default="r18")
-    parser.add_argument("--modes", nargs="+", choices=["train", "infer"],
-                        default=["train", "infer"])
+    parser.add_argument(
+        "--modes", nargs="+", choices=["train", "infer"], default=["train", "infer"]
+    )
     parser.add_argument("--models", nargs="+", help="names, of those in the table (default: all)")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--amp", action="store_true", help="float16 on a GPU, else bfloat16")
-    parser.add_argument("--channels-last", action="store_true",
-                        help="weights and features, as ChannelsLastHook lays them")
-    parser.add_argument("--candidates", type=int, default=1000,
-                        help="boxes an image that reach NMS")
+    parser.add_argument(
+        "--channels-last",
+        action="store_true",
+        help="weights and features, as ChannelsLastHook lays them",
+    )
+    parser.add_argument(
+        "--candidates", type=int, default=1000, help="boxes an image that reach NMS"
+    )
     parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), help="size of the images")
     parser.add_argument("--batch", type=int, help="images a training step")
     parser.add_argument("--objects", type=int, nargs="+", help="objects an image")
-    parser.add_argument("--operators", type=int, default=0, metavar="N",
-                        help="name the N operators that take most of a model's time")
+    parser.add_argument(
+        "--operators",
+        type=int,
+        default=0,
+        metavar="N",
+        help="name the N operators that take most of a model's time",
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--counts-only", action="store_true",
-                        help="launches and host waits, without times and memory")
+    parser.add_argument(
+        "--counts-only",
+        action="store_true",
+        help="launches and host waits, without times and memory",
+    )
     add_no_counts(parser)
     return parser.parse_args(arguments)
 
@@ -171,8 +184,11 @@ def main(arguments=None):
     MMLogger.get_instance("benchmark", log_level="ERROR")
     scale = SCALES[args.scale]
     models = chosen_models(args)
-    print(machine(args.device) + ", mixed precision" * args.amp
-          + ", channels last" * args.channels_last)
+    print(
+        machine(args.device)
+        + ", mixed precision" * args.amp
+        + ", channels last" * args.channels_last
+    )
     shape = (3, *(args.image or scale["shape"][1:]))
     height, width = shape[1:]
     detectors = {} if args.counts_only else build_all(models, args, args.device)
@@ -194,7 +210,7 @@ def main(arguments=None):
         print(note)
         if args.operators:
             for name, function in functions.items():
-                shares = operator_shares(function, args.device)[:args.operators]
+                shares = operator_shares(function, args.device)[: args.operators]
                 print(f"{name}: " + ", ".join(f"{key} {part:.0%}" for key, part in shares))
 
 
@@ -230,8 +246,10 @@ def counted(work, models, functions, shape, args):
 def print_times(mode, detectors, functions, costs, shape, args):
     """The table of a mode."""
     times = dict(zip(functions, time_in_turn(functions.values(), args.repeats, args.device)))
-    print(f"{'model':<24} {'time':>10} {'spread':>7} {'/ FCOS':>7} {'labels':>7} {HEADER} "
-          f"{'/ FCOS':>7} {'memory':>10} {'parameters':>11} {'GFLOPs':>7}")
+    print(
+        f"{'model':<24} {'time':>10} {'spread':>7} {'/ FCOS':>7} {'labels':>7} {HEADER} "
+        f"{'/ FCOS':>7} {'memory':>10} {'parameters':>11} {'GFLOPs':>7}"
+    )
     for name, taken in times.items():
         memory = peak_memory(functions[name], args.device) / 2**20
         count = sum(p.numel() for p in detectors[name].parameters()) / 1e6
@@ -241,11 +259,16 @@ def print_times(mode, detectors, functions, costs, shape, args):
             if mode == "train":
                 parts = labelling(detectors[name].bbox_head)
                 share = f"{100 * share_of(functions[name], parts, 3):>5.1f} %"
-            clock = (f"{1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
-                     f"{median(taken) / median(times['FCOS']):>7.2f} {share}")
+            clock = (
+                f"{1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
+                f"{median(taken) / median(times['FCOS']):>7.2f} {share}"
+            )
         cost, first = costs.get(name, Cost()), costs.get("FCOS", Cost())
-        print(f"{name:<24} {clock} {cost} {cost.over(first):>7} {memory:>6.0f} MiB "
-              f"{count:>9.2f} M {gflops(detectors[name], shape, args.device):>7.1f}", flush=True)
+        print(
+            f"{name:<24} {clock} {cost} {cost.over(first):>7} {memory:>6.0f} MiB "
+            f"{count:>9.2f} M {gflops(detectors[name], shape, args.device):>7.1f}",
+            flush=True,
+        )
 
 
 def labelling(head):
@@ -253,7 +276,7 @@ def labelling(head):
 
     On a GPU their time counts as far as the host waits for it.
     """
-    if isinstance(getattr(head, "assigner", None), EdgeAssigner):
+    if isinstance(getattr(head, "assigner", None), BatchAssigner):
         return [(head.assigner, "assign_batch")]
     names = ("get_targets", "get_pos_loss", "paa_reassign")
     return [(head, name) for name in names if hasattr(head, name)]
@@ -262,8 +285,12 @@ def labelling(head):
 def prepare_all(mode, detectors, shape, device, *, batch, objects, args):
     """Functions that take one step of the mode, by the detector's name."""
     packed = demo_mm_inputs(
-        batch, image_shapes=[shape] * batch, num_items=[objects] * batch,
-        num_classes=SCALES[args.scale]["classes"], device=device)
+        batch,
+        image_shapes=[shape] * batch,
+        num_items=[objects] * batch,
+        num_classes=SCALES[args.scale]["classes"],
+        device=device,
+    )
     return {name: prepare(mode, detector, packed, device, args)
             for name, detector in detectors.items()}  # fmt: skip
 

@@ -28,8 +28,8 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
 
-from misalign_det.engine.benchmarking import machine, median, spread, time_in_turn
-from misalign_det.engine.config_lookup import resolve_config
+from misalign_det.apis.config_lookup import resolve_config
+from misalign_det.utils.benchmark import machine, median, spread, time_in_turn
 
 
 def parse_args(arguments=None):
@@ -39,8 +39,9 @@ def parse_args(arguments=None):
     parser.add_argument("--image", type=int, nargs=2, default=[240, 320], metavar=("H", "W"))
     parser.add_argument("--batch", type=int, default=8, help="images a training step")
     parser.add_argument("--objects", type=int, default=13)
-    parser.add_argument("--modes", nargs="+", choices=["train", "infer"],
-                        default=["train", "infer"])
+    parser.add_argument(
+        "--modes", nargs="+", choices=["train", "infer"], default=["train", "infer"]
+    )
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -67,7 +68,8 @@ class GroupNormReLU(nn.Module):
         super().__init__()
         self.norm = norm
         self.fused = torch.compile(
-            lambda x, w, b: F.relu(F.group_norm(x, norm.num_groups, w, b, norm.eps)), dynamic=False)
+            lambda x, w, b: F.relu(F.group_norm(x, norm.num_groups, w, b, norm.eps)), dynamic=False
+        )
 
     def forward(self, x):
         return self.fused(x, self.norm.weight, self.norm.bias)
@@ -162,8 +164,12 @@ def pack(args, mode, image, device):
     """Random images for a mode."""
     batch = args.batch if mode == "train" else 1
     return demo_mm_inputs(
-        batch, image_shapes=[(3, *image)] * batch, num_items=[args.objects] * batch,
-        num_classes=3, device=device)
+        batch,
+        image_shapes=[(3, *image)] * batch,
+        num_items=[args.objects] * batch,
+        num_classes=3,
+        device=device,
+    )
 
 
 def steps(args, mode, image, names, device):
@@ -176,7 +182,8 @@ def steps(args, mode, image, names, device):
             # On CUDA all parameters take the step at once, which is what torch chooses there.
             together = True if device.startswith("cuda") else None
             optimizer = torch.optim.SGD(
-                detector.parameters(), lr=1e-4, momentum=0.9, foreach=together)
+                detector.parameters(), lr=1e-4, momentum=0.9, foreach=together
+            )
             functions[name] = partial(train, detector, optimizer, packed, device, half)
         else:
             functions[name] = partial(infer, detector, packed, device, half)
@@ -211,11 +218,16 @@ def main(arguments=None):
         first = median(next(iter(times.values())))
         what = "training step" if mode == "train" else "network at inference"
         batch = args.batch if mode == "train" else 1
-        print(f"\n{args.config}, {what}, batch {batch}\n{'variant':<24} {'time':>10} {'spread':>7} "
-              f"{'/ ' + next(iter(times)):>8} {HEADER}")
+        print(
+            f"\n{args.config}, {what}, batch {batch}\n{'variant':<24} {'time':>10} {'spread':>7} "
+            f"{'/ ' + next(iter(times)):>8} {HEADER}"
+        )
         for name, taken in times.items():
-            print(f"{name:<24} {1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
-                  f"{median(taken) / first:>8.2f} {costs.get(name, Cost())}", flush=True)
+            print(
+                f"{name:<24} {1e3 * median(taken):>7.0f} ms {100 * spread(taken):>5.0f} % "
+                f"{median(taken) / first:>8.2f} {costs.get(name, Cost())}",
+                flush=True,
+            )
         print(note)
     shares, saved = level_shares(
         build(args.config, args.device), pack(args, args.modes[-1], args.image, args.device),

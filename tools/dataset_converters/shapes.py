@@ -83,8 +83,10 @@ def outline(name, rng):
     else:
         arm = rng.uniform(0.26, 0.4)
         quarter = np.array([(arm, arm), (arm, 1), (-arm, 1)])
-        turns = [np.array([(np.cos(a), -np.sin(a)), (np.sin(a), np.cos(a))]) for a in
-                 np.arange(4) * np.pi / 2]
+        turns = [
+            np.array([(np.cos(a), -np.sin(a)), (np.sin(a), np.cos(a))])
+            for a in np.arange(4) * np.pi / 2
+        ]
         return np.concatenate([quarter @ matrix.T for matrix in turns])
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
@@ -121,8 +123,12 @@ def plan(rng, width, height):
     objects around one point). Large objects come first, so that small ones lie on top.
     """
     kind = rng.choice(["empty", "sparse", "nested", "crowd"], p=[0.04, 0.46, 0.25, 0.25])
-    count = {"empty": 0, "sparse": rng.integers(2, 7), "nested": rng.integers(3, 9),
-             "crowd": rng.integers(9, 17)}[kind]
+    count = {
+        "empty": 0,
+        "sparse": rng.integers(2, 7),
+        "nested": rng.integers(3, 9),
+        "crowd": rng.integers(9, 17),
+    }[kind]
     unit = min(width / 320, height / 240)
     focus = rng.uniform(0.3, 0.7, 2) * (width, height)
     objects = []
@@ -136,8 +142,11 @@ def plan(rng, width, height):
         w, h = np.round(unit * size * np.array([ratio**0.5, ratio**-0.5])).astype(int)
         w, h = min(w, width), min(h, height)
         spread = {"nested": 0.12, "crowd": 0.2}.get(kind)
-        centre = (rng.normal(focus, spread * height) if spread
-                  else rng.uniform((w / 2, h / 2), (width - w / 2, height - h / 2)))
+        centre = (
+            rng.normal(focus, spread * height)
+            if spread
+            else rng.uniform((w / 2, h / 2), (width - w / 2, height - h / 2))
+        )
         x, y = np.clip(np.round(centre - (w / 2, h / 2)), 0, (width - w, height - h)).astype(int)
         objects.append((label, int(x), int(y), int(w), int(h)))
     return sorted(objects, key=lambda o: -o[3] * o[4])
@@ -160,22 +169,28 @@ def draw_scene(rng, width, height):
         colours = paint(label, rng, w, h)
         solid = opacity >= 0.5
         trial = owner.copy()
-        trial[y:y + h, x:x + w][solid] = len(labels)
+        trial[y : y + h, x : x + w][solid] = len(labels)
         seen = np.bincount(trial[trial >= 0], minlength=len(labels) + 1)
         if any(seen[i] < MIN_VISIBLE * whole[i] for i in range(len(labels))):
             continue
         owner = trial
         labels.append(label)
         whole.append(int(solid.sum()))
-        patch = image[y:y + h, x:x + w]
+        patch = image[y : y + h, x : x + w]
         patch += opacity[..., None] * (colours - patch)
     objects = []
     for number, label in enumerate(labels):
         rows, columns = np.nonzero(owner == number)
         x, y = int(columns.min()), int(rows.min())
         box = [x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y]
-        objects.append({"label": label, "box": box, "area": int(rows.size),
-                        "visible": round(rows.size / whole[number], 3)})
+        objects.append(
+            {
+                "label": label,
+                "box": box,
+                "area": int(rows.size),
+                "visible": round(rows.size / whole[number], 3),
+            }
+        )
     return np.clip(image, 0, 255).astype(np.uint8), owner, objects
 
 
@@ -197,13 +212,26 @@ def write_split(root, split, count, params):
             raise OSError(f"cannot write {root / split / name}; is the disk full?")
         images.append({"id": number, "file_name": name, "width": width, "height": height})
         for item in objects:
-            annotations.append({"id": len(annotations) + 1, "image_id": number,
-                                "category_id": item["label"] + 1, "bbox": item["box"],
-                                "area": item["area"], "iscrowd": 0, "visible": item["visible"]})
-    categories = [{"id": i + 1, "name": name, "supercategory": "shape"}
-                  for i, name in enumerate(CLASSES)]
-    content = {"info": params, "images": images, "annotations": annotations,
-               "categories": categories}
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": item["label"] + 1,
+                    "bbox": item["box"],
+                    "area": item["area"],
+                    "iscrowd": 0,
+                    "visible": item["visible"],
+                }
+            )
+    categories = [
+        {"id": i + 1, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASSES)
+    ]
+    content = {
+        "info": params,
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
 
@@ -216,7 +244,8 @@ def is_current(out, params):
     return recorded == params and all(
         (out / "annotations" / f"instances_{split}.json").is_file()
         and sum(1 for _ in (out / split).glob("*.jpg")) == params[split]
-        for split in ("train", "val"))
+        for split in ("train", "val")
+    )
 
 
 def make_set(out, train=400, val=100, size=(320, 240), seed=0):
@@ -238,8 +267,14 @@ def make_set(out, train=400, val=100, size=(320, 240), seed=0):
         ValueError: an argument makes no sense, or `out` holds files that this tool did not write.
     """
     out = Path(out).expanduser().absolute()
-    params = {"generator": "shapes", "version": VERSION, "seed": int(seed),
-              "size": [int(s) for s in size], "train": int(train), "val": int(val)}
+    params = {
+        "generator": "shapes",
+        "version": VERSION,
+        "seed": int(seed),
+        "size": [int(s) for s in size],
+        "train": int(train),
+        "val": int(val),
+    }
     if min(params["size"]) < 64:
         raise ValueError(f"--size is {size[0]} x {size[1]}; each side must be at least 64 pixels")
     if min(params["train"], params["val"]) < 1 or params["seed"] < 0:
@@ -247,8 +282,10 @@ def make_set(out, train=400, val=100, size=(320, 240), seed=0):
     if is_current(out, params):
         return False
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / STAMP).is_file():
-        raise ValueError(f"{out} is there but was not made by this tool (it has no {STAMP}); "
-                         "choose another --out, or remove it first")
+        raise ValueError(
+            f"{out} is there but was not made by this tool (it has no {STAMP}); "
+            "choose another --out, or remove it first"
+        )
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number
     partial.mkdir(parents=True)
@@ -272,8 +309,14 @@ def main(argv=None):
     parser.add_argument("--out", default="data/shapes", help="folder of the set (%(default)s)")
     parser.add_argument("--train", type=int, default=400, help="training images (%(default)s)")
     parser.add_argument("--val", type=int, default=100, help="validation images (%(default)s)")
-    parser.add_argument("--size", type=int, nargs=2, default=(320, 240), metavar=("W", "H"),
-                        help="image size in pixels (320 240)")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(320, 240),
+        metavar=("W", "H"),
+        help="image size in pixels (320 240)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:
@@ -281,8 +324,10 @@ def main(argv=None):
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}: {args.train} training and {args.val} validation images, seed {args.seed}"
-          + ("" if made else " (already there, kept)"))
+    print(
+        f"{args.out}: {args.train} training and {args.val} validation images, seed {args.seed}"
+        + ("" if made else " (already there, kept)")
+    )
     return 0
 
 

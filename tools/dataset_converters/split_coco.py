@@ -52,8 +52,9 @@ def main(argv=None):
     parser.add_argument("annotations", type=Path, help="COCO annotation file")
     parser.add_argument("--num", type=int, required=True, help="images to hold out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out-dir", type=Path,
-                        help="folder of the two files, made if need be (the file's own)")
+    parser.add_argument(
+        "--out-dir", type=Path, help="folder of the two files, made if need be (the file's own)"
+    )
     args = parser.parse_args(argv)
     try:
         content = json.loads(args.annotations.read_text(encoding="utf-8"))
@@ -63,8 +64,10 @@ def main(argv=None):
     except ValueError as error:
         parser.error(f"{args.annotations}: {error}")
     except (KeyError, TypeError) as error:
-        parser.error(f"{args.annotations}: not in COCO's format: an image without 'id', or an "
-                     f"annotation without 'image_id' ({type(error).__name__}: {error})")
+        parser.error(
+            f"{args.annotations}: not in COCO's format: an image without 'id', or an "
+            f"annotation without 'image_id' ({type(error).__name__}: {error})"
+        )
     folder = args.out_dir or args.annotations.parent
     for name, dataset in zip(("rest", "held-out"), parts):
         path = folder / f"{args.annotations.stem}_{name}.json"

@@ -6,8 +6,8 @@
 dataset_type = 'CocoDataset'
 data_root = '{{$MISALIGN_DET_BCCD:data/bccd}}/'
 metainfo = dict(
-    classes=('RBC', 'WBC', 'Platelets'),
-    palette=[(220, 60, 60), (60, 110, 230), (60, 180, 75)])
+    classes=('RBC', 'WBC', 'Platelets'), palette=[(220, 60, 60), (60, 110, 230), (60, 180, 75)]
+)
 
 train_pipeline = [
     dict(type='LoadImageFromFile', _scope_='misalign_det'),
@@ -20,8 +20,10 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(320, 240), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs',
-         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
 ]
 
 train_dataloader = dict(
@@ -37,7 +39,9 @@ train_dataloader = dict(
         ann_file='annotations/instances_train.json',
         data_prefix=dict(img='VOC2007/JPEGImages/'),
         filter_cfg=dict(filter_empty_gt=False, min_size=32),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=2,
@@ -51,7 +55,9 @@ val_dataloader = dict(
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img='VOC2007/JPEGImages/'),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = dict(
     batch_size=8,
     num_workers=2,
@@ -65,9 +71,13 @@ test_dataloader = dict(
         ann_file='annotations/instances_test.json',
         data_prefix=dict(img='VOC2007/JPEGImages/'),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 
 val_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='bbox')
+    type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='bbox'
+)
 test_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/instances_test.json', metric='bbox')
+    type='CocoMetric', ann_file=data_root + 'annotations/instances_test.json', metric='bbox'
+)

@@ -10,4 +10,6 @@ train_dataloader = dict(
             dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], keep_ratio=True),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackDetInputs'),
-        ]))
+        ]
+    )
+)

@@ -6,8 +6,15 @@ data_root = '{{$MISALIGN_DET_SHAPES:data/shapes}}/'
 metainfo = dict(
     classes=('disc', 'rectangle', 'triangle', 'ring', 'cross', 'star'),
     # the colours of the drawn boxes: each the opposite of its figures' own
-    palette=[(60, 230, 230), (255, 160, 40), (255, 80, 200), (60, 90, 255), (200, 255, 60),
-             (255, 60, 60)])
+    palette=[
+        (60, 230, 230),
+        (255, 160, 40),
+        (255, 80, 200),
+        (60, 90, 255),
+        (200, 255, 60),
+        (255, 60, 60),
+    ],
+)
 
 train_pipeline = [
     dict(type='LoadImageFromFile', _scope_='misalign_det'),
@@ -20,8 +27,10 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(320, 240), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs',
-         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
 ]
 
 train_dataloader = dict(
@@ -38,7 +47,9 @@ train_dataloader = dict(
         data_prefix=dict(img='train/'),
         # empty images stay in: they teach what the ground looks like
         filter_cfg=dict(filter_empty_gt=False, min_size=32),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=2,
@@ -52,9 +63,12 @@ val_dataloader = dict(
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img='val/'),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='bbox')
+    type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='bbox'
+)
 test_evaluator = val_evaluator

@@ -28,15 +28,19 @@ train_dataloader = dict(
                 ann_file='VOC2007/ImageSets/Main/trainval.txt',
                 data_prefix=dict(sub_data_root='VOC2007/'),
                 filter_cfg=dict(filter_empty_gt=True, min_size=32, bbox_min_size=32),
-                pipeline=train_pipeline),
+                pipeline=train_pipeline,
+            ),
             dict(
                 type=dataset_type,
                 data_root=data_root,
                 ann_file='VOC2012/ImageSets/Main/trainval.txt',
                 data_prefix=dict(sub_data_root='VOC2012/'),
                 filter_cfg=dict(filter_empty_gt=True, min_size=32, bbox_min_size=32),
-                pipeline=train_pipeline),
-        ]))
+                pipeline=train_pipeline,
+            ),
+        ],
+    )
+)
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = dict(dataset=dict(data_root=data_root))
 

@@ -6,13 +6,7 @@ test_cfg = dict(type='TestLoop')
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=26),
-    dict(
-        type='MultiStepLR',
-        by_epoch=True,
-        begin=0,
-        end=12,
-        milestones=[8, 11],
-        gamma=0.1),
+    dict(type='MultiStepLR', by_epoch=True, begin=0, end=12, milestones=[8, 11], gamma=0.1),
 ]
 
 # Without the clip some seeds blow up while the rate rises (FCOS, ATSS: classification loss above
@@ -20,7 +14,8 @@ param_scheduler = [
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001),
-    clip_grad=dict(max_norm=10, norm_type=2))
+    clip_grad=dict(max_norm=10, norm_type=2),
+)
 
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 

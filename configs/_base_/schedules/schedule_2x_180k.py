@@ -14,11 +14,12 @@ param_scheduler = [
         begin=0,
         end=180000,
         milestones=[120000, 160000],
-        gamma=0.1),
+        gamma=0.1,
+    ),
 ]
 
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0001))
+    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0001)
+)
 
 auto_scale_lr = dict(enable=False, base_batch_size=16)

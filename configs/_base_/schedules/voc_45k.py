@@ -9,16 +9,12 @@ test_cfg = dict(type='TestLoop')
 param_scheduler = [
     dict(type='ConstantLR', factor=0.333, by_epoch=False, begin=0, end=500),
     dict(
-        type='MultiStepLR',
-        by_epoch=False,
-        begin=0,
-        end=45000,
-        milestones=[30000, 40000],
-        gamma=0.1),
+        type='MultiStepLR', by_epoch=False, begin=0, end=45000, milestones=[30000, 40000], gamma=0.1
+    ),
 ]
 
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0001))
+    type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=0.0001)
+)
 
 auto_scale_lr = dict(enable=False, base_batch_size=16)

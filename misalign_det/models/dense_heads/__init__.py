@@ -1,8 +1,8 @@
 """Dense heads: TripleHead, RFAHead and the loss-aware FCOS head they build on."""
 
 from .dc_heads import DCATSSHead, DCFCOSHead, DCGFLHead, DCRetinaHead
-from .loss_aware_head import LossAwareFCOSHead
-from .plain_fcos_head import FCOSHeadWithoutCenterness
+from .fcos_no_centerness_head import FCOSHeadWithoutCenterness
+from .loss_aware_fcos_head import LossAwareFCOSHead
 from .rfa_head import RFAFCOSHead, RFAHead
 from .triple_head import TripleHead
 

@@ -58,7 +58,7 @@ class DCMixin(Float32LogitsMixin):
         targets = super().get_targets(priors, *args, **kwargs)
         batch = getattr(self.loss_cls, "current_batch", None)
         if batch is not None:
-            labels = targets[self.labels_place]
+            labels = targets[self.labels_index]
             device = batch.bbox_preds[0].device.type
             with torch.no_grad(), torch.autocast(device, enabled=False):  # boxes in float32
                 positive = batch.find_positives(labels)
@@ -72,7 +72,7 @@ class DCMixin(Float32LogitsMixin):
                 batch.add_boxes(*self.positive_boxes(rows, positive, priors, targets))
         return targets
 
-    labels_place = 1  # of the labels in mmdet's targets
+    labels_index = 1  # of the labels in mmdet's targets
 
     def positive_boxes(
         self, rows: Tensor, positive: Tensor, priors, targets: tuple
@@ -105,7 +105,7 @@ def _of_level(values: Sequence[float], labels: Sequence[Tensor], positive: Tenso
     return torch.cat(rows)[positive]
 
 
-class PredictionMixin:
+class ScoreAwareAssignMixin:
     """Before an anchor head: gives its assigner ``pred_instances.scores``, if it asks for them."""
 
     _logits = None  # of the images still to come, (P, C) each
@@ -164,7 +164,7 @@ class PredictionMixin:
 
 
 @MODELS.register_module()
-class DCRetinaHead(DCMixin, PredictionMixin, RetinaHead):
+class DCRetinaHead(DCMixin, ScoreAwareAssignMixin, RetinaHead):
     """mmdet's RetinaHead for :class:`~misalign_det.models.losses.DCLoss` and ``IACAssigner``.
 
     Args: those of mmdet's ``RetinaHead``.
@@ -179,7 +179,7 @@ class DCRetinaHead(DCMixin, PredictionMixin, RetinaHead):
                 type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25))))
     """
 
-    labels_place = 0
+    labels_index = 0
 
     def positive_boxes(self, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
         levels = zip(*priors)  # of the images' anchors of one level each
@@ -190,12 +190,12 @@ class DCRetinaHead(DCMixin, PredictionMixin, RetinaHead):
         return get_box_tensor(self.bbox_coder.decode(anchors, rows)), target
 
 
-class _CenterAnchorMixin(DCMixin, PredictionMixin):
+class _CenterAnchorMixin(DCMixin, ScoreAwareAssignMixin):
     """ATSS and GFL: one anchor a location, targets that are boxes already."""
 
     def positive_boxes(self, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
         anchors, target = (join_images(targets[place])[positive] for place in (0, 3))
-        return self._decode(anchors, rows, targets[self.labels_place], positive), target
+        return self._decode(anchors, rows, targets[self.labels_index], positive), target
 
     def _decode(self, anchors: Tensor, rows: Tensor, labels, positive: Tensor) -> Tensor:
         return self.bbox_coder.decode(anchors, rows)
@@ -256,7 +256,7 @@ class DCFCOSHead(DCMixin, FCOSHead):
                 type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25))))
     """
 
-    labels_place = 0
+    labels_index = 0
 
     def positive_boxes(self, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
         # The location is the origin; with norm_on_bbox both are in strides while it trains.

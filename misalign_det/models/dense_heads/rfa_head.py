@@ -9,18 +9,18 @@ from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from torch import Tensor, nn
 
 from ...utils import numbers_made_on_device
-from ..choices import check_choice
+from ...utils.validation import check_choice
 from ..layers import adapt_receptive_field, init_offsets
+from .fcos_no_centerness_head import FCOS_PARTS
 from .float32_logits import Float32LogitsMixin
-from .head_configs import refuse_assigner
-from .loss_aware_head import (
+from .head_config_checks import refuse_assigner
+from .loss_aware_fcos_head import (
     BINARY_CROSS_ENTROPY,
     SCORE_MODES,
-    EdgeTargets,
+    DenseTargets,
     LossAwareFCOSHead,
     check_levels,
 )
-from .plain_fcos_head import FCOS_PARTS
 
 
 @MODELS.register_module()
@@ -36,7 +36,7 @@ class RFAHead(LossAwareFCOSHead):
         rfa_position: which convolution of each branch is adapted, ``'first'`` (paper), ``'last'``
             or ``None``, FCOS's own towers.
         rfa_modulated: deformable v2; see
-            :class:`~misalign_det.models.layers.receptive_field.RFAConv2d`.
+            :class:`~misalign_det.models.layers.rfa_conv.RFAConv2d`.
         with_quality: whether there is a branch that predicts the box's quality, the GIoU with its
             GT clamped to [0, 1]; without it, ``score_mode='class'``.
         quality_on: tower that feeds it, ``'regression'`` or ``'classification'``.
@@ -124,7 +124,7 @@ class RFAHead(LossAwareFCOSHead):
         centerness = self.centerness(targets) if self.centerness_weight else None
         losses = dict(
             loss_cls=self.classification_loss(targets),
-            loss_bbox=self.mean_over_edges(box_losses, targets, centerness),
+            loss_bbox=self.mean_over_positives(box_losses, targets, centerness),
         )
         if self.with_quality:
             losses["loss_quality"] = self.quality_loss(
@@ -132,7 +132,7 @@ class RFAHead(LossAwareFCOSHead):
             )
         return losses
 
-    def quality(self, targets: EdgeTargets, box_losses: Tensor) -> Tensor:
+    def quality(self, targets: DenseTargets, box_losses: Tensor) -> Tensor:
         """GIoU of each positive edge's box with its GT, clamped to [0, 1], ``(E,)``.
 
         Args:
@@ -147,7 +147,7 @@ class RFAHead(LossAwareFCOSHead):
                 giou = bbox_overlaps(bboxes, targets.gt_bboxes, mode="giou", is_aligned=True)
         return giou.clamp(0, 1)
 
-    def centerness(self, targets: EdgeTargets) -> Tensor:
+    def centerness(self, targets: DenseTargets) -> Tensor:
         """FCOS's centerness of each positive edge's location in its GT, ``(E,)``."""
         location = targets.points[targets.prior_inds % len(targets.points)]
         top_left, bottom_right = targets.gt_bboxes.split(2, dim=1)

@@ -9,21 +9,22 @@ from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from torch import Tensor, nn
 
 from ...utils import numbers_made_on_device
-from ..choices import check_choice
+from ...utils.compiler import exporting
+from ...utils.renamed import renamed_arguments
+from ...utils.validation import check_choice
 from ..layers import (
     AutoDeformConv2d,
     adapt_receptive_field,
-    box_guided_offsets,
     deform_levels,
     init_offsets,
     run_tower,
+    star_dcn_offset,
     takes_all_levels,
 )
-from ..layers.box_guidance import OFFSET_MODES
-from ..layers.deform_conv import exporting
+from ..layers.star_offsets import OFFSET_MODES
+from ..utils.multi_level import join_levels, scaled_levels, split_levels
 from .float32_logits import at_least_float32
-from .levels import join_levels, scaled_levels, split_levels
-from .loss_aware_head import (
+from .loss_aware_fcos_head import (
     BINARY_CROSS_ENTROPY,
     IOU_LOSS,
     SCORE_MODES,
@@ -36,6 +37,7 @@ ROUNDING = 1e-5  # relative, of probabilities in float32
 
 
 @MODELS.register_module()
+@renamed_arguments(offset_gradient="gradient_mul")
 class TripleHead(LossAwareFCOSHead):
     """Three branches: pre-regression (coarse box, confidence), classification, regression.
 
@@ -47,8 +49,8 @@ class TripleHead(LossAwareFCOSHead):
 
     Args:
         offset_mode: ``'box'`` or ``'grid_plus_box'``, the two readings of eq. 7; see
-            :func:`~misalign_det.models.layers.box_guided_offsets`.
-        offset_gradient: factor on the gradient into the coarse box through the offsets.
+            :func:`~misalign_det.models.layers.star_dcn_offset`.
+        gradient_mul: factor on the gradient into the coarse box through the offsets.
         refine_mode: ``'multiply'`` (eq. 8), ``'add'``: coarse + output in strides, or ``'none'``:
             the regression branch alone.
         refine_detach: whether eq. 8 stops the gradient into the coarse box.
@@ -65,7 +67,7 @@ class TripleHead(LossAwareFCOSHead):
             :class:`RFAHead`. Not in paper B.
         loss_bbox_coarse, loss_confidence: losses of the pre-regression branch; IoU loss and binary
             cross entropy, both of weight 1, by default.
-        prior_distance: distance in strides that the untrained coarse box reaches on every side.
+        init_distance: distance in strides that the untrained coarse box reaches on every side.
         sparse_refinement: at inference, refine boxes only where ``test_cfg`` lets a detection
             through (``score_thr``, ``nms_pre``); elsewhere the coarse box stands. The detections
             are the same up to rounding. Read from the head's own ``test_cfg``; an export refines
@@ -86,7 +88,7 @@ class TripleHead(LossAwareFCOSHead):
         in_channels: int,
         *,
         offset_mode: str = "box",
-        offset_gradient: float = 0.1,
+        gradient_mul: float = 0.1,
         refine_mode: str = "multiply",
         refine_detach: bool = True,
         confidence_target: str = "coarse",
@@ -116,7 +118,7 @@ class TripleHead(LossAwareFCOSHead):
         self.rfa_position = rfa_position
         self.rfa_modulated = rfa_modulated
         self.offset_mode = offset_mode
-        self.offset_gradient = offset_gradient
+        self.gradient_mul = gradient_mul
         self.refine_mode = refine_mode
         self.refine_detach = refine_detach
         self.confidence_target = confidence_target
@@ -164,7 +166,7 @@ class TripleHead(LossAwareFCOSHead):
 
     def init_weights(self) -> None:
         super().init_weights()
-        self._set_prior_distance(self.conv_coarse)
+        self._set_init_distance(self.conv_coarse)
         if self.refine_mode != "none":
             # An untrained refinement keeps the coarse box: noise on it would decide which
             # locations the assigner takes first.
@@ -182,7 +184,7 @@ class TripleHead(LossAwareFCOSHead):
         check_levels(self, x)
         log_coarse, confidences = self._pre_outputs(run_tower(self.pre_convs, x))
         coarse = exp_distance(scaled_levels(log_coarse, self.coarse_scales))
-        offsets = box_guided_offsets(coarse, self.offset_mode, self.offset_gradient)
+        offsets = star_dcn_offset(coarse, self.offset_mode, self.gradient_mul)
         offsets = split_levels(offsets, log_coarse)
         cls_feats, reg_feats = run_tower(self.cls_convs, x), run_tower(self.reg_convs, x)
         logits = [self.conv_cls(feat) for feat in _guided(self.cls_guided, cls_feats, offsets)]
@@ -283,9 +285,7 @@ class TripleHead(LossAwareFCOSHead):
         return self.predict_with_quality(cls_scores, bbox_preds, confidences, **kwargs)
 
 
-def _guided(
-    layer: AutoDeformConv2d, feats: list[Tensor], offsets: list[Tensor]
-) -> list[Tensor]:
+def _guided(layer: AutoDeformConv2d, feats: list[Tensor], offsets: list[Tensor]) -> list[Tensor]:
     """``relu(layer(feat, offset))`` per level."""
     if takes_all_levels(layer, feats[0]):
         return deform_levels(feats, offsets, layer.weight, activation=F.relu)

@@ -1,6 +1,5 @@
 """Layers: deformable convolution in two forms, guided by a coarse box or by its own offsets."""
 
-from .box_guidance import box_guided_offsets, scale_gradient
 from .deform_conv import (
     AutoDeformConv2d,
     auto_deform_conv2d,
@@ -8,14 +7,15 @@ from .deform_conv import (
     sampled_deform_conv2d,
     takes_all_levels,
 )
-from .receptive_field import RFAConv2d, adapt_receptive_field, init_offsets, run_tower
+from .rfa_conv import RFAConv2d, adapt_receptive_field, init_offsets, run_tower
+from .star_offsets import scale_gradient, star_dcn_offset
 
 __all__ = [
     "AutoDeformConv2d",
     "RFAConv2d",
     "adapt_receptive_field",
     "auto_deform_conv2d",
-    "box_guided_offsets",
+    "star_dcn_offset",
     "deform_levels",
     "init_offsets",
     "run_tower",

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from mmcv.ops import DeformConv2d
 from torch import Tensor, nn
 
-from ...utils.compiler import without_compiler
+from ...utils.compiler import exporting, without_compiler
 from ...utils.triton_support import has_triton
-from .deform_im2col import as_maps, im2col_deform_conv2d, im2col_deform_conv2d_at
+from .deform_im2col_cpu import sample_taps
+from .deform_im2col_cuda import as_maps, im2col_deform_conv2d, im2col_deform_conv2d_at
 from .matmul_precision import convolution_dtype
 from .mmcv_deform_conv import MAX_COLUMNS, mmcv_deform_conv2d
-from .row_samples import sample_taps
 
 
 def sampled_deform_conv2d(
@@ -158,18 +158,6 @@ def _deform_conv2d_at_on_cuda(
     if torch.is_grad_enabled() or not has_triton(x, dtype):
         return gathered_deform_conv2d(x, offset, weight, locations=locations)
     return im2col_deform_conv2d_at(x, offset, weight, dtype, locations).to(x.dtype)
-
-
-def exporting() -> bool:
-    """Whether ``torch.jit``, ``torch.onnx`` or ``torch.export`` is tracing the model."""
-    return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _is_exporting()
-
-
-# torch.compiler.is_exporting came with torch 2.7. Before, is_compiling is true under torch.export,
-# and under torch.compile too.
-_is_exporting = getattr(torch.compiler, "is_exporting", None) or getattr(
-    torch.compiler, "is_compiling", bool
-)
 
 
 class AutoDeformConv2d(DeformConv2d):

@@ -15,7 +15,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from ...utils import is_type
-from ..choices import check_choice
+from ...utils.validation import check_choice
 
 DISTANCE_MODES = ("enclosing", "gt", "raw")
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..choices import check_choice
-from .clusters import suppressors
-from .on_device import BROKEN, nms_on_device
+from ...utils.validation import check_choice
+from .nms_cuda import BROKEN, nms_on_device
+from .nms_match import suppressors
 
 mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
 

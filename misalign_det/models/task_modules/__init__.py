@@ -1,7 +1,7 @@
 """Label assignment: candidate edges, losses, mixture, and the assigners built on them."""
 
-from .iac_assigner import IACAssigner, IACATSSAssigner
-from .jla_assigner import JLAAssigner
-from .spatial_align_assigner import SpatialAlignAssigner
+from .assigners.iac_assigner import IACAssigner, IACATSSAssigner
+from .assigners.jla_assigner import JLAAssigner
+from .assigners.spatial_align_assigner import SpatialAlignAssigner
 
 __all__ = ["IACAssigner", "IACATSSAssigner", "JLAAssigner", "SpatialAlignAssigner"]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from dc_head_cases import (
+from helpers.dc_head_cases import (
     ANCHORS,
     FOCAL,
     HEADS,
@@ -20,10 +20,10 @@ from dc_head_cases import (
     total,
     with_dc,
 )
+from helpers.other_device import place
 from mmdet.models.task_modules.assigners import AssignResult
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.structures import InstanceData
-from other_device import place
 
 from misalign_det.models.losses import dc_loss
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from dc_head_cases import (
+from helpers.dc_head_cases import (
     FOCAL,
     HEADS,
     METAS,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dc_head_cases import (
+from helpers.dc_head_cases import (
     ANCHORS,
     FOCAL,
     HEADS,
@@ -17,7 +17,7 @@ from dc_head_cases import (
     with_dc,
     wrapped,
 )
-from half_precision import scene, train
+from helpers.half_precision import scene, train
 
 ASSIGNERS = {
     "DCRetinaHead": dict(type="IACAssigner", **MAX_IOU),

@@ -1,10 +1,10 @@
 """Every head trained in float16 and bfloat16 on CUDA, on crowded images."""
 
-import every_head
 import pytest
 import torch
-from dense_head_cases import features
-from half_precision import scene, train
+from helpers import every_head
+from helpers.dense_head_cases import features
+from helpers.half_precision import scene, train
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,9 +24,7 @@ def train_by_name(name, dtype, steps):
         for image in scene(20, 0, "cpu")
     ]
     samples = every_head.samples(*boxes, device="cuda")
-    totals = train(
-        head, lambda: every_head.totals(head.loss(feats, samples)), "cuda", dtype, steps
-    )
+    totals = train(head, lambda: every_head.totals(head.loss(feats, samples)), "cuda", dtype, steps)
     assert all(parameter.isfinite().all() for parameter in head.parameters())
     return totals
 

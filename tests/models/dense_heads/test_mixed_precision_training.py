@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from dense_head_cases import METAS, features, make_head
-from half_precision import scene, train
+from helpers.dense_head_cases import METAS, features, make_head
+from helpers.half_precision import scene, train
 
 HEADS = {
     "TripleHead": dict(type="JLAAssigner"),
     "RFAHead": dict(type="SpatialAlignAssigner"),
-    "LossAwareFCOSHead": dict(type="JLAAssigner", gt_balance=1.0),
+    "LossAwareFCOSHead": dict(type="JLAAssigner", per_gt_reweight=1.0),
 }
 PRECISIONS = [
     ("cpu", torch.bfloat16),
@@ -24,9 +24,7 @@ def test_200_steps_on_crowded_images(kind, device, dtype, quick_steps):
     head = make_head(kind, assigner=HEADS[kind]).to(device)
     feats = [level.to(device) for level in features(2, 256)]
     crowd = scene(40, 0, device)
-    totals = train(
-        head, lambda: head.loss_by_feat(*head(feats), crowd, METAS), device, dtype, 200
-    )
+    totals = train(head, lambda: head.loss_by_feat(*head(feats), crowd, METAS), device, dtype, 200)
     assert totals[-1] < totals[0] / 2
     # Of a dozen scenes, and a little less in each alone, where one GT whose boundary rounding moves
     # decides: 0.9967 in the worst of a few runs.

@@ -4,7 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from dense_head_cases import CROWD, METAS, ONE, STRIDES, features, instances, losses_of, make_head
+from helpers.dense_head_cases import (
+    CROWD,
+    METAS,
+    ONE,
+    STRIDES,
+    features,
+    instances,
+    losses_of,
+    make_head,
+)
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
@@ -209,6 +218,7 @@ def test_cuda_equals_cpu(modulated):
     for mine, theirs in zip(outs, expected):
         for ours, level in zip(mine, theirs):
             torch.testing.assert_close(ours.cpu(), level, rtol=1e-3, atol=1e-3)
+
 
 class Recorder(torch.nn.Module):
     """A loss that remembers what it is given."""

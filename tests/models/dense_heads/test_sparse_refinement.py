@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dense_head_cases import METAS, features, make_head
+from helpers.dense_head_cases import METAS, features, make_head
 from mmdet.models.utils import filter_scores_and_topk
 
 from misalign_det.models.dense_heads.triple_head import detectable, seen_by_output
@@ -68,6 +68,7 @@ def test_what_mmdet_keeps_is_detectable(score_thr, nms_pre):
         kept = filter_scores_and_topk(rows, score_thr, limit)[2]
         assert mine.flatten()[kept].all()
         assert mine.sum() <= limit
+
 
 @torch.no_grad()
 def test_training_without_gradients_refines_everywhere():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from every_head import HEADS, STRIDES, make_head, samples, totals
+from helpers.every_head import HEADS, STRIDES, make_head, samples, totals
 
 pytestmark = pytest.mark.cuda
 DEFORMABLE = ["TripleHead", "RFAHead", "RFAFCOSHead"]

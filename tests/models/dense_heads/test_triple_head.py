@@ -5,13 +5,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from dense_head_cases import CROWD, METAS, ONE, STRIDES, features, instances, losses_of, make_head
+from helpers.dense_head_cases import (
+    CROWD,
+    METAS,
+    ONE,
+    STRIDES,
+    features,
+    instances,
+    losses_of,
+    make_head,
+)
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
-from misalign_det.models.layers import RFAConv2d, auto_deform_conv2d, box_guided_offsets
+from misalign_det.models.layers import RFAConv2d, auto_deform_conv2d, star_dcn_offset
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 OPTIONS = [
@@ -90,7 +99,7 @@ def test_a_box_without_any_location_is_left_out():
 
 
 def test_untrained_boxes_reach_the_prior_distance():
-    head = make_head(prior_distance=4.0)
+    head = make_head(init_distance=4.0)
     for conv in (head.conv_coarse, head.conv_reg):
         torch.nn.init.zeros_(conv.weight)
     _, refined, _, coarse = head(features())
@@ -187,7 +196,7 @@ def test_the_sampled_form_exports_to_onnx_operators():
         (dict(refine_mode="times"), "refine_mode"),
         (dict(score_mode="sum"), "score_mode"),
         (dict(with_confidence=False), "with_confidence"),
-        (dict(prior_distance=0), "prior_distance"),
+        (dict(init_distance=0), "init_distance"),
         (dict(loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False)), "use_sigmoid"),
     ],
 )
@@ -208,6 +217,7 @@ def test_loss_predict_and_tensor_modes_of_a_whole_detector():
     with torch.no_grad():
         assert len(model(**data, mode="predict")) == 2
         assert len(model(**data, mode="tensor")) == 4
+
 
 class Recorder(torch.nn.Module):
     """A loss that remembers what it is given."""
@@ -284,18 +294,18 @@ def test_defaults_are_the_papers():
     assert head.loss_confidence.use_sigmoid and head.loss_confidence.loss_weight == 1
     assert head.loss_cls.alpha == 0.25 and head.loss_cls.gamma == 2
     assert not any(isinstance(module, RFAConv2d) for module in head.modules())
-    assert not head.sparse_refinement and head.offset_gradient == 0.1
+    assert not head.sparse_refinement and head.gradient_mul == 0.1
 
 
 def test_gradient_into_the_coarse_box_through_the_offsets():
     """A tenth of it by default; the class logits reach the coarse output on no other way."""
     found = {}
-    for options in (dict(), dict(offset_gradient=1.0), dict(offset_gradient=0.0)):
+    for options in (dict(), dict(gradient_mul=1.0), dict(gradient_mul=0.0)):
         head = make_head(**options)
         logits = head(features(1))[0]
         sum(level.square().sum() for level in logits).backward()
         gradient = head.conv_coarse.weight.grad
-        found[options.get("offset_gradient", "default")] = gradient.norm().item()
+        found[options.get("gradient_mul", "default")] = gradient.norm().item()
     assert found[1.0] > 0 and found[0.0] == 0
     assert found["default"] == pytest.approx(0.1 * found[1.0], rel=1e-4)
 
@@ -303,7 +313,7 @@ def test_gradient_into_the_coarse_box_through_the_offsets():
 def test_refinement_stops_the_gradient_into_the_coarse_box():
     """With no gradient through the offsets either, the refined boxes leave the coarse box alone."""
     for detach in (True, False):
-        head = two_box_head(refine_detach=detach, offset_gradient=0.0)
+        head = two_box_head(refine_detach=detach, gradient_mul=0.0)
         sum(level.sum() for level in head(features(1))[1]).backward()
         assert head.conv_coarse.weight.grad.any() != detach
 
@@ -334,7 +344,7 @@ def test_outputs_of_a_level_by_its_layers():
     outs = [part[level] for part in head(features(1))]
     pre = head.pre_convs(x)
     coarse = (head.conv_coarse(pre) * head.coarse_scales[level].scale).exp()
-    offset = box_guided_offsets(coarse, "box", 0.1)
+    offset = star_dcn_offset(coarse, "box", 0.1)
     guided = [
         auto_deform_conv2d(tower(x), offset, layer.weight).relu()
         for tower, layer in ((head.cls_convs, head.cls_guided), (head.reg_convs, head.reg_guided))

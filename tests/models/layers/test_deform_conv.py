@@ -9,11 +9,11 @@ from mmcv.ops import deform_conv2d, modulated_deform_conv2d
 
 from misalign_det.models.layers import (
     AutoDeformConv2d,
-    box_guided_offsets,
     deform_conv,
     deform_levels,
     sampled_deform_conv2d,
     scale_gradient,
+    star_dcn_offset,
     takes_all_levels,
 )
 from misalign_det.models.layers.deform_conv import gathered_deform_conv2d
@@ -298,29 +298,29 @@ def test_box_offsets_by_hand():
     distances = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1)
     grid = torch.tensor([[y, x] for y in (-1, 0, 1) for x in (-1, 0, 1)], dtype=torch.float32)
     points = torch.tensor([[y, x] for y in (-2, 1, 4) for x in (-1, 1, 3)], dtype=torch.float32)
-    offsets = box_guided_offsets(distances).view(9, 2)
+    offsets = star_dcn_offset(distances).view(9, 2)
     assert torch.equal(offsets + grid, points)
-    assert torch.equal(box_guided_offsets(distances, "grid_plus_box").view(9, 2), points)
+    assert torch.equal(star_dcn_offset(distances, "grid_plus_box").view(9, 2), points)
 
 
 def test_a_box_of_one_stride_gives_the_regular_grid():
-    assert not box_guided_offsets(torch.ones(2, 4, 3, 3)).any()
+    assert not star_dcn_offset(torch.ones(2, 4, 3, 3)).any()
 
 
 def test_gradient_into_the_box_is_scaled():
     distances = torch.rand(1, 4, 2, 2, requires_grad=True)
     weight = torch.randn(1, 18, 2, 2)
     (full,) = torch.autograd.grad(
-        (box_guided_offsets(distances, gradient_scale=1) * weight).sum(), distances
+        (star_dcn_offset(distances, gradient_scale=1) * weight).sum(), distances
     )
-    (tenth,) = torch.autograd.grad((box_guided_offsets(distances) * weight).sum(), distances)
+    (tenth,) = torch.autograd.grad((star_dcn_offset(distances) * weight).sum(), distances)
     torch.testing.assert_close(tenth, 0.1 * full)
     assert torch.equal(scale_gradient(distances, 0.1), distances)
 
 
 def test_bad_mode_is_named():
     with pytest.raises(ValueError, match="grid_plus_box"):
-        box_guided_offsets(torch.ones(1, 4, 1, 1), mode="star")
+        star_dcn_offset(torch.ones(1, 4, 1, 1), mode="star")
 
 
 @torch.no_grad()
@@ -364,9 +364,7 @@ def test_offsets_and_factors_reach_every_form(monkeypatch, exports, dtype):
     x, offset, weight = inputs(6, 7, torch.float32)
     mask = torch.rand(2, 9, 6, 7).to(dtype)
     offset = offset.to(dtype)
-    expected = modulated_deform_conv2d(
-        x, offset.float(), mask.float(), weight, None, 1, 1, 1, 1, 1
-    )
+    expected = modulated_deform_conv2d(x, offset.float(), mask.float(), weight, None, 1, 1, 1, 1, 1)
     monkeypatch.setattr(deform_conv, "exporting", lambda: exports)
     found = deform_conv.auto_deform_conv2d(x, offset, weight, mask)
     assert found.dtype == torch.float32

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from misalign_det.models.layers import matmul_precision
-from misalign_det.models.layers.deform_im2col import im2col_deform_conv2d
+from misalign_det.models.layers.deform_im2col_cuda import im2col_deform_conv2d
 from misalign_det.models.layers.matmul_precision import convolution_dtype, convolution_precision
 
 

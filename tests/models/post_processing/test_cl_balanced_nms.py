@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.nms_scenes import random_boxes, without_ties
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.ops import batched_nms, nms
 from mmdet.structures.bbox import bbox_overlaps
-from nms_scenes import random_boxes, without_ties
 
 import misalign_det  # noqa: F401
-from misalign_det.models.post_processing import cl_balanced_nms, clusters
+from misalign_det.models.post_processing import cl_balanced_nms, nms_match
 
 OURS = dict(type="CLBalancedNMS", iou_threshold=0.6)
 
@@ -264,7 +264,7 @@ def suppressors_by_loop(boxes, threshold, offset):
     st.sampled_from([0.05, 0.25, 0.5, 0.6, 0.75, 1.0]),
     st.sampled_from([0, 1]),
     st.sampled_from([0, 1000]),
-    st.sampled_from([50, clusters.MAX_PAIRS]),
+    st.sampled_from([50, nms_match.MAX_PAIRS]),
 )
 def test_both_ways_to_the_suppressors_equal_a_plain_loop(
     num, seed, threshold, offset, shift, pairs
@@ -278,30 +278,30 @@ def test_both_ways_to_the_suppressors_equal_a_plain_loop(
     boxes[7::29] = boxes[: len(boxes[7::29])]
     expected = suppressors_by_loop(boxes, np.float32(threshold), offset)
     array = boxes.numpy()
-    assert (clusters._compare_all(array, threshold, offset) == expected).all()
+    assert (nms_match._compare_all(array, threshold, offset) == expected).all()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clusters, "MIN_SWEEP", 0)
-        patch.setattr(clusters, "FEW_PAIRS", num)
-        patch.setattr(clusters, "MAX_PAIRS", pairs)
-        patch.delattr(clusters, "_compare_all")
-        assert (clusters.suppressors(array, threshold, offset) == expected).all()
+        patch.setattr(nms_match, "MIN_SWEEP", 0)
+        patch.setattr(nms_match, "FEW_PAIRS", num)
+        patch.setattr(nms_match, "MAX_PAIRS", pairs)
+        patch.delattr(nms_match, "_compare_all")
+        assert (nms_match.suppressors(array, threshold, offset) == expected).all()
 
 
 def test_many_boxes_on_few_objects_are_not_compared_pair_by_pair(monkeypatch):
     boxes, _, _ = random_boxes(2000, objects=2)
-    expected = clusters._compare_all(boxes.numpy(), 0.3, 0)
-    monkeypatch.delattr(clusters, "_overlapping")
-    assert (clusters.suppressors(boxes.numpy(), 0.3) == expected).all()
+    expected = nms_match._compare_all(boxes.numpy(), 0.3, 0)
+    monkeypatch.delattr(nms_match, "_overlapping")
+    assert (nms_match.suppressors(boxes.numpy(), 0.3) == expected).all()
 
 
 def test_many_boxes_on_many_objects_are_compared_with_their_neighbours(monkeypatch):
     boxes, scores, labels = random_boxes(2000, objects=900, size=100.0)
-    expected = clusters._compare_all(boxes.numpy(), 0.8, 0)
-    compare_all, seen = clusters._compare_all, []
+    expected = nms_match._compare_all(boxes.numpy(), 0.8, 0)
+    compare_all, seen = nms_match._compare_all, []
     monkeypatch.setattr(
-        clusters, "_compare_all", lambda b, *args: seen.append(len(b)) or compare_all(b, *args)
+        nms_match, "_compare_all", lambda b, *args: seen.append(len(b)) or compare_all(b, *args)
     )
-    assert (clusters.suppressors(boxes.numpy(), 0.8) == expected).all()
+    assert (nms_match.suppressors(boxes.numpy(), 0.8) == expected).all()
     assert seen == [250]
 
 
@@ -325,10 +325,10 @@ def test_of_equal_output_scores_the_cluster_of_the_better_box_comes_first():
 def in_both_ways(monkeypatch, boxes, threshold):
     """The suppressors by mmcv's nms_match, and by pairs of boxes near each other."""
     array = np.array(boxes, np.float32)
-    compared = clusters._compare_all(array, threshold, 0).tolist()
-    monkeypatch.setattr(clusters, "MIN_SWEEP", 0)
-    monkeypatch.setattr(clusters, "FEW_PAIRS", len(boxes))
-    return compared, clusters.suppressors(array, threshold).tolist()
+    compared = nms_match._compare_all(array, threshold, 0).tolist()
+    monkeypatch.setattr(nms_match, "MIN_SWEEP", 0)
+    monkeypatch.setattr(nms_match, "FEW_PAIRS", len(boxes))
+    return compared, nms_match.suppressors(array, threshold).tolist()
 
 
 def test_an_overlap_at_the_threshold_does_not_suppress(monkeypatch):

@@ -1,0 +1,1 @@
+"""What an assigner decides while a detector trains: recorded, in figures, in pictures."""

@@ -1,0 +1,1 @@
+"""The misalignment report: what it measures, and the HTML file."""

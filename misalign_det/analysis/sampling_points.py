@@ -1,0 +1,110 @@
+"""Where the deformable layers of a head look, over the image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from mmcv.ops import DeformConv2d
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..models.layers import RFAConv2d
+from ..utils import as_picture
+
+GRID = torch.tensor([[row, column] for row in (-1.0, 0, 1) for column in (-1.0, 0, 1)])
+
+
+@dataclass
+class SamplingPoints:
+    """The nine taps of one layer at one location.
+
+    Attributes:
+        layer: its name in the head.
+        points: x and y in pixels of the network input, ``(9, 2)``.
+    """
+
+    layer: str
+    points: Tensor
+
+
+@torch.no_grad()
+def sampling_points(
+    model: nn.Module, inputs: Tensor, level: int, row: int, column: int
+) -> list[SamplingPoints]:
+    """The taps of every deformable layer of the head at one location of one level.
+
+    Args:
+        model: a one-stage detector whose head has ``RFAConv2d`` or mmcv's ``DeformConv2d`` (as
+            TripleHead and VFNet have).
+        inputs: one preprocessed image, ``(1, 3, H, W)``.
+        level: place in the pyramid, from 0.
+        row, column: of the location on it.
+
+    Raises:
+        InputError: the head has no deformable layer.
+    """
+    head = model.bbox_head
+    layers = {
+        name: module
+        for name, module in head.named_modules()
+        if isinstance(module, (RFAConv2d, DeformConv2d))
+    }
+    if not layers:
+        raise InputError(
+            f"{type(head).__name__} has no deformable layer. RFAHead and TripleHead have."
+        )
+    offsets = {name: [] for name in layers}
+    handles = [
+        module.register_forward_hook(_keep(offsets[name])) for name, module in layers.items()
+    ]
+    try:
+        head(model.extract_feat(inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    strides = [s[0] if isinstance(s, tuple) else s for s in head.prior_generator.strides]
+    center = torch.tensor([row + 0.5, column + 0.5])
+    found = []
+    for name, levels in offsets.items():
+        taps = levels[level][0, :, row, column].view(9, 2).cpu().float()
+        points = (center + GRID + taps).flip(1) * strides[level]
+        found.append(SamplingPoints(name, points))
+    return found
+
+
+def _keep(kept: list):
+    """A hook that keeps the offsets of each call; a head calls a layer once a level, in order."""
+
+    def hook(module, args, output):
+        kept.append(module.offset_and_mask(args[0])[0] if len(args) == 1 else args[1])
+
+    return hook
+
+
+def draw_sampling_points(
+    image: np.ndarray, bbox: Tensor, center: tuple[float, float], layers: list[SamplingPoints]
+) -> Figure:
+    """One panel a layer: the image, the object, the location (ring) and the layer's nine taps.
+
+    Args:
+        image: in pixels of the network input; see :func:`~misalign_det.utils.as_picture`.
+        bbox: the object, xyxy, ``(4,)``.
+        center: x and y of the location.
+        layers: from :func:`sampling_points`.
+    """
+    image = as_picture(image)
+    height, width = image.shape[:2]
+    fig = Figure(figsize=(5 * len(layers), 5 * height / width + 0.5), layout="constrained")
+    left, top, right, bottom = bbox.tolist()
+    for axis, layer in zip(fig.subplots(1, len(layers), squeeze=False)[0], layers):
+        axis.imshow(image)
+        axis.add_patch(
+            Rectangle((left, top), right - left, bottom - top, fill=False, ec="white", lw=1.5)
+        )
+        axis.plot(*layer.points.T.numpy(), "o", color="#ff3b30", ms=6, mec="white")
+        axis.plot(*center, "o", mfc="none", color="cyan", ms=12, mew=1.8)
+        axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+        axis.set_title(layer.layer, fontsize=9)
+    return fig

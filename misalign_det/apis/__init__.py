@@ -1,0 +1,1 @@
+"""What the tools are built from: configs, options, detectors, messages to the user."""

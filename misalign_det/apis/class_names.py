@@ -1,0 +1,131 @@
+"""Which class each label of a detector stands for, when its detections lie on file."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+
+import mmdet.datasets  # noqa: F401  (registers them)
+from mmdet.datasets.api_wrappers import COCO
+from mmengine.config import Config
+
+from ..engine.checkpoint import read_checkpoint
+from ..errors import InputError
+from ..utils import class_names, dataset_classes, leaf_datasets
+from ..utils.text import some
+from .config_lookup import resolve_config
+
+
+def add_class_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--classes``, ``--config`` and ``--checkpoint``, of which one may be given."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--classes", nargs="+", help="the detector's classes in its order")
+    group.add_argument("--config", nargs="+", metavar="CONFIG",
+                       help="take the classes from the detector's config")  # fmt: skip
+    group.add_argument("--checkpoint", nargs="+", metavar="FILE",
+                       help="take the classes from the detector's checkpoint")  # fmt: skip
+
+
+def chosen_classes(
+    args: argparse.Namespace, coco: COCO, detections: Sequence[list[dict]]
+) -> tuple[str, ...]:
+    """The detectors' classes, as the command line says, else the file's if they must be the same.
+
+    Args:
+        args: with what :func:`add_class_arguments` adds, and ``trust_checkpoint``.
+        coco: annotations that the detections stand beside.
+        detections: of each file on the command line.
+
+    Raises:
+        InputError: the sources disagree, or name no classes; the annotation file lists them in
+            another order, which mmdet's labels would have followed; or nothing is given and the
+            file's categories may be others.
+    """
+    if args.classes:
+        return class_names(args.classes)
+    sources = {path: classes_of_config(path) for path in args.config or ()}
+    sources |= {path: classes_of_checkpoint(path, args.trust_checkpoint)
+                for path in args.checkpoint or ()}  # fmt: skip
+    if not sources:
+        return classes_of_file(coco, detections)
+    (first, classes), *others = sources.items()
+    for path, theirs in others:
+        if theirs != classes:
+            raise InputError(f"{first} has the classes {some(classes)}, but {path} {some(theirs)}.")
+    order = [c["name"] for c in coco.dataset["categories"] if c["name"] in classes]
+    if sorted(order) == sorted(classes) and order != list(classes):
+        raise InputError(
+            f"the annotation file lists the classes as {some(order)}, {first} as {some(classes)}. "
+            "mmdet's labels follow the order of the file that was trained on: give --classes in "
+            "that order."
+        )
+    return classes
+
+
+def classes_of_config(config: str) -> tuple[str, ...]:
+    """The classes of the datasets of a config: of its test data, else validation, else training.
+
+    Args:
+        config: path, or name of a config of this package.
+
+    Raises:
+        InputError: it names none, or several lists.
+    """
+    cfg = Config.fromfile(resolve_config(config))
+    for split in ("test", "val", "train"):
+        key = f"{split}_dataloader"
+        data = (cfg.get(key) or {}).get("dataset") or {}
+        lists = {dataset_classes(leaf) for _, leaf in leaf_datasets(data, f"{key}.dataset")}
+        lists.discard(None)
+        if len(lists) > 1:
+            raise InputError(f"{config}: the parts of {key}.dataset differ in their classes.")
+        if lists:
+            return lists.pop()
+    raise InputError(f"{config} names no classes of a dataset. Give --classes.")
+
+
+def classes_of_checkpoint(filename: str, trust: bool = False) -> tuple[str, ...]:
+    """The classes that mmengine has saved in a checkpoint.
+
+    Args:
+        filename: file or URL.
+        trust: load a file that holds more than tensors.
+
+    Raises:
+        CheckpointError: it is missing, damaged or refused.
+        InputError: it names no classes.
+    """
+    checkpoint = read_checkpoint(filename, trust)
+    meta = checkpoint.get("meta") or {}
+    # mmdet 2 wrote CLASSES.
+    known = {str(k).lower(): v for k, v in (meta.get("dataset_meta") or meta).items()}
+    if not known.get("classes"):
+        raise InputError(f"{filename} names no classes. Give --classes or --config.")
+    return class_names(known["classes"])
+
+
+def classes_of_file(coco: COCO, detections: Iterable[list[dict]]) -> tuple[str, ...]:
+    """The categories of an annotation file, if they can only be the detectors' classes.
+
+    Training may leave categories out (Roboflow's supercategory has no object, others are skipped on
+    purpose), and the labels after them stand for other classes then. So every category must have an
+    object and the detections must reach the last label.
+
+    Raises:
+        InputError: it cannot be told.
+    """
+    categories = coco.dataset["categories"]
+    used = {a["category_id"] for a in coco.dataset.get("annotations", ())}
+    without = [c["name"] for c in categories if c["id"] not in used]
+    highest = max(
+        (int(max(s["pred_instances"]["labels"])) for found in detections for s in found
+         if len(s["pred_instances"]["labels"])), default=-1)  # fmt: skip
+    if without:
+        reason = f"the category {some(map(repr, without))} has no object"
+    elif highest + 1 != len(categories):
+        reason = f"there are {len(categories)} categories, and the highest label is {highest}"
+    else:
+        return tuple(c["name"] for c in categories)
+    raise InputError(
+        f"the annotation file does not tell the detector's classes: {reason}, so a class may have "
+        "been left out in training. Give --classes NAME ..., --config CONFIG or --checkpoint FILE "
+        "of the detector."
+    )

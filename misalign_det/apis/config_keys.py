@@ -1,0 +1,273 @@
+"""Which keys of a config something reads, so that an option that changes nothing is refused."""
+
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import mmdet.registry
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper
+from mmengine.registry import Registry
+from mmengine.runner import (
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    LogProcessor,
+    Runner,
+    TestLoop,
+    ValLoop,
+)
+from mmengine.utils.dl_utils import set_multi_processing
+from torch.utils.data import DataLoader
+
+from ..errors import InputError
+from ..utils import argument_names, find_type, leaf_datasets, walk
+from .option_hints import has_key, new_name, same_key_elsewhere, wrong_number
+
+_NEAR = 0.6  # difflib's ratio of names from which one is offered for another ...
+_SLIP = 0.8  # ... and from which a new key is probably a slip where any key is allowed
+
+# Read by mmengine's runners from the whole config (besides the runner's own arguments), by mmdet's
+# tools, and by those of this package.
+_TOP = (
+    "activation_checkpointing compile custom_imports efficient_conv_bn_eval find_unused_parameters "
+    "init_weights_for_test_or_val model_wrapper_cfg runner_type strategy sync_bn "
+    "tta_model tta_pipeline preflight"
+).split()
+# Taken out of a config by whoever builds from it, before the rest becomes arguments: mmengine's
+# registries, optimizer builder and weight initialisation; mmcv's layers and `batched_nms`; mmdet's
+# heads. Or an older name of an argument.
+_BUILDERS = frozenset(
+    "type _scope_ _delete_ priority constructor paramwise_cfg convert_to_iter_based by_epoch "
+    "requires_grad fallback_on_stride deformable_groups scale_factor upsample_kernel bg_cls_weight "
+    "override layer class_agnostic split_thr max_num iou_thr".split()
+)
+# Arguments that come with the call and not from a config.
+_GIVEN = frozenset("boxes scores dets params runner dataloader".split())
+_LOADER = (
+    "dataset sampler batch_sampler worker_init_fn collate_fn num_batch_per_epoch "
+    "disable_subprocess_warning"
+).split()
+_SPLITS = ("train", "val", "test")
+# What mmengine builds from a part of a config that names no type.
+_DEFAULT_TYPES = {
+    "train_cfg": (EpochBasedTrainLoop, IterBasedTrainLoop),
+    "val_cfg": (ValLoop,),
+    "test_cfg": (TestLoop,),
+    "optim_wrapper": (OptimWrapper,),
+    "log_processor": (LogProcessor,),
+    "randomness": (Runner.set_randomness,),
+    "env_cfg.mp_cfg": (set_multi_processing,),
+    **{f"{split}_dataloader": (DataLoader,) for split in _SPLITS},
+}
+# Parts without a type whose keys are all known; more keys of the parts above.
+_FIXED = {
+    "preflight": ("enabled", "extra_categories"),
+    "auto_scale_lr": ("enable", "base_batch_size"),
+    "custom_imports": ("imports", "allow_failed_imports"),
+    "optim_wrapper": ("loss_scale", "dtype", "use_fsdp"),  # for --amp, which sets the type later
+    "env_cfg": ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"),
+    **{f"{split}_dataloader": _LOADER for split in _SPLITS},
+}
+
+
+@functools.cache
+def top_level_keys() -> frozenset[str]:
+    """The keys of a config that mmengine's runner, mmdet's tools or this package's read."""
+    return frozenset({*inspect.signature(Runner.__init__).parameters, *_TOP} - {"self", "cfg"})
+
+
+def check_options(before: Config, after: Config, options: Mapping) -> list[str]:
+    """Check that options change something that is read.
+
+    Args:
+        before: the config without the options.
+        after: the config with them; its ``type`` entries count.
+        options: dotted keys and values.
+
+    Returns:
+        Notes on options that probably change nothing.
+
+    Raises:
+        InputError: an option certainly changes nothing; one line each, with the nearest key.
+    """
+    notes, faults = [], []
+    for path, value in _flat(options):
+        try:
+            note = _check(before, after, path)
+            notes += [note] if note else []
+        except InputError as error:
+            faults.append(str(error))
+            continue
+        wrong = wrong_number(path, value)
+        faults += [wrong] if wrong else []
+    if faults:
+        raise InputError("\n".join(faults))
+    return notes
+
+
+def check_paths(cfg: Config, options: Mapping) -> None:
+    """Check that mmengine can put each option into its place.
+
+    Raises:
+        InputError: an option goes into a value that is no dict, or past the end of a list.
+    """
+    for path, _ in _flat(options):
+        place, parts = cfg, path.split(".")
+        for i, part in enumerate(parts):
+            head = ".".join(parts[:i])
+            if isinstance(place, (list, tuple)):
+                if not part.isdigit() or int(part) >= len(place):
+                    raise InputError(
+                        f"--cfg-options {path}: {head} is a list of {len(place)}; "
+                        f"{part!r} is no place in it (they count from 0)."
+                    )
+                if i == len(parts) - 1 or isinstance(place, tuple):
+                    raise InputError(
+                        f"--cfg-options {path}: an entry of the list {head} cannot be "
+                        f"replaced alone; give the whole list: '{head}=[...]'."
+                    )
+                place = place[int(part)]
+            elif isinstance(place, (Mapping, Config)):
+                if part not in place:
+                    break
+                place = place[part]
+            elif place is None:  # mmengine refuses to put a dict in its place
+                raise InputError(
+                    f"--cfg-options {path}: {head} is None; give it whole, in a config file."
+                )
+            else:
+                raise InputError(f"--cfg-options {path}: {head} is {place!r} and has no parts.")
+
+
+def _flat(options: Mapping, head: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values; dicts are opened unless they replace what is there."""
+    for key, value in options.items():
+        if isinstance(value, Mapping) and value and "_delete_" not in value:
+            yield from _flat(value, f"{head}{key}.")
+        else:
+            yield f"{head}{key}", value
+
+
+def _check(before: Config, after: Config, path: str) -> str | None:
+    """A note on one option, or None; raises InputError."""
+    parts = path.split(".")
+    if parts[0] not in top_level_keys():
+        return _check_variable(before, parts)
+    place = before
+    for i, part in enumerate(parts):
+        if isinstance(place, (list, tuple)):
+            place = place[int(part)]
+        elif part in place:
+            place = place[part]
+        elif i:
+            return _check_new(before, after, place, parts, i)
+        elif len(parts) > 1:  # read, but not in the config so far
+            return _check_new(before, after, {}, parts, 1)
+        else:
+            return None
+    return None
+
+
+def _check_variable(before: Config, parts: list[str]) -> str | None:
+    """An option for a key at the top that nothing reads once the file has been read."""
+    path, name = ".".join(parts), parts[0]
+    rest = "".join(f".{part}" for part in parts[1:])
+    read = top_level_keys()
+    keys = [(p, p.rsplit(".", 1)[-1], v) for p, v in walk(before) if p.split(".")[0] in read]
+    if name in before:
+        value = before[name]
+        many = isinstance(value, (Mapping, list, tuple)) and len(value) > 0
+        inner = [p for p, last, v in keys if v == value and (many or last == name)]
+        if not inner:
+            return (
+                f"--cfg-options {path}: {name} is a variable of the config file. Nothing that "
+                "is run reads it; only code of your own may."
+            )
+        what = f"{name} is a variable that the config file has read already"
+    elif new_name(path):
+        raise InputError(
+            f"--cfg-options {path}: {name} is a key of mmdet 2. In mmdet 3 it is {new_name(path)}."
+        )
+    else:
+        inner = _near(name, read) or [p for p, last, _ in keys if last == name]
+        inner = inner or [p for p, last, _ in keys if _near(name, [last])]
+        what = f"nothing reads a key {name!r}"
+    advice = _advice([f"{p}{rest}" for p in inner])
+    advice = advice or " If code of your own reads it, put it into the config file."
+    raise InputError(f"--cfg-options {path}: {what}.{advice}")
+
+
+def _check_new(
+    before: Config, after: Config, place: Mapping, parts: list[str], i: int
+) -> str | None:
+    """An option for a key that the config does not have, inside `place`, which it has."""
+    head, name, rest = ".".join(parts[:i]), parts[i], "".join(f".{p}" for p in parts[i + 1 :])
+    path, merged = ".".join(parts), _at(after, parts[:i])
+    if head == "default_hooks":
+        added = merged[name]
+        if added is None or (isinstance(added, Mapping) and "type" in added):
+            return None
+        names, closed, owner = set(), True, head
+    else:
+        names, closed, owner = _readers(head, merged)
+    if name in names:
+        return None
+    offered = names - _BUILDERS - _GIVEN
+    near = _near(name, {*offered, *place} - {"type"}, _NEAR if closed else _SLIP)
+    if rest:  # what lies below must be there as well
+        near = [n for n in near if has_key(place.get(n), parts[i + 1 :])]
+    wrapped = [key for key, _ in leaf_datasets(place, head) if key != head]
+    found = [f"{head}.{n}{rest}" for n in near] or [f"{key}.{name}{rest}" for key in wrapped]
+    advice = _advice(found or same_key_elsewhere(before, parts))
+    if closed:
+        shown = ", ".join(sorted(offered))
+        known = f" It takes {shown}." if shown else ""
+        raise InputError(
+            f"--cfg-options {path}: nothing reads it, {owner} has no {name!r}.{advice or known}"
+        )
+    if near:
+        return f"--cfg-options {path}: the config has no such key so far.{advice}"
+    return None
+
+
+def _readers(head: str, part: Mapping) -> tuple[set[str], bool, str]:
+    """The keys that a part of a config may have, whether these are all, and who reads them."""
+    found = _types(part.get("type"), head) or list(_DEFAULT_TYPES.get(head, ()))
+    names = {*_FIXED.get(head, ())}
+    closed = bool(found or names)
+    for kind in found:
+        taken, complete = argument_names(kind)
+        names.update(taken)
+        closed &= complete
+    owner = f"{head} ({found[0].__name__})" if part.get("type") and found else head
+    return (names | (_BUILDERS if found else set())) - {"self"}, closed, owner
+
+
+def _types(kind: Any, head: str) -> list[Callable]:
+    """What a ``type`` may stand for: it says no registry, and few names are in two."""
+    if kind is None:
+        return []
+    found = []
+    if isinstance(kind, str) and head.rsplit(".", 1)[-1] == "nms":  # mmcv's `batched_nms`
+        found = [getattr(importlib.import_module("mmcv.ops.nms"), kind, None)]
+    for registry in vars(mmdet.registry).values() if not any(found) else ():
+        if isinstance(registry, Registry):
+            found.append(find_type(kind, registry))
+    return list({id(f): f for f in found if callable(f)}.values())
+
+
+def _at(cfg: Config, parts: list[str]) -> Any:
+    for part in parts:
+        cfg = cfg[int(part)] if isinstance(cfg, (list, tuple)) else cfg[part]
+    return cfg
+
+
+def _near(name: str, known: Iterable[str], cutoff: float = _SLIP) -> list[str]:
+    return difflib.get_close_matches(name, sorted({str(k) for k in known}), n=2, cutoff=cutoff)
+
+
+def _advice(paths: list[str]) -> str:
+    return f" Did you mean {' or '.join(dict.fromkeys(paths[:3]))}?" if paths else ""

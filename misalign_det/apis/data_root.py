@@ -1,0 +1,133 @@
+"""Options of the command line: one `data_root=...` that moves every path of a config."""
+
+import copy
+import logging
+import os.path as osp
+from collections.abc import Mapping
+
+from mmengine.logging import print_log
+
+from ..errors import InputError
+from ..utils import leaf_datasets
+from .config_keys import check_options, check_paths
+
+_SPLITS = ("train", "val", "test")
+_USED = tuple(f"{split}_{part}" for split in _SPLITS for part in ("dataloader", "evaluator"))
+
+
+def merge_options(cfg, options):
+    """Merge command-line options into a config; `data_root` moves all paths below the old root.
+
+    A config repeats its root in each dataloader and in each evaluator's annotation file, so
+    mmengine's plain merge would change a variable that nobody reads. Here every string of the
+    config that lies under the old root moves along. The old root is the config's top-level
+    `data_root`; where no dataset lies under that one, the root that all datasets share. Other
+    options are merged afterwards, so that they win.
+
+    Args:
+        cfg (mmengine.Config): changed in place.
+        options (dict | None): dotted keys and values, as `DictAction` parses `--cfg-options`.
+
+    Returns:
+        mmengine.Config: `cfg`. Options that probably change nothing are logged as warnings.
+
+    Raises:
+        InputError: `data_root` would move no path, or nothing reads the key of an option; the
+            message names what the config has instead.
+
+    Example:
+        >>> from mmengine.config import Config
+        >>> cfg = Config({'data_root': 'data/coco/', 'val_evaluator': {'ann_file': 'data/coco/v'}})
+        >>> merge_options(cfg, {'data_root': '/big/coco'}).val_evaluator.ann_file
+        '/big/coco/v'
+    """
+    options = dict(options or {})
+    root = options.pop("data_root", None)
+    notes = []
+    if root is not None:
+        notes += _move(cfg, osp.expanduser(str(root)).rstrip("/") or "/")
+    if options:
+        before = cfg._cfg_dict  # merging leaves it as it is and puts another in its place
+        check_paths(before, options)
+        cfg.merge_from_dict(copy.deepcopy(options))  # it takes `_delete_` away
+        notes += check_options(before, cfg, options)
+    for note in notes:
+        print_log(note, logger="current", level=logging.WARNING)
+    return cfg
+
+
+def _move(cfg, new):
+    """Move the paths of a config to another root; notes on datasets that stay where they are."""
+    roots = dict(_roots(cfg))
+    top = _clean(cfg.get("data_root"))
+    old = top
+    used = [cfg[key] for key in _USED if key in cfg]
+    if not top or (used and not _paths_under(used, top)):
+        shared = {_clean(root) for root in roots.values()}
+        old = shared.pop() if len(shared) == 1 else ""
+    if not old:
+        has = f"its top-level data_root is {top!r}" if top else "it has no top-level data_root"
+        found = "; ".join(f"{key}={root}" for key, root in roots.items())
+        paths = f"The roots that it reads: {found}." if found else "Its datasets have no data_root."
+        raise InputError(
+            f"--cfg-options data_root={new} would move no path of this config: {has}, and no one "
+            f"root holds its data. {paths} Set the paths themselves: "
+            f"{next(iter(roots), 'train_dataloader.dataset.data_root')}=... etc."
+        )
+    for key in list(cfg.keys()):
+        cfg[key] = _moved(cfg[key], old, new)
+    if top and old != top:
+        cfg["data_root"] = f"{new.rstrip('/')}/"
+    stay = [f"{key}={root}" for key, root in roots.items() if not _under(root, old)]
+    return (
+        [
+            f"--cfg-options data_root={new} moves what lies under {old}. These stay: "
+            f"{', '.join(stay)}. Options of these names move them."
+        ]
+        if stay
+        else []
+    )
+
+
+def _roots(cfg):
+    """Yield key and value of each dataset's `data_root`."""
+    for split in _SPLITS:
+        dataset = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
+        if isinstance(dataset, Mapping):
+            for key, data in leaf_datasets(dataset, f"{split}_dataloader.dataset"):
+                if _clean(data.get("data_root")):
+                    yield f"{key}.data_root", data["data_root"]
+
+
+def _clean(root):
+    return str(root or "").rstrip("/")
+
+
+def _under(path, root):
+    return f"{path}/".startswith(f"{root}/")
+
+
+def _paths_under(value, root):
+    """Whether a string inside `value` lies at or under a root."""
+    if isinstance(value, str):
+        return _under(value, root)
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return False
+    return any(_paths_under(item, root) for item in value)
+
+
+def _moved(value, old, new):
+    """`value` with every string at or under `old` put under `new`; containers keep their type."""
+    if isinstance(value, str):
+        if not _under(value, old):
+            return value
+        return osp.join(new, value[len(old) :].lstrip("/"))
+    if isinstance(value, dict):
+        for key in list(value):
+            value[key] = _moved(value[key], old, new)
+        return value
+    if isinstance(value, (list, tuple)):
+        return type(value)(_moved(item, old, new) for item in value)
+    return value

@@ -1,0 +1,242 @@
+"""A trained detector from a config and a checkpoint, and its input from a dataset."""
+
+import copy
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from mmdet.models.detectors import SingleStageDetector
+from mmdet.registry import DATASETS, MODELS
+from mmengine.dataset import pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
+from mmengine.utils import ProgressBar
+from torch import Tensor, nn
+
+from ..engine.checkpoint import load_checkpoint, read_checkpoint, tensors_only
+from ..errors import InputError
+from ..utils import to_picture
+
+
+def load_detector(
+    cfg, checkpoint: str, device: str = "cpu", trust: bool | None = None
+) -> nn.Module:
+    """Like mmdet's ``init_detector``, but a checkpoint that does not fit is refused.
+
+    Args:
+        cfg: mmengine's ``Config``.
+        checkpoint: file or URL.
+        device: where the model is to run.
+        trust: load checkpoints that hold more than tensors, whose code then runs. Default: as the
+            block of :func:`~misalign_det.engine.checkpoint.tensors_only` around the call, and
+            False without one.
+
+    Returns:
+        The model in eval mode, as mmdet's ``inference_detector`` takes it.
+
+    Raises:
+        CheckpointError: the file is missing, unsafe, damaged or of another architecture.
+        InputError: there is no such device.
+    """
+    check_device(device)
+    init_default_scope(cfg.get("default_scope", "mmdet"))
+    with tensors_only(trust):
+        read_checkpoint(checkpoint)
+        # Within the block: some detectors load a teacher's checkpoint while they are built.
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        load_checkpoint(model, checkpoint)
+    model.cfg = cfg
+    return model.to(device).eval()
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have.
+
+    Raises:
+        InputError: no such device; says what there is.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.type == "cuda" and (wanted.index or 0) >= count:
+        found = f"torch finds {count} GPUs" if count else "torch finds no GPU that it can use"
+        raise InputError(f"--device {device}: {found}. --device cpu does without.")
+
+
+def dense_predictor(model: nn.Module) -> nn.Module:
+    """The head of a one-stage detector, whose outputs can be suppressed in one way or another.
+
+    Raises:
+        InputError: a two-stage or query-based detector, or one without NMS.
+    """
+    if not isinstance(model, SingleStageDetector):
+        raise InputError(f"{type(model).__name__} is no one-stage detector with a dense head.")
+    head = model.bbox_head
+    if not hasattr(head, "predict_by_feat") or "nms" not in (head.test_cfg or {}):
+        raise InputError(f"{type(head).__name__} has no test_cfg.nms: nothing is suppressed.")
+    return head
+
+
+def batches(model: nn.Module, cfg, split: str, progress: bool = True):
+    """A split's dataset, and an iterator over its batches as the model's layers take them.
+
+    Args:
+        model: from :func:`load_detector`.
+        cfg: mmengine's ``Config`` with the split's dataloader.
+        split: ``'val'`` or ``'test'``.
+        progress: whether a bar is shown.
+    """
+    loader = Runner.build_dataloader(copy.deepcopy(cfg[f"{split}_dataloader"]))
+
+    def preprocessed():
+        bar = ProgressBar(len(loader.dataset)) if progress else None
+        for batch in loader:
+            yield model.data_preprocessor(batch, False)
+            if bar:
+                bar.update(len(batch["data_samples"]))
+        if bar:
+            print()
+
+    return loader.dataset, preprocessed()
+
+
+def ground_truth(info: dict) -> InstanceData:
+    """The annotated objects of an image, without the ignored ones.
+
+    Args:
+        info: from a dataset's ``get_data_info``.
+
+    Returns:
+        ``bboxes`` ``(G, 4)``, xyxy in pixels of the original image, and ``labels`` ``(G,)``.
+    """
+    kept = [item for item in info.get("instances", ()) if not item.get("ignore_flag")]
+    return InstanceData(
+        bboxes=torch.tensor([i["bbox"] for i in kept], dtype=torch.float32).reshape(-1, 4),
+        labels=torch.tensor([i["bbox_label"] for i in kept], dtype=torch.int64),
+    )
+
+
+@dataclass
+class NetworkInput:
+    """One image as the network sees it.
+
+    Attributes:
+        inputs: normalised and padded, ``(1, C, H, W)``.
+        image: the same pixels unpadded, uint8 RGB, ``(h, w, 3)``; see
+            :func:`~misalign_det.utils.to_picture`.
+        gt_instances: boxes in pixels of the input.
+        meta: mmdet's metainfo.
+    """
+
+    inputs: Tensor
+    image: np.ndarray
+    gt_instances: InstanceData
+    meta: dict
+
+
+def build_dataset(cfg, split: str):
+    """The dataset of a split's dataloader, ``'val'`` or ``'test'``."""
+    return DATASETS.build(cfg[f"{split}_dataloader"]["dataset"])
+
+
+def network_input(model: nn.Module, dataset, index: int, rgb: bool | None = None) -> NetworkInput:
+    """Run one image through the dataset's pipeline and the model's preprocessor.
+
+    Args:
+        model: with ``data_preprocessor``.
+        dataset: mmdet's.
+        index: place in the dataset.
+        rgb: whether the pipeline leaves three channels in RGB. Default: where a step of it has
+            ``to_rgb`` (mmcv's ``Normalize``), or the model's config says ``rgb_to_bgr``; else BGR.
+    """
+    item = dataset[index]
+    batch = model.data_preprocessor(pseudo_collate([item]), False)
+    meta = batch["data_samples"][0].metainfo
+    truth = ground_truth(dataset.get_data_info(index))
+    factor = torch.tensor(meta["scale_factor"], dtype=torch.float32).repeat(2)
+    device = batch["inputs"].device
+    rgb = _leaves_rgb(model, dataset) if rgb is None else rgb
+    return NetworkInput(
+        inputs=batch["inputs"],
+        image=to_picture(item["inputs"], rgb),
+        gt_instances=InstanceData(
+            bboxes=(truth.bboxes * factor).to(device), labels=truth.labels.to(device)
+        ),
+        meta=meta,
+    )
+
+
+@torch.no_grad()
+def detect(model: nn.Module, dataset, index: int) -> InstanceData:
+    """Detections on one image of a dataset, read by its own pipeline.
+
+    Args:
+        model: in eval mode.
+        dataset: mmdet's.
+        index: place in the dataset.
+
+    Returns:
+        On the CPU: ``bboxes`` ``(D, 4)``, xyxy in pixels of the original image, ``scores`` and
+        ``labels`` ``(D,)``.
+    """
+    (sample,) = model.test_step(pseudo_collate([dataset[index]]))
+    return sample.pred_instances.cpu()
+
+
+def _leaves_rgb(model: nn.Module, dataset) -> bool:
+    preprocessor = getattr(model, "cfg", {}).get("model", {}).get("data_preprocessor") or {}
+    while not hasattr(dataset, "pipeline") and dataset is not None:
+        parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+        dataset = parts[0]
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", [])
+    return bool(preprocessor.get("rgb_to_bgr")) or any(
+        getattr(step, "to_rgb", False) is True for step in steps
+    )
+
+
+def find_image(dataset, name: str | None) -> int:
+    """Place of an image by file name, by the end of its path, or by id.
+
+    Args:
+        dataset: mmdet's.
+        name: ``'0001.jpg'``, ``'cam1/0001.jpg'``, the same without the suffix, or an id. Default:
+            the first image.
+
+    Raises:
+        InputError: no image of that name, or several; says what tells them apart.
+    """
+    if name is None:
+        return 0
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    paths = [str(info["img_path"]) for info in infos]
+    stems = [os.path.splitext(path)[0] for path in paths]
+    end = f"/{name.removeprefix('./')}"
+    ways = (
+        lambda i: paths[i] == name,
+        lambda i: f"/{paths[i]}".endswith(end),
+        lambda i: f"/{stems[i]}".endswith(end),
+        lambda i: str(infos[i]["img_id"]) == name,
+    )
+    for way in ways:
+        found = {paths[i]: i for i in reversed(range(len(paths))) if way(i)}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if found:
+            listed = sorted(found)
+            more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+            raise InputError(
+                f"{len(listed)} images are called {name!r}: {', '.join(listed[:5])}{more}. Give "
+                "one's path, or as much of its end as tells it from the others."
+            )
+    hint = ""
+    if paths:
+        hint = (
+            f" Give a file name such as {os.path.basename(paths[0])!r} or an image id such as "
+            f"{infos[0]['img_id']!r}."
+        )
+    raise InputError(f"no image {name!r} among the {len(paths)} of this split.{hint}")

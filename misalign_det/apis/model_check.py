@@ -1,0 +1,103 @@
+"""Do head, assigner and loss of a config fit together? Asked before the model is built.
+
+mmdet's heads call their assigners in different ways, and some call none: FCOS would train without a
+word about the assigner that its config names.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from mmdet.models.dense_heads import ATSSHead, FCOSHead, RTMDetHead, YOLOXHead
+from mmdet.registry import MODELS, TASK_UTILS
+
+from ..errors import InputError
+from ..models.dense_heads import DCATSSHead, DCGFLHead, DCRetinaHead, LossAwareFCOSHead
+from ..models.dense_heads.dc_heads import DCMixin
+from ..models.losses import DCLoss
+from ..models.task_modules import IACAssigner, IACATSSAssigner
+from ..models.task_modules.assigners.batch_assigner import BatchAssigner
+from ..utils import find_type, is_type
+
+# Which heads call an assigner as it wants to be called.
+FITTING_HEADS = {
+    BatchAssigner: (LossAwareFCOSHead, RTMDetHead, YOLOXHead),
+    IACAssigner: (DCRetinaHead,),
+    IACATSSAssigner: (DCATSSHead, DCGFLHead),
+}
+_NAMES = {
+    BatchAssigner: "TripleHead, RFAHead, LossAwareFCOSHead (FCOS's own towers), and mmdet's "
+    "RTMDetHead and YOLOXHead",
+    IACAssigner: "DCRetinaHead",
+    IACATSSAssigner: "DCATSSHead and DCGFLHead",
+}
+
+
+def check_model(model: Mapping) -> None:
+    """Refuse an assigner or a DCLoss of this package in a head of mmdet's that cannot use it.
+
+    Heads that belong to neither mmdet nor this package are not judged.
+
+    Args:
+        model: config of a detector, with ``bbox_head`` or ``rpn_head`` and ``roi_head``; also one
+            that wraps a ``detector``.
+
+    Raises:
+        InputError: the combination would end in an error during training, or without any effect.
+
+    Example:
+        >>> check_model(dict(bbox_head=dict(type='TripleHead'),
+        ...                  train_cfg=dict(assigner=dict(type='JLAAssigner'))))
+    """
+    for key, head, train_cfg in _heads(model, "model"):
+        kind = find_type(head.get("type"), MODELS)
+        if not isinstance(kind, type) or kind.__module__.split(".")[0] not in (
+            "mmdet",
+            "misalign_det",
+        ):
+            continue
+        for name, assigner in _assigners(train_cfg):
+            _check_assigner(f"{key} is a {kind.__name__}", kind, name, assigner)
+        loss = head.get("loss_cls")
+        if isinstance(loss, Mapping) and is_type(loss.get("type"), DCLoss, MODELS):
+            if not issubclass(kind, DCMixin):
+                raise InputError(
+                    f"{key} is a {kind.__name__}, whose loss_cls is a DCLoss. It knows no boxes "
+                    "there and would do nothing. Use DCRetinaHead, DCATSSHead, DCGFLHead or "
+                    "DCFCOSHead in place of mmdet's head of that name."
+                )
+
+
+def _check_assigner(head: str, kind: type, name: str, assigner: Mapping) -> None:
+    for ours, heads in FITTING_HEADS.items():
+        if not is_type(assigner.get("type"), ours, TASK_UTILS) or issubclass(kind, heads):
+            continue
+        if assigner.get("score_threshold") == float("inf"):  # it is mmdet's own assigner then
+            continue
+        # VFNet derives from FCOS too, but assigns as ATSS does.
+        never = issubclass(kind, FCOSHead) and not issubclass(kind, ATSSHead)
+        why = "never calls an assigner" if never else "calls its assigner in another way"
+        found = find_type(assigner["type"], TASK_UTILS).__name__
+        raise InputError(
+            f"{head}, which {why}: {name} = {found} cannot be used there. {found} goes with "
+            f"{_NAMES[ours]}."
+        )
+
+
+def _heads(model: Mapping, key: str) -> Iterator[tuple[str, Mapping, Mapping | list | None]]:
+    """Key, config and train_cfg of each head of a detector's config."""
+    if isinstance(model.get("detector"), Mapping):  # semi-supervised
+        yield from _heads(model["detector"], f"{key}.detector")
+    train_cfg = model.get("train_cfg") or {}
+    bbox_head = model.get("bbox_head")
+    if isinstance(bbox_head, Mapping):
+        yield f"{key}.bbox_head", bbox_head, bbox_head.get("train_cfg") or train_cfg
+    for part, stage in (("rpn_head", "rpn"), ("roi_head", "rcnn")):
+        if isinstance(model.get(part), Mapping):
+            yield f"{key}.{part}", model[part], train_cfg.get(stage)
+
+
+def _assigners(train_cfg: Mapping | list | None) -> Iterator[tuple[str, Mapping]]:
+    """Name and config of each assigner; a cascade has a ``train_cfg`` for each stage."""
+    for stage in train_cfg if isinstance(train_cfg, (list, tuple)) else [train_cfg or {}]:
+        for name, value in stage.items():
+            if isinstance(value, Mapping) and name.endswith("assigner"):
+                yield f"train_cfg.{name}", value

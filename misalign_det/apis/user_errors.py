@@ -1,0 +1,128 @@
+"""How the tools end where the input is at fault: one line, and an exit status for scripts."""
+
+import atexit
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from ..engine.hooks.atomic_checkpoint_hook import is_full_disk, last_good_checkpoint
+from ..errors import (
+    CheckpointError,
+    CheckpointSaveError,
+    ConfigError,
+    ConfigNotFoundError,
+    InputError,
+    NonFiniteLossError,
+)
+from .config_errors import explain_build_error
+
+_USER_ERRORS = (
+    CheckpointError,
+    CheckpointSaveError,
+    ConfigError,
+    ConfigNotFoundError,
+    InputError,
+    NonFiniteLossError,
+)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+config_in_use = ContextVar("the config that a tool has loaded", default=None)
+
+
+@contextmanager
+def errors_in_one_line(tool, resumable=False):
+    """End with the message alone, exit status 1, where the user's input is at fault.
+
+    Ctrl-C ends with exit status 130. Errors of the program itself keep their traceback.
+
+    Args:
+        tool (str): name put before the message.
+        resumable (bool): whether `--resume` goes on from the last checkpoint in the work dir.
+    """
+    token = config_in_use.set(None)
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\n{tool}: interrupted.{_way_on() if resumable else ''}", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        text = _explain(error)
+        if text is None:
+            raise
+        _tell_torchrun(f"{tool}: error: {text}")
+        atexit.register(_end_mim)  # which runs once Python has printed the message
+        sys.exit(f"{tool}: error: {text}")
+    finally:
+        config_in_use.reset(token)
+
+
+def _explain(error):
+    """What to tell the user; None for an error of the program."""
+    if isinstance(error, _USER_ERRORS):
+        return str(error)
+    if isinstance(error, OSError) and is_full_disk(error):
+        # In a log or a figure; `AtomicCheckpointHook` says it of a checkpoint.
+        place = f" while writing {error.filename}" if error.filename else ""
+        return (
+            f"the disk is full{place}. Checkpoints saved before are whole; "
+            "WORK_DIR/last_checkpoint names the last one. Free some space, then go on with "
+            "--resume."
+        )
+    if isinstance(error, OSError) and error.errno in _DENIED and error.filename:
+        return (
+            f"{error.filename}: {error.strerror}. Check the permissions of the file and its "
+            "folder, or choose another folder (--work-dir for logs and checkpoints)."
+        )
+    return explain_build_error(error, config_in_use.get())
+
+
+def _way_on():
+    cfg = config_in_use.get()
+    last = last_good_checkpoint(cfg.work_dir) if cfg and cfg.get("work_dir") else None
+    if last:
+        return f" --resume goes on from {last}."
+    return " No checkpoint had been saved yet."
+
+
+def _tell_torchrun(message):
+    """Put the message into torchrun's summary, which otherwise says that it knows of none."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return
+    # The format of torch's ErrorHandler, whose own method would put a traceback in its place.
+    extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
+    try:
+        Path(path).write_text(json.dumps({"message": {"message": message, "extraInfo": extra}}))
+    except OSError:
+        pass
+
+
+def _end_mim():
+    """Let `mim train` and `mim test` end as after Ctrl-C, with "Aborted!" and exit status 1.
+
+    They run the tool by `subprocess.check_call`, and would print the traceback of their own
+    CalledProcessError below the message.
+    """
+    parent = os.getppid()
+    try:
+        command = Path(f"/proc/{parent}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return
+    if _is_mim(command):
+        os.kill(parent, signal.SIGINT)
+
+
+def _is_mim(command):
+    """Whether a command line is that of `mim train|test` or `python -m mim train|test`.
+
+    Args:
+        command (list[str]): words of the command line, the interpreter first.
+    """
+    words = command[2:] if command[1:2] == ["-m"] else command[1:]
+    return len(words) > 1 and Path(words[0]).name == "mim" and words[1] in ("train", "test")

@@ -1,0 +1,153 @@
+"""Whether the images of a dataset are there and load as its pipeline loads them."""
+
+import os
+import os.path as osp
+from collections.abc import Mapping
+
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmdet.registry import TRANSFORMS
+
+from ..errors import InputError
+from ..utils import is_type
+from ..utils.text import some
+from .annotation_checks import Remark, is_remote
+from .transforms import LoadImageOrSkip, transform_class
+
+_SAMPLES = 24  # images loaded per dataset, evenly spread
+_SKIP = "(In training they are skipped if the pipeline begins with dict(type='LoadImageOrSkip').)"
+
+
+class Loader:
+    """The first step of a pipeline, run alone.
+
+    Args:
+        pipeline (Sequence): of a dataset's config.
+
+    Attributes:
+        known (bool): whether it loads as mmcv's `LoadImageFromFile` does; of any other step nobody
+            knows which files it reads, or whether it runs alone.
+        skips (bool): whether it leaves out what it cannot load (`LoadImageOrSkip`).
+        remote (bool): whether it reads through a storage backend.
+    """
+
+    def __init__(self, pipeline):
+        step = next(iter(pipeline or ()), None)
+        step = step if isinstance(step, Mapping) else {}
+        kind = transform_class(step)
+        self.known = getattr(kind, "transform", None) in (
+            LoadImageFromFile.transform,
+            LoadImageOrSkip.transform,
+        )
+        self.skips = is_type(kind, LoadImageOrSkip, TRANSFORMS)
+        self.remote = is_remote(step.get("backend_args") or step.get("file_client_args"))
+        self._step, self._transform = step, None
+
+    def __call__(self, path):
+        """Load an image.
+
+        Returns:
+            tuple: (width, height), or None if it does not load; and why not: a text, or None if the
+                step leaves such an image out without an error.
+        """
+        try:
+            if self._transform is None:
+                self._transform = TRANSFORMS.build(dict(self._step))
+            results = self._load({"img_path": path, "img_id": 0, "instances": []})
+            if results is None:
+                return None, None
+            height, width = np.shape(results["img"])[:2]
+            return (int(width), int(height)), None
+        except Exception as error:  # decoders and transforms raise whatever they like
+            return None, f"{type(error).__name__}: {error}"
+
+    def _load(self, results):
+        if type(self._transform).transform is LoadImageOrSkip.transform:
+            return LoadImageFromFile.transform(self._transform, results)  # an error, no line of log
+        return self._transform(results)
+
+
+def check_images(files, where, pipeline, training):
+    """Whether the images are there and a sample of them loads.
+
+    Args:
+        files (list[tuple]): path and (width, height) of each image; None where no size is stated.
+        pipeline (Sequence): the dataset's. Images are loaded by its first step; where that is no
+            loader that runs alone, nothing is said about them.
+        training (bool): whether images that the loader leaves out are replaced by others.
+
+    Returns:
+        list[str]: notes on missing, unreadable and mis-sized images.
+
+    Raises:
+        InputError: images are missing or unreadable and would not be skipped, or all of them are.
+    """
+    loader = Loader(pipeline)
+    if loader.remote:
+        return [Remark(f"{where}: its images are on remote storage and were not checked.")]
+    names = {folder: _names(folder) for folder in {osp.dirname(path) for path, _ in files}}
+    there = [f for f in files if osp.basename(f[0]) in names[osp.dirname(f[0])]]
+    if not loader.known:
+        sample = _spread(there or files)
+        if all(loader(path)[0] is None for path, _ in sample):
+            return []  # not a loader, or one that needs what comes before it
+        if not there:
+            there = files  # it finds its files in its own way
+    present = {path for path, _ in there}
+    missing = [path for path, _ in files if path not in present]
+    if not there:
+        raise InputError(
+            f"{where}: none of the {len(files)} images is there; the first should be "
+            f"{missing[0]}. Check data_root and data_prefix."
+        )
+    sample = _spread(there)
+    looked = [(path, stated, *loader(path)) for path, stated in sample]
+    bad = [(path, why) for path, _, size, why in looked if size is None]
+    if len(bad) == len(sample) and all(loader(path)[0] is None for path, _ in there):
+        raise InputError(
+            f"{where}: none of the {len(there)} image files can be decoded, e.g. "
+            f"{bad[0][0]} ({bad[0][1]}). Are they images, and whole?"
+        )
+    notes = []
+    for paths, reasons, what in (
+        (missing, [loader(path)[1] for path in missing[:1]], f"of {len(files)} images are missing"),
+        (
+            [path for path, _ in bad],
+            [why for _, why in bad],
+            f"of {len(sample)} images looked at cannot be decoded",
+        ),
+    ):
+        if paths:
+            text = f"{where}: {len(paths)} {what}: {some(paths)}."
+            if not training or (not loader.skips and any(reasons)):
+                raise InputError(
+                    f"{text} Restore them or take them out of the annotation file. {_SKIP}"
+                )
+            notes.append(f"{text} Training skips them.")
+    return notes + _mis_sized(looked, where)
+
+
+def _mis_sized(looked, where):
+    odd = [
+        f"{path} is {size[0]} x {size[1]}, not {stated[0]} x {stated[1]}"
+        for path, stated, size, _ in looked
+        if size and stated and tuple(stated) != size
+    ]
+    if not odd:
+        return []
+    return [
+        f"{where}: {len(odd)} of {len(looked)} images looked at have another size than the "
+        f"annotation file says; boxes may be misplaced: {some(odd, 3)}."
+    ]
+
+
+def _spread(files):
+    """At most `_SAMPLES` of many, evenly spread."""
+    return files[:: max(1, len(files) // _SAMPLES)][:_SAMPLES]
+
+
+def _names(folder):
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()

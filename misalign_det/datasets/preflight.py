@@ -1,0 +1,242 @@
+"""A look at the input before training or testing: annotation files, images, class counts.
+
+`tools/train.py` and `tools/test.py` call `check_config`. It reads each annotation file once, lists
+the image folders, loads a few images, and says at once what would otherwise come up hours later,
+or never.
+"""
+
+import logging
+import os
+import os.path as osp
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mmdet.datasets import CocoDataset, XMLDataset
+from mmdet.datasets.transforms import LoadEmptyAnnotations
+from mmdet.registry import DATASETS, TRANSFORMS
+from mmengine.fileio import list_from_file
+from mmengine.logging import print_log
+
+from ..errors import InputError
+from ..utils import dataset_classes, find_type, is_type, leaf_datasets
+from ..utils.json_file import no_garbage_collection, read_json
+from ..utils.processes import is_first_process
+from ..utils.text import some
+from .annotation_checks import Remark, check_categories, check_references, coco_parts, is_remote
+from .box_checks import check_boxes
+from .evaluator_checks import CocoFile, check_metric, metrics, needs_annotations
+from .image_checks import check_images
+from .transforms import transform_class
+from .voc_checks import check_voc
+
+__all__ = ["InputError", "check_config"]
+
+
+@dataclass
+class _Found:
+    """What was found about a dataset: the boxes to train on are None where they were not counted;
+    the file is None where it is not in COCO's format or was not read."""
+
+    notes: list = field(default_factory=list)
+    objects: int | None = None
+    file: CocoFile | None = None
+
+
+def check_config(cfg, modes=("train", "val")):
+    """Check what a config is about to read.
+
+    Only the first process of a distributed run checks; the others return at once.
+
+    Args:
+        cfg (mmengine.Config): a detection config. Its optional `preflight` has the keys
+            `enabled`, False switches the check off, and `extra_categories`, 'error' (default) or
+            'skip', for boxes of categories that are no class.
+        modes (Sequence[str]): of 'train', 'val' and 'test', those that are to run.
+
+    Returns:
+        list[str]: notes on what is counted and skipped; they are logged, too, as warnings where
+            something is left out.
+
+    Raises:
+        InputError: the input cannot be used. Every dataset is looked at first; one line a fault.
+
+    Example:
+        >>> from mmengine.config import Config
+        >>> check_config(Config({'model': {}}), modes=('train', ))
+        []
+    """
+    if not is_first_process():
+        return []
+    settings = cfg.get("preflight") or {}
+    if not settings.get("enabled", True):
+        print_log("The input is not checked: preflight.enabled is False.", logger="current")
+        return []
+    extra = settings.get("extra_categories", "error")
+    if extra not in ("error", "skip"):
+        raise InputError(f"preflight.extra_categories must be 'error' or 'skip', not {extra!r}.")
+    notes, faults, seen = [], [], []
+    for mode in modes:
+        _check_mode(cfg, mode, extra, seen, notes, faults)
+    for note in notes:
+        level = logging.INFO if isinstance(note, Remark) else logging.WARNING
+        print_log(note, logger="current", level=level)
+    if faults:
+        raise InputError("\n".join(dict.fromkeys(faults)))
+    return notes
+
+
+def _check_mode(cfg, mode, extra, seen, notes, faults):
+    """Add notes and faults of a split's datasets and evaluator.
+
+    Args:
+        seen (list[tuple]): datasets looked at so far and what was found: val and test are often
+            the same.
+    """
+    where = f"{mode}_dataloader.dataset"
+    dataset = (cfg.get(f"{mode}_dataloader") or {}).get("dataset")
+    parts = list(leaf_datasets(dataset, where)) if isinstance(dataset, Mapping) else []
+    evaluator = cfg.get(f"{mode}_evaluator") if mode != "train" else None
+    annotated = len(parts) == 1 if mode == "train" else needs_annotations(evaluator)
+    found = []
+    for key, data in parts:
+        try:
+            known = next((f for d, f in seen if d == (mode == "train", annotated, data)), None)
+            if known is None:
+                known = _check_dataset(data, key, mode == "train", annotated, extra)
+                seen.append(((mode == "train", annotated, data), known))
+                notes += known.notes
+            found.append(known)
+            if not data.get("return_classes"):  # the head's classes are words of a text
+                _check_num_classes(cfg.get("model"), dataset_classes(data), key)
+        except InputError as error:
+            faults.append(str(error))
+    if mode == "train" and found and len(found) == len(parts):
+        if all(part.objects == 0 for part in found):
+            files = ", ".join(osp.join(d.get("data_root") or "", d["ann_file"]) for _, d in parts)
+            faults.append(
+                "\n".join(
+                    [
+                        f"{where}: {files} has nothing to train on.",
+                        *(n for f in found for n in f.notes),
+                    ]
+                )
+            )
+    files = [part.file for part in found]
+    files = files if len(files) == len(parts) and all(files) else None
+    for key, metric, number in metrics(evaluator, f"{mode}_evaluator"):
+        own = files
+        if files and number is not None:
+            own = files[number : number + 1]
+        try:
+            with no_garbage_collection():
+                notes += check_metric(metric, key, own)
+        except InputError as error:
+            faults.append(str(error))
+
+
+def _check_num_classes(model, classes, where, key="model"):
+    """The head must have one output a class, also inside a detector that wraps another.
+
+    Raises:
+        InputError: it has another number.
+    """
+    if not isinstance(model, Mapping):
+        return
+    for inner in ("detector", "module"):  # semi-supervised training; test-time augmentation
+        _check_num_classes(model.get(inner), classes, where, f"{key}.{inner}")
+    heads = {f"{key}.bbox_head": model.get("bbox_head")}
+    roi = model.get("roi_head")
+    heads[f"{key}.roi_head.bbox_head"] = roi.get("bbox_head") if isinstance(roi, Mapping) else None
+    for name, head in list(heads.items()):
+        for i, stage in enumerate(head if isinstance(head, (list, tuple)) else ()):
+            heads[f"{name}.{i}"] = stage
+    for name, head in heads.items():
+        count = head.get("num_classes") if isinstance(head, Mapping) else None
+        if classes and count is not None and count != len(classes):
+            raise InputError(
+                f"{name}.num_classes is {count}, but {where} has {len(classes)} classes "
+                f"({some(classes, 6)}). Set --cfg-options {name}.num_classes={len(classes)}, or "
+                f"give the dataset the metainfo of the {count} classes."
+            )
+
+
+def _check_dataset(data, where, training, annotated, extra):
+    """What is found about one dataset config; raises InputError."""
+    if not isinstance(data.get("ann_file"), (str, os.PathLike)) or not str(data["ann_file"]):
+        return _Found()  # it reads no annotation file
+    root = data.get("data_root") or ""
+    path = osp.join(root, data["ann_file"])
+    if is_remote(data.get("backend_args")) or "://" in path:
+        return _Found([f"{where}: {path} is on remote storage and was not checked."])
+    kind = find_type(data.get("type"), DATASETS)
+    prefix = {
+        k: osp.join(root, v)
+        for k, v in (data.get("data_prefix") or {}).items()
+        if isinstance(v, str)
+    }
+    if getattr(kind, "load_data_list", None) is XMLDataset.load_data_list:
+        found, files = _check_xml(data, path, prefix.get("sub_data_root", root), where, extra)
+    elif getattr(kind, "load_data_list", None) is CocoDataset.load_data_list:
+        folder = prefix.get("img") or root
+        with no_garbage_collection():
+            found, files = _check_coco(data, path, folder, where, training, annotated, extra)
+    elif osp.exists(path):
+        return _Found()  # a format of its own: its loader is the one to judge it
+    else:
+        raise InputError(f"{where}: there is no annotation file {path} (data_root is {root!r}).")
+    found.notes += check_images(files, where, data.get("pipeline"), training)
+    return found
+
+
+def _check_coco(data, path, folder, where, training, annotated, extra):
+    """What is found, and (path, (width, height)) of each image."""
+    content = read_json(path, where, data.get("data_root") or "")
+    images, annotations, categories = coco_parts(content, path, where, annotated)
+    check_references(images, annotations, categories, path, where)
+    files = [(osp.join(folder, i["file_name"]), (i["width"], i["height"])) for i in images]
+    unlabelled = any(
+        is_type(transform_class(step), LoadEmptyAnnotations, TRANSFORMS)
+        for step in data.get("pipeline") or ()
+        if isinstance(step, Mapping)
+    )
+    if training and unlabelled:
+        note = f"{where}: the {len(images)} images of {path} are unlabelled (LoadEmptyAnnotations)."
+        return _Found([Remark(note)], 0), files
+    classes = dataset_classes(data) or ()
+    found = _Found()
+    if annotations or not training:  # without boxes no label can be wrong
+        found.notes += check_categories(annotations, categories, classes, path, where, extra)
+    if not training:
+        found.file = CocoFile(
+            where, path, images, annotations, categories, classes, data.get("indices")
+        )
+    if (training or annotated) and _own_parser(data) is CocoDataset.parse_data_info:
+        wanted = {c["id"] for c in categories if c["name"] in classes}
+        annotations = [a for a in annotations if a["category_id"] in wanted]
+        report = check_boxes(images, annotations, where, path, training, data.get("filter_cfg"))
+        found.notes += report.notes
+        found.objects = report.objects
+    return found, files
+
+
+def _own_parser(data):
+    return find_type(data.get("type"), DATASETS).parse_data_info
+
+
+def _check_xml(data, path, folder, where, extra):
+    """What is found, and (path, None) of each image."""
+    if not osp.isfile(path):
+        raise InputError(
+            f"{where}: there is no list of images {path} (data_root is "
+            f"{data.get('data_root')!r}). Set --cfg-options data_root=FOLDER."
+        )
+    ids = list_from_file(path)
+    if not ids:
+        raise InputError(f"{where}: {path} lists no images.")
+    labels = osp.join(folder, data.get("ann_subdir", "Annotations"))
+    images = osp.join(folder, data.get("img_subdir", "JPEGImages"))
+    classes = dataset_classes(data) or ()
+    notes, objects = check_voc(
+        ids, lambda name: osp.join(labels, f"{name}.xml"), classes, where, extra
+    )
+    return _Found(notes, objects), [(osp.join(images, f"{name}.jpg"), None) for name in ids]

@@ -1,0 +1,306 @@
+"""Loading checkpoints: tensors only, of the right architecture, read once, alike on both stacks.
+
+mmengine saves more than tensors: its message hub's `HistoryBuffer`s, NumPy arrays and scalars. From
+torch 2.6 on `torch.load` refuses those. mmengine 0.10.7 then cannot load its own checkpoints;
+onedl-mmengine falls back to unpickling whatever the file holds, which runs whatever code the file
+asks for. Here exactly what mmengine saves is allowed, and the rest stays refused.
+"""
+
+import copy
+import os
+import pickle
+import re
+from collections import OrderedDict
+from contextlib import contextmanager, nullcontext
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import load_checkpoint as load_by_mmengine
+from packaging.version import Version
+
+from ..errors import CheckpointError
+from .architecture import describe_checkpoint, describe_model
+
+_FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+_NUMPY = getattr(np, "_core", None) or np.core  # NumPy 2 renamed it; pickles hold either name
+_blocks = []  # whether each `tensors_only` that is open trusts, the innermost last
+_read = {}  # checkpoints that were read and wait for mmengine to load them, by name
+
+
+@contextmanager
+def tensors_only(trust=None):
+    """Within the block every `torch.load`, mmengine's included, takes only what mmengine saves.
+
+    A checkpoint that `read_checkpoint` or `check_checkpoint` has read within the block is handed to
+    mmengine when it loads the same name, so that no file is read twice. Blocks may be nested.
+
+    Args:
+        trust (bool, optional): load arbitrary pickles instead, `--trust-checkpoint` on the command
+            line. Default: as the block around this one, and False where there is none.
+
+    Raises:
+        CheckpointError: from within the block a file was refused, or this torch cannot check.
+    """
+    trust = bool(_blocks and _blocks[-1]) if trust is None else bool(trust)
+    if _blocks and _blocks[-1] == trust:  # torch's list of allowed types does not count its blocks
+        yield
+        return
+    if not trust and Version(torch.__version__) < Version("2.6"):
+        raise CheckpointError(
+            f"torch {torch.__version__} cannot load mmengine's checkpoints safely, torch 2.6 and "
+            "later can. Install a newer torch or, for files of your own, pass --trust-checkpoint "
+            "(trust=True): a checkpoint may then run any code it holds."
+        )
+    forced, other = (_FORCE_NO, _FORCE) if trust else (_FORCE, _FORCE_NO)
+    before = {name: os.environ.pop(name, None) for name in (forced, other)}
+    os.environ[forced] = "1"  # torch heeds it even where a caller says weights_only=False
+    allowed = (
+        torch.serialization.safe_globals(_what_mmengine_saves())
+        if not (trust or False in _blocks)
+        else nullcontext()
+    )
+    _blocks.append(trust)
+    try:
+        with allowed, nullcontext() if len(_blocks) > 1 else _handed_over():
+            yield
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(_refusal("a checkpoint that the config names", error)) from error
+    finally:
+        _blocks.pop()
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def _handed_over():
+    """mmengine's loader takes what was read before instead of reading it again."""
+    own = vars(CheckpointLoader)["load_checkpoint"]
+    load = CheckpointLoader.load_checkpoint
+
+    def take(filename, *args, **kwargs):
+        # Once only: mmengine and its hooks change what they are given.
+        found = _read.pop(filename, None)
+        return load(filename, *args, **kwargs) if found is None else found
+
+    CheckpointLoader.load_checkpoint = staticmethod(take)
+    try:
+        yield
+    finally:
+        CheckpointLoader.load_checkpoint = own
+        _read.clear()
+
+
+def is_local(filename):
+    """Whether a checkpoint's name is a path, and no URL, `torchvision://resnet50` ..."""
+    return "://" not in filename
+
+
+def read_checkpoint(filename, trust=None):
+    """Read a checkpoint, on the CPU, inside `tensors_only`.
+
+    Args:
+        filename (str): what mmengine takes: a path, a URL, `torchvision://resnet50` ...
+        trust (bool, optional): see `tensors_only`.
+
+    Returns:
+        dict: with `state_dict`, or weights alone.
+
+    Raises:
+        CheckpointError: the file is missing, unsafe or damaged, or holds no dict.
+    """
+    if filename in _read:
+        return _read[filename]
+    path = os.path.expanduser(filename)
+    if is_local(filename) and not os.path.isfile(path):
+        raise CheckpointError(f"there is no checkpoint {filename}")
+    with tensors_only(trust):
+        try:
+            # Not mmengine's loader for a file: onedl's first prints why it would unpickle it.
+            checkpoint = (
+                torch.load(path, map_location="cpu")
+                if is_local(filename)
+                else CheckpointLoader.load_checkpoint(filename, map_location="cpu")
+            )
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(_refusal(filename, error)) from error
+        except PermissionError:
+            raise
+        except (EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{filename} cannot be read as a checkpoint; it may be cut short: {error}"
+            ) from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(
+            f"{filename} holds a {type(checkpoint).__name__}, not a dict with a state_dict"
+        )
+    if _blocks:
+        _read[filename] = checkpoint
+    return checkpoint
+
+
+def load_checkpoint(model, filename, trust=None):
+    """Load a checkpoint whose names and shapes all agree with the model's; it is read once.
+
+    Args:
+        model (nn.Module): changed in place.
+        filename (str): what mmengine takes.
+        trust (bool, optional): see `tensors_only`.
+
+    Returns:
+        dict: the checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing, unsafe, damaged or of another architecture.
+    """
+    with tensors_only(trust):
+        check_checkpoint(model, filename)
+        return load_by_mmengine(model, filename, map_location="cpu")
+
+
+def check_checkpoint(model, filename, strict=True, resume=False, trust=None):
+    """Read a checkpoint inside `tensors_only`, and compare it with the model.
+
+    Args:
+        model (nn.Module): built, wrapped for several processes or test-time augmentation or not.
+        filename (str): what mmengine takes: a path, a URL, `torchvision://resnet50` ...
+        strict (bool): True to test or resume: names and shapes must all agree. False to fine-tune:
+            half of the model's tensors must be found, and the rest is named in a warning.
+        resume (bool): whether training goes on from it, which takes more than weights.
+        trust (bool, optional): see `tensors_only`.
+
+    Raises:
+        CheckpointError: with the file and, for another architecture, both architectures and how
+            many tensors match.
+    """
+    with tensors_only(trust):
+        checkpoint = read_checkpoint(filename)
+        if resume:
+            check_training_state(checkpoint, filename)
+        _compare(model, checkpoint, filename, strict)
+
+
+def check_training_state(checkpoint, filename):
+    """Refuse to resume from weights alone, and from text that mmengine would run as Python code.
+
+    Args:
+        checkpoint (dict): from `read_checkpoint`.
+        filename (str): for the message.
+
+    Raises:
+        CheckpointError: with the reason.
+    """
+    meta = checkpoint.get("meta") or {}
+    instead = (
+        "Test it, or train from its weights: --cfg-options load_from=FILE instead of --resume FILE."
+    )
+    if "config" in meta and not (_blocks and _blocks[-1]):
+        # Only Runner.resume executes this text. mmengine writes `cfg` instead; mmdet 2.x wrote it.
+        raise CheckpointError(
+            f"{filename} cannot be resumed from, because its meta['config'] "
+            f"would be run as Python code (mmdet 2.x wrote it). {instead}"
+        )
+    lacking = [name for name in ("epoch", "iter") if name not in meta]
+    lacking += [name for name in ("message_hub",) if name not in checkpoint]
+    if lacking:
+        raise CheckpointError(
+            f"{filename} cannot be resumed from: it holds weights, but not the "
+            f"state of a training (no {', '.join(lacking)}). {instead}"
+        )
+
+
+def _compare(model, checkpoint, filename, strict):
+    saved = checkpoint.get("state_dict", checkpoint)
+    state = OrderedDict((name.removeprefix("module."), value) for name, value in saved.items())
+    state._metadata = getattr(saved, "_metadata", OrderedDict())  # versions, for the renaming
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    wanted = model.state_dict()
+    missing, surplus, shapes = _differences(wanted, state)
+    if missing and surplus:
+        missing, surplus = _after_renaming(model, state, missing, surplus, shapes)
+    matching = len(wanted) - len(missing) - len(shapes)
+    if matching == len(wanted) and not surplus:
+        return
+    text = (
+        f"{filename}: {matching} of the model's {len(wanted)} tensors are in this checkpoint "
+        f"({len(state)} tensors).{_some('missing', missing)}{_some('of another shape', shapes)}"
+        f"{_some('not in the model', surplus)}"
+    )
+    if strict or matching < len(wanted) / 2:
+        raise CheckpointError(
+            f"{text}\nThe checkpoint holds {describe_checkpoint(checkpoint)}; the config's model "
+            f"is {describe_model(model)}. Give the checkpoint of this config, or the config of "
+            "this checkpoint."
+        )
+    print_log(f"{text} The others keep their initial values.", logger="current", level=30)
+
+
+def _differences(wanted, state):
+    """Names that the state lacks, has beyond the wanted ones, and has in another shape."""
+    missing = [name for name in wanted if name not in state]
+    surplus = [name for name in state if name not in wanted]
+    shapes = [
+        name for name in wanted if name in state and _shape(state[name]) != _shape(wanted[name])
+    ]
+    return missing, surplus, shapes
+
+
+def _after_renaming(model, state, missing, surplus, shapes):
+    """`missing` and `surplus` once mmdet has renamed what older versions called otherwise."""
+    state = copy.copy(state)
+    for name in shapes:
+        del state[name]
+    try:
+        found = copy.deepcopy(model).load_state_dict(state, strict=False)
+    except RuntimeError:  # renamed, but of another shape
+        return missing, surplus
+    return [name for name in found.missing_keys if name not in shapes], found.unexpected_keys
+
+
+def _shape(value):
+    return tuple(getattr(value, "shape", ()))
+
+
+def _refusal(what, why):
+    asked = re.search(r"GLOBAL (\S+)", str(why))  # torch's text is long; this is its point
+    reason = f"It asks for {asked[1]}." if asked else " ".join(str(why).split())
+    return (
+        f"{what} was refused, because it holds more than tensors and mmengine's own records. "
+        "Loading it would run code from the file. If you trust where it comes from with your "
+        f"account and data, pass --trust-checkpoint (trust=True). {reason}"
+    )
+
+
+def _what_mmengine_saves():
+    """Types of its message hub (`HistoryBuffer`, NumPy arrays and scalars) and NumPy's builders."""
+    kinds = (np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.uint32, np.bool_)
+    classes = [HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
+    # A file written under NumPy 1 says numpy.core, one written under NumPy 2 numpy._core.
+    builders = [
+        (getattr(_NUMPY.multiarray, name), f"{core}.multiarray.{name}")
+        for name in ("_reconstruct", "scalar")
+        for core in ("numpy.core", "numpy._core")
+    ]
+    # With their names, not bare: onedl-mmengine allows some of them bare while it loads, and takes
+    # just those off torch's list afterwards.
+    named = [(kind, f"{kind.__module__}.{kind.__qualname__}") for kind in classes]
+    return [*named, *builders, (_statistic, "builtins.getattr")]
+
+
+def _statistic(owner, name):
+    """What a pickled `HistoryBuffer` looks up by `getattr`, its statistics, and nothing else."""
+    if owner is not HistoryBuffer or name.startswith("_"):
+        raise pickle.UnpicklingError(f"Unsupported GLOBAL builtins.getattr of {owner}, {name}")
+    return getattr(owner, name)
+
+
+def _some(what, names, limit=3):
+    if not names:
+        return ""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f" {what[0].upper()}{what[1:]}: {', '.join(names[:limit])}{more}."

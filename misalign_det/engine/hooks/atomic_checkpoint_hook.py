@@ -1,0 +1,190 @@
+"""Checkpoints that a full disk, or a kill in the middle of writing, cannot spoil."""
+
+import errno
+import os
+import os.path as osp
+import shutil
+from contextlib import contextmanager
+
+from mmdet.registry import HOOKS
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+
+from ...errors import CheckpointSaveError
+from ...utils.renamed import register_old_name
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_full_disk(error):
+    """Whether an exception says that a disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def last_good_checkpoint(work_dir):
+    """The checkpoint that `work_dir`'s last_checkpoint names, or None if there is none."""
+    try:
+        with open(osp.join(work_dir, "last_checkpoint")) as file:
+            path = file.read().strip()
+    except OSError:
+        return None
+    return path if path and osp.exists(path) else None
+
+
+def describe_write_error(error, path, last_good=None):
+    """What to tell the user when writing below `path` failed.
+
+    Args:
+        error (OSError): what the system said.
+        path (str): file or folder that was to be written.
+        last_good (str, optional): the newest whole checkpoint.
+
+    Returns:
+        str: the reason, the disk and its free space, the last good checkpoint and what to do.
+    """
+    folder = osp.abspath(path)
+    while not osp.isdir(folder):
+        folder = osp.dirname(folder)
+    mount = osp.realpath(folder)
+    while not osp.ismount(mount):
+        mount = osp.dirname(mount)
+    free = shutil.disk_usage(folder).free / 2**20
+    why = "the disk is full" if is_full_disk(error) else error.strerror or str(error)
+    kept = (
+        f"The last good checkpoint is {last_good}; it is untouched."
+        if last_good
+        else "No checkpoint had been saved yet."
+    )
+    then = f"--resume {last_good}" if last_good else "the same command"
+    return (
+        f"Cannot write {path}: {why} (disk mounted at {mount}, {free:.1f} MiB free). {kept} "
+        f"Free some space or choose another --work-dir, then go on with {then}."
+    )
+
+
+@register_backend("misalign_atomic")
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's local files, but a file gets its name only once it is whole and on the disk."""
+
+    def put(self, obj, filepath):
+        """Write bytes under a temporary name in the same folder, then rename.
+
+        Raises:
+            OSError: with `filename` set; nothing is left behind and an older file stays as it is.
+        """
+        folder, name = osp.split(osp.abspath(filepath))
+        os.makedirs(folder, exist_ok=True)
+        partial = osp.join(folder, f".{name}.partial")
+        try:
+            with open(partial, "wb") as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, filepath)
+        except BaseException as error:
+            if osp.exists(partial):
+                os.remove(partial)
+            if isinstance(error, OSError):
+                error.filename = str(filepath)
+            raise
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's `CheckpointHook`; when saving fails, everything saved before is still there.
+
+    - A checkpoint gets its name only once it is whole; `last_checkpoint` names whole ones only.
+    - Old checkpoints (`max_keep_ckpts`, `save_best`) go after the new one is written, not before;
+      so the disk needs room for one checkpoint more than `max_keep_ckpts`.
+    - A full disk ends the run with `CheckpointSaveError`, which names the disk, its free space and
+      the last good checkpoint.
+
+    Arguments are those of `CheckpointHook`. With an `out_dir` on remote storage, or `backend_args`
+    of one's own, the file itself is written by that backend.
+
+    Example:
+        default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1))
+    """
+
+    def __init__(self, *args, **kwargs):
+        remote = "://" in str(kwargs.get("out_dir") or "")
+        if not (remote or kwargs.get("file_client_args") or kwargs.get("backend_args")):
+            kwargs["backend_args"] = {"backend": "misalign_atomic"}
+        super().__init__(*args, **kwargs)
+
+    def _save_checkpoint_with_step(self, runner, step, meta):
+        with self._all_or_nothing(runner):
+            super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(self, runner, metrics):
+        with self._all_or_nothing(runner):
+            super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _all_or_nothing(self, runner):
+        """Hold removals back until the block is through; if it fails, restore last_checkpoint."""
+        if isinstance(self.file_backend, _HeldRemovals):  # a new best one saves the last one again
+            yield
+            return
+        record = osp.join(runner.work_dir, "last_checkpoint")
+        spare = osp.join(runner.work_dir, ".last_checkpoint.spare")
+        last_good = last_good_checkpoint(runner.work_dir)
+        backend, self.file_backend = self.file_backend, _HeldRemovals(self.file_backend)
+        main = is_main_process()  # it alone writes; the others must not touch its files
+        try:
+            if main and osp.isfile(record):
+                # Copied beforehand: on a full disk there may be no room to write the name again.
+                shutil.copyfile(record, spare)
+            yield
+            held = self.file_backend
+        except BaseException as error:
+            if main and osp.isfile(spare):
+                os.replace(spare, record)
+            elif main and last_good is None and osp.isfile(record):
+                os.remove(record)
+            if not isinstance(error, OSError):
+                raise
+            target = str(error.filename or self.last_ckpt or runner.work_dir)
+            message = describe_write_error(error, target, last_good)
+            raise CheckpointSaveError(message) from error
+        finally:
+            self.file_backend = backend
+            if main and osp.isfile(spare):
+                os.remove(spare)
+        held.carry_out()
+
+
+register_old_name(HOOKS, "SafeCheckpointHook", AtomicCheckpointHook)
+
+
+class _HeldRemovals:
+    """A file backend whose removals wait for `carry_out`; all else is the backend's own."""
+
+    def __init__(self, backend):
+        self._backend = backend
+        self._held = []
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    def remove(self, path):
+        self._held.append((self._backend.remove, path, _identity(path)))
+
+    def rmtree(self, path):
+        self._held.append((self._backend.rmtree, path, _identity(path)))
+
+    def carry_out(self):
+        """Remove what was to go, unless it has been written anew since."""
+        for remove, path, identity in self._held:
+            if _identity(path) == identity:
+                remove(path)
+
+
+def _identity(path):
+    """Which file a local name stands for; None for remote ones and names that are gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns

@@ -1,0 +1,141 @@
+"""Whether the AP of two detectors differs by more than the choice of the images explains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from mmdet.datasets.api_wrappers import COCO, COCOeval
+from mmengine.utils import ProgressBar
+
+from ..errors import InputError
+from .coco_ap import accumulated, category_ids, check_images, matched_boxes
+
+
+@dataclass
+class APDifference:
+    """AP of two detectors on the same images, and what chance has to do with it.
+
+    Attributes:
+        first, second: COCO's AP, 0 to 1.
+        low, high: ends of the confidence interval of ``second - first``.
+        images: of the split.
+    """
+
+    first: float
+    second: float
+    low: float
+    high: float
+    images: int
+
+    @property
+    def gain(self) -> float:
+        """``second - first``."""
+        return self.second - self.first
+
+    def __str__(self) -> str:
+        gain, low, high = (f"{100 * value:+.1f}" for value in (self.gain, self.low, self.high))
+        return f"{gain} AP ({low} to {high} on resamples of the {self.images} images)"
+
+
+def ap_difference(
+    coco: COCO,
+    first: Sequence[list[dict]],
+    second: Sequence[list[dict]],
+    classes: Sequence[str],
+    resamples: int = 300,
+    confidence: float = 0.95,
+    seed: int = 0,
+    progress: bool = False,
+) -> APDifference:
+    """COCO's AP of two detectors, and the percentile interval of a paired bootstrap.
+
+    Images are drawn with repetition, the same for both, and AP is computed anew. The interval says
+    how far the gain depends on the images of the split, not on the seeds of training; several
+    trainings of each detector are averaged.
+
+    Args:
+        coco: annotations.
+        first, second: of each detector one or more trainings' detections, as
+            :func:`~.detections_file.load_detections` gives them.
+        classes: the detectors' classes, in their order; one may stand as a string.
+        resamples: drawn sets of images.
+        confidence: share of them inside the interval.
+        seed: of the draws.
+        progress: whether a bar is shown.
+
+    Raises:
+        InputError: detections of images, or of classes, that the annotations lack; no images; no
+            object of the classes.
+    """
+    ids = category_ids(coco, classes)
+    images = len(coco.getImgIds())
+    if not images:
+        raise InputError("the annotation file has no images")
+    if not any(a["category_id"] in set(ids) for a in coco.dataset.get("annotations", ())):
+        raise InputError("the annotation file has no object of these classes: there is no AP")
+    sides = [[_evaluate(coco, found, ids) for found in side] for side in (first, second)]
+    whole = [_average(side, np.arange(images)) for side in sides]
+    generator = np.random.default_rng(seed)
+    gains = []
+    bar = ProgressBar(resamples) if progress else None
+    for _ in range(resamples):
+        drawn = generator.integers(images, size=images)
+        before, after = (_average(side, drawn) for side in sides)
+        gains.append(after - before)
+        if bar:
+            bar.update()
+    if bar:
+        print()
+    tail = (1 - confidence) / 2
+    # A draw without any object has no AP.
+    low, high = np.nanquantile(gains, [tail, 1 - tail])
+    return APDifference(*whole, float(low), float(high), images)
+
+
+def coco_figures(
+    coco: COCO, found: list[dict], classes: Sequence[str], max_dets: int = 100
+) -> dict[str, float]:
+    """COCO's AP, AP50 and AP75 over all classes, 0 to 1; NaN without any object.
+
+    Args:
+        coco: annotations.
+        found: detections, as :func:`~.detections_file.load_detections` gives them.
+        classes: the detector's classes, in their order.
+        max_dets: boxes an image that count.
+
+    Raises:
+        InputError: detections of images, or of classes, that the annotations lack.
+    """
+    precision = accumulated(_evaluate(coco, found, category_ids(coco, classes), max_dets))
+    parts = dict(AP=precision, AP50=precision[0], AP75=precision[5])
+    return {name: _mean_precision(part) for name, part in parts.items()}
+
+
+def _evaluate(coco: COCO, found: list[dict], ids: Sequence, max_dets: int = 100) -> COCOeval:
+    check_images(coco, [sample["img_id"] for sample in found])
+    instances = [sample["pred_instances"] for sample in found]
+    images = [s["img_id"] for s, part in zip(found, instances) for _ in range(len(part["scores"]))]
+    bboxes, scores, labels = (
+        np.concatenate([np.asarray(part[key]) for part in instances] or [np.empty(0)])
+        for key in ("bboxes", "scores", "labels")
+    )
+    return matched_boxes(coco, images, bboxes, scores, labels, ids, max_dets)
+
+
+def _average(evaluations: list[COCOeval], images: np.ndarray) -> float:
+    """Mean AP of several trainings over some images, by their place, repetitions counted."""
+    return float(np.mean([_ap(evaluation, images) for evaluation in evaluations]))
+
+
+def _ap(evaluation: COCOeval, images: np.ndarray) -> float:
+    whole = evaluation.evalImgs  # class by class, image by image
+    classes = range(0, len(whole), len(images))
+    evaluation.evalImgs = [whole[start + image] for start in classes for image in images]
+    precision = accumulated(evaluation)
+    evaluation.evalImgs = whole
+    return _mean_precision(precision)
+
+
+def _mean_precision(precision: np.ndarray) -> float:
+    counted = precision[precision > -1]  # -1 where a class has no object
+    return float(counted.mean()) if len(counted) else float("nan")

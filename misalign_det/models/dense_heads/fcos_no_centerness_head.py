@@ -1,0 +1,67 @@
+"""FCOS without its centerness branch: the baseline of paper B's table 5."""
+
+import torch
+from mmdet.models.dense_heads import FCOSHead
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from .float32_logits import Float32LogitsMixin
+from .head_config_checks import refuse_assigner
+from .loss_aware_fcos_head import (
+    BINARY_CROSS_ENTROPY,
+    DISTANCE_CODER,
+    FOCAL_LOSS,
+    IOU_LOSS,
+    check_levels,
+)
+
+# mmdet's defaults of FCOSHead, with its scope.
+FCOS_PARTS = dict(
+    loss_cls=FOCAL_LOSS,
+    loss_bbox=IOU_LOSS,
+    loss_centerness=BINARY_CROSS_ENTROPY,
+    bbox_coder=DISTANCE_CODER,
+)
+
+
+@MODELS.register_module()
+class FCOSHeadWithoutCenterness(Float32LogitsMixin, FCOSHead):
+    """mmdet's FCOS head and targets, "excluding the center branch" (paper B, section 4.4).
+
+    Every positive weighs the same in the box loss, and the score is the class probability.
+
+    Args: those of mmdet's ``FCOSHead``.
+
+    Example::
+
+        custom_imports = dict(imports=['misalign_det'])
+        bbox_head = dict(
+            type='FCOSHeadWithoutCenterness', num_classes=80, in_channels=256,
+            strides=[8, 16, 32, 64, 128])
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        refuse_assigner(type(self), kwargs.get("train_cfg"))
+        super().__init__(*args, **{**FCOS_PARTS, **kwargs})
+
+    def _init_layers(self) -> None:
+        super()._init_layers()
+        # mmdet's forward calls the branch; the identity has no parameters.
+        self.conv_centerness = torch.nn.Identity()
+
+    def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Class logits ``(N, C, H, W)`` and box distances ``(N, 4, H, W)`` a level."""
+        check_levels(self, x)
+        cls_scores, bbox_preds, _ = super().forward(x)
+        return cls_scores, bbox_preds
+
+    def loss_by_feat(self, cls_scores, bbox_preds, *args, **kwargs) -> dict:
+        """mmdet's losses less that of centerness."""
+        blank = [cls_score[:, :1].detach() for cls_score in cls_scores]
+        losses = super().loss_by_feat(cls_scores, bbox_preds, blank, *args, **kwargs)
+        losses.pop("loss_centerness")
+        return losses
+
+    def centerness_target(self, pos_bbox_targets: Tensor) -> Tensor:
+        """One for each positive: mmdet weights the box loss by this."""
+        return pos_bbox_targets.new_ones(len(pos_bbox_targets))

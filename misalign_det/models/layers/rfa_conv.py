@@ -1,0 +1,157 @@
+"""The receptive field adaptor of paper A: a convolution that learns where its taps lie."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from mmcv.cnn import Conv2d, ConvModule
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ...utils.validation import check_choice
+from .deform_conv import auto_deform_conv2d, deform_levels, takes_all_levels
+
+RFA_POSITIONS = ("first", "last")
+PLAIN_CONVS = (nn.Conv2d, Conv2d)  # torch's, and mmcv's for empty batches
+
+
+@MODELS.register_module()
+class RFAConv2d(nn.Conv2d):
+    """3x3 deformable convolution with its own offset field (RFA, paper A, arXiv 2112.08902).
+
+    A standard 3x3 convolution predicts two offsets for each of the nine taps. It starts at zero,
+    so that the untrained layer is the plain convolution of the same weights, and a checkpoint of
+    the plain one loads into it.
+
+    Args:
+        in_channels, out_channels, bias: as in ``torch.nn.Conv2d``.
+        modulated: also predict a factor for each tap (deformable v2): ``2 * sigmoid(output)``,
+            which starts at one.
+        kernel_size, stride, padding, dilation, groups: 3, 1, 1, 1 and 1; others are refused.
+
+    Shapes: ``(N, C_in, H, W)`` -> ``(N, C_out, H, W)``.
+
+    Example:
+        As the convolution of any ``ConvModule``::
+
+            custom_imports = dict(imports=['misalign_det'])
+            conv_cfg = dict(type='RFAConv2d', modulated=False)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        modulated: bool = False,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
+        )
+        shape = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups)
+        if shape != ((3, 3), (1, 1), (1, 1), (1, 1), 1):
+            raise ValueError(
+                "RFAConv2d is a 3x3 convolution of stride 1, padding 1, dilation 1 and one "
+                f"group; got kernel, stride, padding, dilation, groups = {shape}."
+            )
+        self.modulated = modulated
+        self.conv_offset = nn.Conv2d(in_channels, 27 if modulated else 18, 3, padding=1)
+        self.init_offset()
+
+    def init_offset(self) -> None:
+        """Put the taps back on the regular grid, each with factor one."""
+        nn.init.zeros_(self.conv_offset.weight)
+        nn.init.zeros_(self.conv_offset.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight, self.bias)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer with other weights: mmcv and mmengine fold a batch norm into them."""
+        offset, mask = self.offset_and_mask(input)
+        return auto_deform_conv2d(input, offset, weight, mask, bias)
+
+    def forward_levels(self, xs: Sequence[Tensor]) -> list[Tensor]:
+        """The layer on all levels of a pyramid, where ``takes_all_levels`` is true."""
+        offsets, masks = zip(*map(self.offset_and_mask, xs))
+        masks = masks if self.modulated else ()
+        return deform_levels(xs, offsets, self.weight, masks, self.bias)
+
+    def offset_and_mask(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Offsets ``(N, 18, H, W)`` in cells, and the factors ``(N, 9, H, W)`` or ``None``."""
+        # In half precision an offset of some cells is off by a hundredth of a cell at best.
+        with torch.autocast(x.device.type, enabled=False):
+            out = self.conv_offset(x.to(self.conv_offset.weight.dtype))
+        if not self.modulated:
+            return out, None
+        offset, logits = out.split([18, 9], dim=1)
+        return offset, 2 * logits.sigmoid()
+
+
+def adapt_receptive_field(
+    tower: Iterable[ConvModule], position: str = "first", modulated: bool = False
+) -> None:
+    """Put an :class:`RFAConv2d` into one convolution of a head's tower.
+
+    Args:
+        tower: ``ConvModule`` of a branch, in order; changed in place.
+        position: ``'first'`` (paper) or ``'last'``.
+        modulated: see :class:`RFAConv2d`.
+
+    Raises:
+        ValueError: the convolution is none that an ``RFAConv2d`` starts as: a layer of another kind
+            (``conv_cfg``, ``dcn_on_last_conv``), of another kernel or stride.
+    """
+    check_choice("position", position, RFA_POSITIONS)
+    blocks = list(tower)
+    if not blocks:
+        raise ValueError("The branch has no convolution to adapt: stacked_convs is too small.")
+    block = blocks[0 if position == "first" else -1]
+    conv = block.conv
+    shape = [getattr(conv, name, None) for name in ("kernel_size", "stride", "padding", "groups")]
+    if type(conv) not in PLAIN_CONVS or shape != [(3, 3), (1, 1), (1, 1), 1]:
+        raise ValueError(
+            f"The {position} convolution of the branch is {conv}. Only a plain 3x3 Conv2d can be "
+            "adapted: change rfa_position, or drop conv_cfg or dcn_on_last_conv."
+        )
+    block.conv = RFAConv2d(
+        conv.in_channels, conv.out_channels, bias=conv.bias is not None, modulated=modulated
+    )
+
+
+def run_tower(tower: Iterable[ConvModule], feats: Sequence[Tensor]) -> list[Tensor]:
+    """A branch of a head on each level of a pyramid, its adapted convolution on all at once.
+
+    Args:
+        tower: ``ConvModule`` of the branch, in order.
+        feats: ``(N, C_in, H, W)`` per level.
+
+    Returns:
+        ``(N, C_out, H, W)`` per level.
+    """
+    for block in tower:
+        conv = getattr(block, "conv", None)
+        plain = getattr(block, "order", None) == ("conv", "norm", "act") and not (
+            block._forward_hooks or block._forward_pre_hooks
+        )
+        if plain and isinstance(conv, RFAConv2d) and takes_all_levels(conv, feats[0]):
+            feats = [_norm_and_activation(block, feat) for feat in conv.forward_levels(feats)]
+        else:
+            feats = [block(feat) for feat in feats]
+    return list(feats)
+
+
+def _norm_and_activation(block: ConvModule, x: Tensor) -> Tensor:
+    x = block.norm(x) if block.with_norm else x
+    return block.activate(x) if block.with_activation else x
+
+
+def init_offsets(module: nn.Module) -> None:
+    """Call after an ``init_cfg`` that reaches every ``Conv2d``, the offset layers too."""
+    for layer in module.modules():
+        if isinstance(layer, RFAConv2d):
+            layer.init_offset()

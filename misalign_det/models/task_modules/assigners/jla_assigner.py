@@ -1,0 +1,105 @@
+"""JLAAssigner: joint-loss-aware dynamic label assignment (paper B, section 3.2)."""
+
+import math
+
+from mmdet.registry import TASK_UTILS
+from mmdet.utils import ConfigType
+from torch import Tensor
+
+from ....utils.validation import check_choice
+from ...utils.training_progress import training_progress
+from .ambiguity import AMBIGUOUS_MODES, BatchAssignResult, resolve_ambiguity
+from .batch_assigner import BatchAssigner
+from .candidates import BatchGroundTruth, build_candidate_pairs, select_top_candidates
+from .joint_loss import joint_loss
+
+
+@TASK_UTILS.register_module()
+class JLAAssigner(BatchAssigner):
+    """Positives by a two-component mixture over the joint loss of each GT's best candidates.
+
+    `A Triple-head Network with Loss-aware Label Assignment for Object Detection`, section 3.2.
+    Per GT, the ``topk`` in-box locations of least ``L_cls + alpha * L_reg`` over all levels go to
+    a Gaussian mixture; those up to the low component's boundary are positive. Locations that
+    several GTs claim are weighted in the first part of training and go to the least loss later.
+
+    Args:
+        topk: candidates a GT, k of table 1.
+        alpha: weight of the localisation loss (eq. 2), 0 or larger.
+        theta: weight threshold for two GTs (eq. 6). Below 0.5 ambiguous locations go to the GT of
+            least loss throughout (section 4.3.2).
+        ambiguous: ``'soft'``, ``'ignore'`` or ``'argmin'``; see
+            :func:`~misalign_det.models.task_modules.assigners.ambiguity.resolve_ambiguity`.
+        weighted_until: share of training after which ``'argmin'`` takes over; 0 never weighted,
+            1 always. Read each step from the runner's own counters, so a resumed run is in the
+            right stage. The paper gives no figure.
+        center_radius: candidates within this many strides of the GT's centre; ``None`` (paper)
+            takes the whole box.
+        separation, others: see :class:`BatchAssigner`.
+        loss_bbox: as there; mmdet's ``IoULoss`` (eq. 2) if not given.
+
+    Example:
+        In any stock config of RTMDet's::
+
+            _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+            custom_imports = dict(imports=['misalign_det'])
+            model = dict(train_cfg=dict(assigner=dict(
+                _delete_=True, type='JLAAssigner', score_format='logits')))
+    """
+
+    def __init__(
+        self,
+        *,
+        topk: int = 35,
+        alpha: float = 1.0,
+        theta: float = 0.6,
+        ambiguous: str = "soft",
+        weighted_until: float = 1 / 3,
+        center_radius: float | None = None,
+        separation: str = "component",
+        loss_bbox: ConfigType = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            separation=separation, loss_bbox=loss_bbox or dict(type="mmdet.IoULoss"), **kwargs
+        )
+        check_choice("ambiguous", ambiguous, AMBIGUOUS_MODES)
+        if topk < 1:
+            raise ValueError(f"topk must be at least 1, not {topk}.")
+        if not 0 <= weighted_until <= 1:
+            raise ValueError(
+                f"weighted_until is a share of training in [0, 1], not {weighted_until}."
+            )
+        if not 0 <= alpha < math.inf:
+            raise ValueError(f"alpha must be 0 or larger, not {alpha}.")
+        if center_radius is not None and not center_radius > 0:
+            raise ValueError(f"center_radius must be positive or None, not {center_radius}.")
+        self.topk = topk
+        self.alpha = alpha
+        self.theta = theta
+        self.ambiguous = ambiguous
+        self.weighted_until = weighted_until
+        self.center_radius = center_radius
+
+    def ambiguous_mode(self) -> str:
+        """The treatment of ambiguous locations at this point of training."""
+        weighted = training_progress() < self.weighted_until and self.theta >= 0.5
+        return self.ambiguous if weighted else "argmin"
+
+    def _assign_batch(
+        self,
+        points: Tensor,
+        strides: Tensor | None,
+        logits: Tensor,
+        bboxes: Tensor,
+        gts: BatchGroundTruth,
+    ) -> BatchAssignResult:
+        edges = build_candidate_pairs(points, gts, strides, self.center_radius)
+        losses = joint_loss(*self._pair_losses(edges, logits, bboxes, gts), self.alpha)
+        candidates = select_top_candidates(edges, losses, self.topk)
+        thresholds, means = self._split_by_mixture(candidates)
+        positives = resolve_ambiguity(
+            candidates, thresholds, len(logits), self.theta, self.ambiguous_mode()
+        )
+        positives.means = means
+        return positives

@@ -1,0 +1,49 @@
+"""Reading large JSON files, with errors that say what to do."""
+
+import gc
+import json
+import os.path as osp
+from contextlib import contextmanager
+
+from ..errors import InputError
+
+
+@contextmanager
+def no_garbage_collection():
+    """Hold the collector: it would walk the millions of objects of a large file again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def read_json(path, where, root=None):
+    """Parse a JSON file.
+
+    Args:
+        path (str): of the file.
+        where (str): what it is, for messages: the dataset's key, or an argument.
+        root (str, optional): the dataset's `data_root`, where its config names the file.
+
+    Raises:
+        InputError: there is no such file, or it is not JSON.
+    """
+    if not osp.isfile(path):
+        advice = ""
+        if root is not None:
+            advice = (
+                f" (data_root is {root!r}). Set the root with --cfg-options data_root=FOLDER or "
+                "the environment variable named at the head of the data config."
+            )
+        raise InputError(f"{where}: there is no annotation file {path}{advice}")
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read())
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{where}: {path} is not valid JSON ({error}; the file has {osp.getsize(path)} bytes). "
+            "Perhaps it was cut off while it was copied; fetch or export it again."
+        ) from None

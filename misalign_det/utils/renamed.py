@@ -1,0 +1,74 @@
+"""Old names of arguments and registered classes, which keep working with one warning."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from mmengine.registry import Registry
+
+T = TypeVar("T", bound=type)
+
+
+class RenamedWarning(FutureWarning):
+    """An old name is used; the message says the new one."""
+
+
+def renamed_arguments(**names: str) -> Callable[[T], T]:
+    """Class decorator: ``__init__`` also takes its arguments by their old names.
+
+    Where a config gives both, the old name counts: a config that was written before the renaming
+    overrides a key of its ``_base_``.
+
+    Args:
+        **names: ``old="new"``.
+
+    Example:
+        >>> @renamed_arguments(colour="color")
+        ... class Pen:
+        ...     def __init__(self, color):
+        ...         self.color = color
+        >>> Pen(colour="red").color  # with a RenamedWarning
+        'red'
+    """
+
+    def decorate(cls: T) -> T:
+        init = cls.__init__
+
+        @functools.wraps(init)
+        def __init__(self, *args, **kwargs) -> None:
+            for old, new in names.items():
+                if old in kwargs:
+                    kwargs[new] = kwargs.pop(old)
+                    _warn(f"{cls.__name__}: the argument {old} is now called {new}.")
+            init(self, *args, **kwargs)
+
+        cls.__init__ = __init__
+        cls.renamed_arguments = {**getattr(cls, "renamed_arguments", {}), **names}
+        return cls
+
+    return decorate
+
+
+def register_old_name(registry: Registry, old: str, cls: type) -> None:
+    """Register a class under its old name, too.
+
+    Args:
+        registry: where configs find it.
+        old: the old name.
+        cls: the class, which has been registered under its own name.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        _warn(f"{old} is now called {cls.__name__}.")
+        cls.__init__(self, *args, **kwargs)
+
+    alias = type(old, (cls,), dict(__init__=functools.wraps(cls.__init__)(__init__)))
+    alias.__module__, alias.__doc__ = cls.__module__, f"Old name of :class:`{cls.__name__}`."
+    registry.register_module(name=old, module=alias)
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    """Once per process and message."""
+    warnings.warn(message, RenamedWarning, stacklevel=4)

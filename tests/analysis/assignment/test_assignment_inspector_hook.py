@@ -1,0 +1,194 @@
+"""AssignmentInspectorHook on this package's heads and mmdet's."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import mmdet
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import HOOKS, MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from torch import nn
+
+import misalign_det  # noqa: F401
+from misalign_det.analysis.assignment.recorded_assignments import recorded_assignments
+from misalign_det.errors import InputError
+
+STOCK = Path(mmdet.__file__).parent / ".mim/configs"
+OURS = Path(__file__).parents[3] / "configs"
+CONFIGS = {
+    "JLA": OURS / "jla_triplehead_r18_fpn_12e_bccd.py",
+    "SpatialAlign": OURS / "spatial-align_rfahead_r18_fpn_12e_bccd.py",
+    "ATSS": STOCK / "atss/atss_r50_fpn_1x_coco.py",
+    "RetinaNet": STOCK / "retinanet/retinanet_r50_fpn_1x_coco.py",
+    "RTMDet": STOCK / "rtmdet/rtmdet_tiny_8xb32-300e_coco.py",
+}
+
+
+class Visualizer:
+    def __init__(self):
+        self.scalars, self.images = {}, []
+
+    def add_scalars(self, scalars, step):
+        self.scalars[step] = scalars
+
+    def add_image(self, name, image, step):
+        self.images.append((name, image, step))
+
+
+def detector(name):
+    torch.manual_seed(0)
+    model = Config.fromfile(CONFIGS[name]).model
+    model.backbone.init_cfg = None
+    if name == "RTMDet":
+        model.data_preprocessor.batch_augments = None
+    return MODELS.build(model)
+
+
+def watch(model, packed, iterations=(0, 1), **kwargs):
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=2, **kwargs))
+    runner = SimpleNamespace(model=model, visualizer=Visualizer(), iter=0)
+    for runner.iter in iterations:
+        hook.before_train_iter(runner, 0, packed)
+        losses = model(**model.data_preprocessor(packed, training=True), mode="loss")
+        hook.after_train_iter(runner, 0, packed, losses)
+    return runner.visualizer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_scalars_and_picture(name):
+    model = detector(name)
+    classes = model.bbox_head.num_classes
+    packed = demo_mm_inputs(
+        2, image_shapes=[(3, 128, 160)] * 2, num_items=[3, 0], num_classes=classes
+    )
+    seen = watch(model, packed)
+    assert list(seen.scalars) == [2]  # the second of two steps, counted from 1
+    scalars = {key.removeprefix("assignment/"): value for key, value in seen.scalars[2].items()}
+    levels = [value for key, value in scalars.items() if key.startswith("level_")]
+    assert sum(levels) == pytest.approx(1)
+    assert scalars["positives_per_gt"] > 0 and 0 <= scalars["agreement_atss"] <= 1
+    assert ("threshold" in scalars) == (name in ("JLA", "SpatialAlign"))
+    if name == "ATSS":
+        assert scalars["agreement_atss"] == 1
+    ((title, picture, step),) = seen.images
+    assert title == "assignment" and step == 2 and picture.std() > 10
+    assert "assign" not in vars(model.bbox_head.assigner)
+    assert "assign_batch" not in vars(model.bbox_head.assigner)
+
+
+def test_watching_changes_no_decision():
+    model = detector("JLA")
+    packed = demo_mm_inputs(2, image_shapes=[(3, 96, 96)] * 2, num_items=[3, 2], num_classes=3)
+    data = model.data_preprocessor(packed, training=True)
+    plain = model(**data, mode="loss")
+    with recorded_assignments(model.bbox_head) as images:
+        watched = model(**data, mode="loss")
+    assert len(images) == 2 and [len(image.gt_bboxes) for image in images] == [3, 2]
+    for image in images:
+        assert image.gt_inds.max() < len(image.gt_bboxes)
+        x, y = image.points[image.prior_inds].T
+        left, top, right, bottom = image.gt_bboxes[image.gt_inds].T
+        assert ((x > left) & (x < right) & (y > top) & (y < bottom)).all()
+    for key, value in plain.items():
+        torch.testing.assert_close(torch.as_tensor(watched[key]), torch.as_tensor(value))
+
+
+def test_bad_input_is_named():
+    for options in (dict(interval=0), dict(references=("paa",))):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            HOOKS.build(dict(type="AssignmentInspectorHook", **options))
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1))
+    with pytest.raises(InputError, match="no assigner"):
+        hook.before_train_iter(SimpleNamespace(model=nn.Identity(), iter=0), 0, None)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A head that trains through an assigner, on a network of a few weights."""
+    torch.manual_seed(0)
+    cfg = Config.fromfile(OURS / "jla_triplehead_r18_fpn_12e_bccd.py").model
+    cfg.data_preprocessor.update(mean=None, std=None, bgr_to_rgb=False)
+    cfg.backbone.update(base_channels=8, init_cfg=None)
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
+    cfg.bbox_head.update(in_channels=8, feat_channels=8, norm_cfg=dict(type="GN", num_groups=2))
+    return MODELS.build(cfg)
+
+
+def packed(count=1, size=64):
+    return demo_mm_inputs(count, image_shapes=[(3, size, size)] * count,
+                          num_items=[2] * count, num_classes=3)  # fmt: skip
+
+
+def picture_of(inputs, model, packed_data):
+    """The picture that is written where a batch's `inputs` are these."""
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1, references=()))
+    runner = SimpleNamespace(model=model, visualizer=Visualizer(), iter=0)
+    hook.before_train_iter(runner, 0, None)
+    model(**model.data_preprocessor(packed_data, training=True), mode="loss")
+    hook.after_train_iter(runner, 0, dict(inputs=inputs))
+    assert "assign_batch" not in vars(model.bbox_head.assigner)  # no longer watched
+    assert runner.visualizer.scalars[1]
+    images = runner.visualizer.images
+    return images[0][1] if images else None
+
+
+@pytest.mark.parametrize(
+    "kind", ["uint8", "float", "one channel", "five channels", "branches", "views", "stacked"]
+)
+def test_pictures_of_any_pixels(small, kind):
+    """RGB, in the colours of the image: blue here, which the pipeline has first."""
+    pixels = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    pixels[0] = 200
+    inputs, expected = {
+        "uint8": ([pixels], [0, 0, 200]),
+        "float": ([pixels.float()], [0, 0, 200]),
+        "one channel": ([pixels[:1]], [200, 200, 200]),
+        "five channels": ([pixels[[0, 0, 0, 0, 1]]], [160, 160, 160]),
+        "branches": (dict(sup=[None, pixels], unsup=[pixels * 0, None]), [0, 0, 200]),
+        "views": ([[pixels, pixels * 0]], [0, 0, 200]),
+        "stacked": (torch.stack([pixels, pixels * 0]), [0, 0, 200]),
+    }[kind]
+    picture = picture_of(inputs, small, packed())
+    assert picture.shape == (640, 640, 3) and picture.dtype == np.uint8
+    colors, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
+    assert colors[counts.argmax()].tolist() == expected
+
+
+def test_no_picture_is_asked_for(small):
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1, pictures=False))
+    runner = SimpleNamespace(model=small, visualizer=Visualizer(), iter=0)
+    data = packed()
+    hook.before_train_iter(runner, 0, data)
+    small(**small.data_preprocessor(data, training=True), mode="loss")
+    hook.after_train_iter(runner, 0, data)
+    seen = runner.visualizer
+    assert seen.images == [] and "assignment/agreement_task_aligned" in seen.scalars[1]
+
+
+def test_steps_between_are_not_touched(small):
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook"))
+    assert hook.interval == 50
+    runner = SimpleNamespace(model=small, visualizer=Visualizer(), iter=0)
+    for runner.iter in (0, 48, 50):
+        hook.before_train_iter(runner, 0, None)
+        assert not {"assign", "assign_batch"} & set(vars(small.bbox_head.assigner))
+        hook.after_train_iter(runner, 0, None)
+    assert runner.visualizer.scalars == {}
+    runner.iter = 49
+    hook.before_train_iter(runner, 0, None)
+    assert "assign_batch" in vars(small.bbox_head.assigner)
+    hook._watching.__exit__(None, None, None)
+
+
+def test_the_head_of_a_student_is_watched(small):
+    """A semi-supervised detector's, inside what wraps it for several processes."""
+    semi = nn.Module()
+    semi.student, semi.teacher = small, nn.Identity()
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1))
+    hook.before_train_iter(SimpleNamespace(model=semi, iter=0), 0, None)
+    assert "assign_batch" in vars(small.bbox_head.assigner)
+    hook._watching.__exit__(None, None, None)

@@ -1,0 +1,243 @@
+"""What the tools' arguments do to a config, and what they refuse."""
+
+import argparse
+import io
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from misalign_det.apis import cli
+from misalign_det.apis.cli import (
+    add_common_arguments,
+    add_preflight_argument,
+    build_runner,
+    load_config,
+    pair_detectors,
+    preload_checkpoint,
+    prepare_work_dir,
+    resolve_resume,
+)
+from misalign_det.engine.checkpoint import tensors_only
+from misalign_det.errors import CheckpointError, ConfigError, InputError
+
+
+def arguments(*words):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config")
+    add_common_arguments(parser)
+    add_preflight_argument(parser)
+    return parser.parse_args(list(map(str, words)))
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("a = 1\npreflight = dict(extra_categories='skip')\n")
+    return path
+
+
+def test_options_are_mmengines(config):
+    args = arguments(config, "--cfg-options", "a=2", "b.c=[1,2]", "d=x=y", "e=")
+    assert args.cfg_options == {"a": 2, "b.c": [1, 2], "d": "x=y", "e": ""}
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("stray", "--cfg-options: 'stray' is no KEY=VALUE"),
+        ("=3", "--cfg-options: '=3' is no KEY=VALUE"),
+        ("a=[1,(2,3]", "--cfg-options: Imbalanced brackets"),
+    ],
+)
+def test_a_stray_word_is_an_error_of_the_command_line(config, capsys, option, message):
+    with pytest.raises(SystemExit) as end:
+        arguments(config, "--cfg-options", "b=1", option)
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_config_work_dir_name_and_preflight(config, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config(arguments(config))
+    assert cfg.work_dir == "work_dirs/mine" and cfg.experiment_name == "mine"
+    assert cfg.launcher == "none" and cfg.preflight == {"extra_categories": "skip"}
+    cfg = load_config(arguments(config, "--work-dir", "w", "--no-preflight"))
+    assert cfg.work_dir == "w"
+    assert cfg.preflight == {"extra_categories": "skip", "enabled": False}
+    config.write_text("work_dir = 'own'\nexperiment_name = 'n'\npreflight = None\n")
+    cfg = load_config(arguments(config, "--no-preflight"))
+    assert (cfg.work_dir, cfg.experiment_name, cfg.preflight) == ("own", "n", {"enabled": False})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = 1\nb = (,)\n", r"the config \S*mine.py has a syntax error: .*line 2"),
+        (
+            "a = 1\n\nb = missing\n",
+            r"cannot be read \(\S*mine.py, line 3\): NameError: .*'missing'",
+        ),
+        ("a = dict()\nb = a['x']\n", r"cannot be read \(\S*mine.py, line 2\): KeyError: 'x'"),
+        ("_base_ = 'none.py'\n", r"the config \S*mine.py cannot be read.*none.py"),
+        ("custom_imports = dict(imports=['no_such_module'])", "cannot be read.*no_such_module"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_named_with_the_line(config, text, message):
+    config.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_config(arguments(config))
+    assert "\n" not in str(error.value)
+
+
+def test_a_syntax_error_in_a_base_names_the_base(config, tmp_path):
+    (tmp_path / "below.py").write_text("b = (,)\n")
+    config.write_text("_base_ = 'below.py'\n")
+    with pytest.raises(ConfigError, match="the config .*below.py has a syntax error"):
+        load_config(arguments(config))
+
+
+def test_an_error_in_a_module_that_the_config_imports_keeps_its_traceback(
+    config, tmp_path, monkeypatch
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_module_of_mine.py").write_text("1 / 0\n")
+    config.write_text("custom_imports = dict(imports=['broken_module_of_mine'])\n")
+    with pytest.raises(ZeroDivisionError):
+        load_config(arguments(config))
+
+
+def test_pairs_of_config_and_checkpoint():
+    parser = argparse.ArgumentParser()
+    args = SimpleNamespace(detectors=["a/x.py", "1.pth", "y.py", "2.pth"], names=None)
+    pair_detectors(parser, args)
+    assert args.pairs == [("a/x.py", "1.pth"), ("y.py", "2.pth")] and args.names == ["x", "y"]
+    for detectors, names in ((["x.py"], None), (["x.py", "1.pth"], ["a", "b"])):
+        with pytest.raises(SystemExit):
+            pair_detectors(parser, SimpleNamespace(detectors=detectors, names=names))
+
+
+def test_a_work_dir_that_cannot_be_written_is_named(tmp_path):
+    prepare_work_dir(Config({"work_dir": str(tmp_path / "a/b")}))
+    assert list((tmp_path / "a/b").iterdir()) == []
+    prepare_work_dir(Config({"work_dir": str(tmp_path / "a/b")}))
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file/below", "/proc/no/folder", "/proc"):
+        with pytest.raises(
+            InputError, match=f"nothing can be written to the work dir {folder}: .*--work-dir"
+        ):
+            prepare_work_dir(Config({"work_dir": str(folder)}))
+
+
+def start(work_dir, resume=None, **keys):
+    cfg = Config({"work_dir": str(work_dir), "launcher": "none", **keys})
+    resolve_resume(cfg, resume)
+    return cfg.get("resume"), cfg.get("load_from")
+
+
+def recorded(work_dir, name="epoch_3.pth", exists=True):
+    path = work_dir / name
+    if exists:
+        path.write_bytes(b"")
+    (work_dir / "last_checkpoint").write_text(str(path))
+    return str(path)
+
+
+def test_what_training_starts_from(tmp_path):
+    assert start(tmp_path) == (None, None)
+    assert start(tmp_path, load_from="x.pth") == (None, "x.pth")
+    assert start(tmp_path, resume="y.pth", load_from="x.pth") == (True, "y.pth")
+    last = recorded(tmp_path)
+    assert start(tmp_path) == (None, None)  # nobody asked to resume
+    for resume in ("", "auto"):
+        assert start(tmp_path, resume, load_from="x.pth") == (True, last)
+    cfg = Config({"work_dir": str(tmp_path), "resume": True, "load_from": "x.pth"})
+    resolve_resume(cfg)
+    assert (cfg.resume, cfg.load_from) == (True, "x.pth")  # the config's own choice
+    cfg = Config({"work_dir": str(tmp_path), "resume": True})
+    resolve_resume(cfg)
+    assert (cfg.resume, cfg.load_from) == (True, last)
+
+
+def test_nothing_to_resume(tmp_path, capsys):
+    with pytest.raises(
+        CheckpointError,
+        match=f"nothing to resume in {tmp_path}: no last_checkpoin"
+        ".*Leave --resume out.*--resume auto",
+    ):
+        start(tmp_path, "")
+    assert start(tmp_path, "auto", load_from="x.pth") == (False, None)
+    said = capsys.readouterr().err
+    assert said == (
+        f"there is nothing to resume in {tmp_path}: no last_checkpoint. Training "
+        "starts from scratch.\n"
+    )
+    cfg = Config({"work_dir": str(tmp_path), "resume": True, "launcher": "none"})
+    resolve_resume(cfg)  # of the config itself
+    assert cfg.resume is False
+
+
+def test_only_the_first_process_says_that_it_starts_from_scratch(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert start(tmp_path, "auto") == (False, None)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("resume", ["", "auto"])
+def test_other_checkpoints_are_not_overwritten(tmp_path, resume):
+    recorded(tmp_path, "epoch_9.pth", exists=False)
+    (tmp_path / "epoch_2.pth").write_bytes(b"")
+    with pytest.raises(
+        CheckpointError,
+        match="last_checkpoint names .*epoch_9.pth, which is not "
+        "there.*--resume .*epoch_2.pth.*--work-dir",
+    ):
+        start(tmp_path, resume)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("answer", "agreed"),
+    [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)],
+)
+def test_a_person_is_asked(tmp_path, monkeypatch, answer, agreed):
+    screen = Terminal()
+    monkeypatch.setattr(cli.sys, "stdin", Terminal(answer))
+    monkeypatch.setattr(cli.sys, "stderr", screen)
+    if agreed:
+        assert start(tmp_path, "") == (False, None)
+    else:
+        with pytest.raises(CheckpointError, match="nothing to resume"):
+            start(tmp_path, "")
+    assert screen.getvalue().endswith("Start from scratch? [y/N] ")
+
+
+def test_of_several_processes_none_asks(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli.sys, "stdin", Terminal("y\n"))
+    monkeypatch.setattr(cli.sys, "stderr", Terminal())
+    with pytest.raises(CheckpointError):
+        start(tmp_path, "", launcher="pytorch")
+
+
+def test_the_start_is_read_before_the_data(tmp_path):
+    path = str(tmp_path / "x.pth")
+    preload_checkpoint(Config({}))
+    # A URL waits for the processes.
+    preload_checkpoint(Config({"load_from": "https://example.org/x.pth"}))
+    with pytest.raises(CheckpointError, match=f"there is no checkpoint {path}"):
+        preload_checkpoint(Config({"load_from": path}))
+    torch.save({"state_dict": {}}, path)
+    with tensors_only():
+        preload_checkpoint(Config({"load_from": path, "resume": False}))
+        with pytest.raises(CheckpointError, match="cannot be resumed from"):
+            preload_checkpoint(Config({"load_from": path, "resume": True}))
+
+
+def test_parts_that_do_not_fit_together_build_no_runner():
+    model = dict(bbox_head=dict(type="FCOSHead"), train_cfg=dict(assigner=dict(type="JLAAssigner")))
+    with pytest.raises(InputError, match="FCOSHead, which never calls an assigner"):
+        build_runner(Config(dict(model=model)))

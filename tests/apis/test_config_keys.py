@@ -1,0 +1,301 @@
+"""An option of the command line that nothing reads is refused, one that something reads is not."""
+
+import copy
+import inspect
+import re
+
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import nn
+
+from misalign_det.apis import data_root
+from misalign_det.apis.config_keys import top_level_keys
+from misalign_det.apis.config_lookup import packaged_configs
+from misalign_det.apis.data_root import merge_options
+from misalign_det.apis.option_hints import wrong_number
+from misalign_det.errors import InputError
+
+CONFIG = packaged_configs()["jla_triplehead_r18_fpn_quickstart_shapes"]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return Config.fromfile(CONFIG)
+
+
+@pytest.fixture
+def warned(monkeypatch):
+    """The warnings of the test."""
+    lines = []
+    monkeypatch.setattr(data_root, "print_log", lambda text, logger, level: lines.append(text))
+    return lines
+
+
+def refused(plain, options):
+    with pytest.raises(InputError) as error:
+        merge_options(copy.deepcopy(plain), options)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"train_dataloader.batch_size": 4},
+        {"train_dataloader.prefetch_factor": 4},
+        {"train_dataloader.num_batch_per_epoch": 4},
+        {"train_dataloader.dataset.indices": 5},
+        {"train_dataloader.dataset.pipeline.2.scale": (640, 480)},
+        {"train_dataloader.dataset.pipeline.0.to_float32": True},
+        {"train_dataloader.dataset.filter_cfg.anything": 1},
+        {"model.train_cfg.assigner.topk": 9},
+        {"model.test_cfg.anything": 1},
+        {"model.bbox_head.norm_cfg.requires_grad": False},
+        {"model.backbone.with_cp": True},
+        {"model.bbox_head.loss_cls.gamma": 1},
+        {"model.backbone.init_cfg": None},
+        {"model.test_cfg.nms.gamma": 0.5, "model.test_cfg.nms.type": "CLBalancedNMS"},
+        {"model.test_cfg.nms.class_agnostic": True},
+        {"model.test_cfg.nms.split_thr": 100},
+        {"randomness.seed": 1},
+        {"randomness.deterministic": True},
+        {"randomness": {"seed": 2}},
+        {"preflight.extra_categories": "skip"},
+        {"preflight.enabled": False},
+        {"default_hooks.checkpoint.interval": 5},
+        {"default_hooks.checkpoint.save_best": "auto"},
+        {"default_hooks.logger.interval": 5},
+        {"default_hooks.mine.type": "IterTimerHook"},
+        {"default_hooks.logger": None},
+        {"default_hooks.mine": None},
+        {"default_hooks.checkpoint.mine": 1},
+        {"custom_hooks": [{"type": "NumClassCheckHook"}]},
+        {"load_from": "x.pth", "resume": True},
+        {"find_unused_parameters": True},
+        {"compile": True},
+        {"compile.backend": "eager"},
+        {"log_level": "DEBUG"},
+        {"work_dir": "w"},
+        {"sync_bn": "torch"},
+        {"efficient_conv_bn_eval": ["backbone"]},
+        {"tta_model": {"type": "DetTTAModel"}},
+        {"optim_wrapper.accumulative_counts": 2},
+        {"optim_wrapper.optimizer.amsgrad": True},
+        {"optim_wrapper.dtype": "bfloat16"},
+        {"optim_wrapper.paramwise_cfg.bypass_duplicate": True},
+        {"param_scheduler.0.end": 3},
+        {"param_scheduler.0.convert_to_iter_based": True},
+        {"auto_scale_lr.base_batch_size": 8},
+        {"auto_scale_lr.enable": True},
+        {"env_cfg.dist_cfg.timeout": 9},
+        {"env_cfg.mp_cfg.opencv_num_threads": 1},
+        {"env_cfg.resource_limit": 9},
+        {"train_cfg.max_epochs": 3},
+        {"train_cfg.dynamic_intervals": []},
+        {"val_evaluator.classwise": True},
+        {"test_evaluator.ann_file": "mine.json"},
+        {"custom_imports.imports": ["misalign_det"]},
+        {"visualizer.name": "mine"},
+        {"model.neck": {"_delete_": True, "type": "FPN", "in_channels": [1], "odd": 1}},
+        {"model.neck._delete_": True, "model.neck.type": "FPN", "model.neck.in_channels": [1]},
+    ],
+    ids=lambda options: ",".join(options),
+)
+def test_options_that_something_reads(plain, warned, options):
+    merge_options(copy.deepcopy(plain), options)
+    assert warned == []
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("max_epochs", "train_cfg.max_epochs"),
+        ("val_interval", "train_cfg.val_interval"),
+        ("lr", "optim_wrapper.optimizer.lr"),
+        ("optimizer.lr", "optim_wrapper.optimizer.lr"),
+        ("trian_cfg.max_epochs", "train_cfg.max_epochs"),
+        ("loadfrom", "load_from"),
+        ("train_cfg.max_epoch", "train_cfg.max_epochs"),
+        ("optim_wrapper.optimizer.lrr", "optim_wrapper.optimizer.lr"),
+        ("optim_wrapper.clip_gard.max_norm", "optim_wrapper.clip_grad.max_norm"),
+        ("train_dataloader.batchsize", "train_dataloader.batch_size"),
+        ("randomness.sed", "randomness.seed"),
+        ("preflight.enable", "preflight.enabled"),
+        ("model.bbox_head.num_class", "model.bbox_head.num_classes"),
+        ("model.train_cfg.assigner.tok", "model.train_cfg.assigner.topk"),
+        ("default_hooks.chekpoint.interval", "default_hooks.checkpoint.interval"),
+        ("default_hooks.logger.intervall", "default_hooks.logger.interval"),
+        ("train_dataloader.dataset.pipeline.2.scal", "train_dataloader.dataset.pipeline.2.scale"),
+        ("param_scheduler.0.edn", "param_scheduler.0.end"),
+        ("auto_scale_lr.base_batchsize", "auto_scale_lr.base_batch_size"),
+        ("env_cfg.cudnn_bench", "env_cfg.cudnn_benchmark"),
+        ("val_evaluator.annfile", "val_evaluator.ann_file"),
+        ("metainfo.classes", "train_dataloader.dataset.metainfo.classes"),
+        ("train_pipeline.0.type", "train_dataloader.dataset.pipeline.0.type"),
+    ],
+)
+def test_the_near_match_is_named(plain, key, near):
+    said = refused(plain, {key: 3})
+    assert said.startswith(f"--cfg-options {key}: ")
+    assert re.search(rf"Did you mean (\S+ or )?{re.escape(near)}( or |\?)", said), said
+
+
+def test_a_variable_whose_value_stands_elsewhere():
+    cfg = Config({"max_epochs": 300, "train_cfg": {"max_epochs": 300}})
+    said = refused(cfg, {"max_epochs": 3})
+    assert "max_epochs is a variable that the config file has read already" in said
+    assert "Did you mean train_cfg.max_epochs?" in said
+
+
+def test_another_variable_is_a_warning(warned):
+    cfg = Config({"max_epochs": 300, "train_cfg": {"max_epochs": 12}})
+    assert merge_options(cfg, {"max_epochs": 3}).max_epochs == 3
+    assert len(warned) == 1 and "max_epochs is a variable of the config file" in warned[0]
+
+
+def test_an_equal_number_elsewhere_means_nothing(warned):
+    cfg = Config({"size": 300, "train_cfg": {"max_epochs": 300}})
+    assert merge_options(cfg, {"size": 3}).size == 3
+    assert len(warned) == 1
+
+
+def test_a_slip_beside_keys_that_nobody_can_know_is_a_warning(plain, warned):
+    cfg = merge_options(copy.deepcopy(plain), {"model.test_cfg.score_thrr": 0.5})
+    assert cfg.model.test_cfg.score_thrr == 0.5
+    assert warned == [
+        "--cfg-options model.test_cfg.score_thrr: the config has no such key so far. "
+        "Did you mean model.test_cfg.score_thr?"
+    ]
+    merge_options(copy.deepcopy(plain), {"model.test_cfg.scores": 0.5})
+    assert len(warned) == 1, "not near enough"
+
+
+def test_the_arguments_are_listed_where_nothing_is_near(plain):
+    said = refused(plain, {"model.test_cfg.nms.gamma": 0.5})
+    assert "model.test_cfg.nms (NMSop)" in said or "model.test_cfg.nms (nms)" in said
+    assert "It takes " in said and "iou_threshold" in said and "_scope_" not in said
+    assert "If code of your own reads it, put it into the config file." in refused(
+        plain, {"zzzzzz": 1}
+    )
+
+
+def test_each_fault_has_a_line(plain):
+    said = refused(plain, {"max_epochs": 3, "log_level": "INFO", "train_cfg.max_epoch": 3})
+    assert [line.split(":")[0] for line in said.splitlines()] == [
+        "--cfg-options max_epochs",
+        "--cfg-options train_cfg.max_epoch",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        (
+            "train_dataloader.dataset.pipeline.5.scale",
+            "pipeline is a list of 5; '5' is no place in it",
+        ),
+        ("train_dataloader.dataset.pipeline.x.scale", "'x' is no place in it"),
+        ("train_dataloader.dataset.pipeline.4", "cannot be replaced alone"),
+        ("model.bbox_head.strides.0.x", "strides.0 is 8 and has no parts"),
+        ("train_cfg.max_epochs.x", "train_cfg.max_epochs is 1 and has no parts"),
+        ("load_from.x", "load_from is None"),
+    ],
+)
+def test_options_that_mmengine_cannot_put_anywhere(plain, key, what):
+    cfg = copy.deepcopy(plain)
+    cfg.train_cfg.max_epochs = 1
+    cfg.load_from = None
+    assert what in refused(cfg, {key: 3})
+
+
+def test_the_last_place_of_a_list(plain):
+    key = "train_dataloader.dataset.pipeline.4.meta_keys"
+    cfg = merge_options(copy.deepcopy(plain), {key: ("img_id",)})
+    assert cfg.train_dataloader.dataset.pipeline[4].meta_keys == ("img_id",)
+
+
+def test_types_that_are_classes(warned):
+    cfg = Config({"train_cfg": {"type": "EpochBasedTrainLoop"}, "model": {"type": nn.Linear}})
+    assert merge_options(cfg, {"model.bias": True}).model.bias is True
+    with pytest.raises(InputError, match=r"model \(Linear\) has no 'biass'. Did you mean"):
+        merge_options(cfg, {"model.biass": True})
+
+
+def test_the_new_type_counts(plain):
+    """The options may change the type, too."""
+    assert "gama" in refused(
+        plain, {"model.test_cfg.nms.type": "CLBalancedNMS", "model.test_cfg.nms.gama": 1}
+    )
+    said = refused(plain, {"optim_wrapper.optimizer.type": "SGD", "optim_wrapper.optimizer.eps": 1})
+    assert "optim_wrapper.optimizer (SGD) has no 'eps'" in said
+
+
+# --- what a call takes -----------------------------------------------------------------------
+
+
+def test_what_the_runner_reads_is_known():
+    """Each key that mmengine's runner asks the whole config for."""
+    asked = set(re.findall(r"cfg\.get\(\s*'(\w+)'", inspect.getsource(Runner)))
+    local = {
+        "seed",
+        "type",
+        "cudnn_benchmark",
+        "mp_cfg",
+        "dist_cfg",
+        "resource_limit",
+        "num_workers",
+        "batch_size",
+        "base_batch_size",
+        "enable",
+        "optimizer",
+    }
+    assert {"train_dataloader", "sync_bn", "load_from"} <= asked
+    assert asked - local <= top_level_keys()
+
+
+@pytest.mark.parametrize(
+    "path, found",
+    [("seed", "randomness.seed"), ("lr_config.step", "param_scheduler"),
+     ("runner.max_epochs", "train_cfg"), ("data.samples_per_gpu", "train_dataloader"),
+     ("resume_from", "--resume")],
+)  # fmt: skip
+def test_keys_of_mmdet_2(path, found):
+    with pytest.raises(InputError, match=f"is a key of mmdet 2. In mmdet 3 it is .*{found}"):
+        merge_options(Config(dict(train_cfg=dict(max_epochs=1))), {path: 1})
+
+
+def test_a_key_of_the_dataset_inside_a_wrapper():
+    inner = dict(type="CocoDataset", ann_file="a.json")
+    joined = dict(type="ConcatDataset", datasets=[inner, dict(inner)])
+    cfg = Config(dict(train_dataloader=dict(dataset=joined)))
+    with pytest.raises(
+        InputError,
+        match="Did you mean train_dataloader.dataset.datasets.0.indices "
+        "or train_dataloader.dataset.datasets.1.indices",
+    ):
+        merge_options(cfg, {"train_dataloader.dataset.indices": 10})
+
+
+def test_a_key_that_lies_deeper():
+    inner = dict(type="FCOS", test_cfg=dict(score_thr=0.1))
+    model = dict(type="SemiBaseDetector", detector=inner)
+    cfg = Config(dict(model=model, tta_model=dict(module=inner)))
+    with pytest.raises(InputError, match=r"Did you mean model\.detector\.test_cfg\.score_thr\?$"):
+        merge_options(cfg, {"model.test_cfg.score_thr": 0.2})
+
+
+@pytest.mark.parametrize(
+    "path, good, bad",
+    [("train_cfg.max_epochs", 3, "abc"), ("train_cfg.max_epochs", 1, 0),
+     ("train_cfg.val_interval", 2, 0.5), ("train_dataloader.batch_size", 4, 2.5),
+     ("val_dataloader.num_workers", 0, -1), ("optim_wrapper.optimizer.lr", 1e-3, "abc"),
+     ("optim_wrapper.optimizer.lr", 0.0, -1), ("randomness.seed", None, "x"),
+     ("randomness.seed", 0, True)],
+)  # fmt: skip
+def test_numbers_that_mmengine_would_choke_on(path, good, bad):
+    assert wrong_number(path, good) is None
+    assert path in wrong_number(path, bad)
+    cfg = Config({})
+    cfg.merge_from_dict({path: good})
+    with pytest.raises(InputError, match=f"--cfg-options {path}={bad}: it has to be a"):
+        merge_options(cfg, {path: bad})

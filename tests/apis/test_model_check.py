@@ -1,0 +1,98 @@
+"""Combinations of head, assigner and loss that do not work are refused, the others are not."""
+
+import pytest
+from mmdet.models.dense_heads import FCOSHead
+
+from misalign_det.apis.model_check import check_model
+from misalign_det.errors import InputError
+from misalign_det.models import DCLoss, JLAAssigner
+
+FOCAL = dict(type="FocalLoss", use_sigmoid=True)
+
+
+def model(head, assigner, **loss):
+    return dict(bbox_head=dict(type=head, **loss), train_cfg=dict(assigner=dict(type=assigner)))
+
+
+@pytest.mark.parametrize("assigner", ["JLAAssigner", "SpatialAlignAssigner"])
+@pytest.mark.parametrize(
+    "head",
+    ["TripleHead", "RFAHead", "LossAwareFCOSHead", "RTMDetHead", "RTMDetSepBNHead", "YOLOXHead"],
+)
+def test_heads_that_train_by_predictions(head, assigner):
+    check_model(model(head, assigner))
+
+
+@pytest.mark.parametrize("head", ["RetinaHead", "ATSSHead", "GFLHead", "PAAHead", "TOODHead",
+                                  "DDODHead", "VFNetHead", "DCRetinaHead"])  # fmt: skip
+@pytest.mark.parametrize("assigner", ["JLAAssigner", "mmdet.SpatialAlignAssigner"])
+def test_heads_that_call_an_assigner_in_another_way(head, assigner):
+    message = f"{head}, which calls its assigner in another way.*TripleHead"
+    with pytest.raises(InputError, match=message):
+        check_model(model(head, assigner))
+
+
+@pytest.mark.parametrize("head", ["FCOSHead", "mmdet.FCOSHead", FCOSHead, "RFAFCOSHead",
+                                  "DCFCOSHead", "FCOSHeadWithoutCenterness"])  # fmt: skip
+@pytest.mark.parametrize("assigner", ["JLAAssigner", JLAAssigner])
+def test_fcos_would_ignore_it(head, assigner):
+    with pytest.raises(InputError, match="never calls an assigner: .* LossAwareFCOSHead"):
+        check_model(model(head, assigner))
+
+
+@pytest.mark.parametrize(
+    ("head", "assigner", "fitting"),
+    [
+        ("RetinaHead", "IACAssigner", "DCRetinaHead"),
+        ("DCATSSHead", "IACAssigner", "DCRetinaHead"),
+        ("ATSSHead", "IACATSSAssigner", "DCATSSHead and DCGFLHead"),
+        ("DCRetinaHead", "IACATSSAssigner", "DCATSSHead and DCGFLHead"),
+    ],
+)
+def test_assigners_that_need_probabilities(head, assigner, fitting):
+    with pytest.raises(InputError, match=f"{assigner} goes with {fitting}"):
+        check_model(model(head, assigner))
+
+
+def test_without_a_score_threshold_it_is_mmdets_assigner():
+    cfg = model("RetinaHead", "IACAssigner")
+    cfg["train_cfg"]["assigner"]["score_threshold"] = float("inf")
+    check_model(cfg)
+
+
+@pytest.mark.parametrize("loss", ["DCLoss", "mmdet.DCLoss", DCLoss])
+@pytest.mark.parametrize("head", ["RetinaHead", "FCOSHead", "VFNetHead", "TripleHead"])
+def test_a_head_without_boxes_for_dc_loss(head, loss):
+    with pytest.raises(InputError, match=f"model.bbox_head is a {head}.*DCRetinaHead"):
+        check_model(model(head, None, loss_cls=dict(type=loss, loss=FOCAL)))
+
+
+def test_dc_heads_take_it():
+    for head in ("DCRetinaHead", "DCATSSHead", "DCGFLHead", "DCFCOSHead"):
+        check_model(model(head, None, loss_cls=dict(type="DCLoss", loss=FOCAL)))
+
+
+def test_two_stages_and_wrapped_detectors():
+    jla = dict(assigner=dict(type="JLAAssigner"))
+    two_stage = dict(rpn_head=dict(type="RPNHead"), roi_head=dict(type="CascadeRoIHead"))
+    with pytest.raises(InputError, match="model.rpn_head is a RPNHead"):
+        check_model(dict(two_stage, train_cfg=dict(rpn=jla)))
+    with pytest.raises(InputError, match="model.roi_head is a CascadeRoIHead"):
+        check_model(dict(two_stage, train_cfg=dict(rcnn=[{}, jla])))
+    with pytest.raises(InputError, match="model.detector.bbox_head is a FCOSHead"):
+        check_model(dict(type="SemiBaseDetector", detector=model("FCOSHead", "JLAAssigner")))
+
+
+def test_the_heads_own_train_cfg_and_other_assigners_of_a_head():
+    head = dict(type="DDODHead", train_cfg=dict(reg_assigner=dict(type="JLAAssigner")))
+    with pytest.raises(InputError, match="train_cfg.reg_assigner = JLAAssigner"):
+        check_model(dict(bbox_head=head, train_cfg=dict(assigner=dict(type="ATSSAssigner"))))
+
+
+def test_foreign_heads_are_not_judged():
+    class Foreign:
+        pass
+
+    check_model(model(Foreign, "JLAAssigner"))
+    check_model(model("NoSuchHead", "JLAAssigner"))
+    check_model(dict(backbone=dict(type="ResNet")))

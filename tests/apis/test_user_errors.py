@@ -1,0 +1,148 @@
+"""How a tool ends: one line for what the user can mend, a traceback for the rest."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers.processes import restore_sigint
+from mmengine.config import Config
+from mmengine.registry import LOOPS
+
+from misalign_det.apis import user_errors
+from misalign_det.apis.user_errors import _is_mim, config_in_use, errors_in_one_line
+from misalign_det.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def nothing_at_exit(monkeypatch):
+    """What would be done at the end of this process; kept from being done."""
+    kept = []
+    monkeypatch.setattr(user_errors.atexit, "register", kept.append)
+    return kept
+
+
+def ends_with(error, **kwargs):
+    with pytest.raises(SystemExit) as end, errors_in_one_line("x.py", **kwargs):
+        raise error
+    return end.value.code
+
+
+def test_the_message_alone(nothing_at_exit):
+    assert ends_with(InputError("no data")) == "x.py: error: no data"
+    assert nothing_at_exit == [user_errors._end_mim]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("x"),
+        TypeError("x"),
+        KeyError("x"),
+        PermissionError(errno.EACCES, "denied"),
+        FileNotFoundError(errno.ENOENT, "gone", "file"),
+    ],
+)
+def test_errors_of_the_program_keep_their_traceback(error, nothing_at_exit):
+    with pytest.raises(type(error)), errors_in_one_line("x.py"):
+        raise error
+    assert nothing_at_exit == []
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_file_that_may_not_be_written_is_named(number):
+    text = ends_with(OSError(number, os.strerror(number), "/a/log"))
+    assert text.startswith(f"x.py: error: /a/log: {os.strerror(number)}. ") and "--work-dir" in text
+
+
+def test_mistakes_in_a_config_are_named_with_their_key():
+    before = config_in_use.get()
+    with pytest.raises(SystemExit) as end, errors_in_one_line("x.py"):
+        loop = dict(type="EpochBasedTrainLoop", max_epoch=3)
+        config_in_use.set(Config(dict(train_cfg=loop)))
+        LOOPS.build({**loop, "runner": None, "dataloader": None})
+    assert end.value.code.startswith("x.py: error: train_cfg.max_epoch: EpochBasedTrainLoop takes")
+    assert config_in_use.get() is before
+
+
+def test_interrupted(tmp_path, capsys):
+    assert ends_with(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "\nx.py: interrupted.\n"
+
+    def interrupted_run():
+        with pytest.raises(SystemExit) as end, errors_in_one_line("x.py", resumable=True):
+            config_in_use.set(Config(dict(work_dir=str(tmp_path))))
+            raise KeyboardInterrupt
+        assert end.value.code == 130
+        return capsys.readouterr().err
+
+    assert interrupted_run() == "\nx.py: interrupted. No checkpoint had been saved yet.\n"
+    (tmp_path / "epoch_1.pth").write_bytes(b"")
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_1.pth"))
+    assert interrupted_run().endswith(f"--resume goes on from {tmp_path / 'epoch_1.pth'}.\n")
+
+
+def test_torchruns_summary_holds_the_message(tmp_path, monkeypatch):
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    path = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
+    ends_with(InputError("no data"))
+    assert json.loads(path.read_text())["message"]["message"] == "x.py: error: no data"
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(path))
+    assert "traceback : x.py: error: no data" in str(ChildFailedError("train.py", {0: failure}))
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "gone/error.json"))
+    assert ends_with(InputError("no data")) == "x.py: error: no data"
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("python|/env/bin/mim|train|misalign_det", True),
+        ("python|-m|mim|test|misalign_det", True),
+        ("python|/env/bin/mim|gridsearch|misalign_det", False),
+        ("python|/env/bin/mim", False),
+        ("bash|train.sh", False),
+        ("python|/usr/bin/notmim|train|x", False),
+        ("python|run_mim.py|train", False),
+    ],
+)
+def test_only_mims_own_commands_are_taken_for_mim(command, expected):
+    assert _is_mim(command.split("|")) == expected
+
+
+TOOL = """
+import sys
+if "-h" not in sys.argv:
+    from misalign_det.datasets.annotation_checks import InputError
+    from misalign_det.apis.user_errors import errors_in_one_line
+    with errors_in_one_line("train.py"):
+        raise InputError("no data")
+"""
+MIM = """
+import mim.utils
+from mim.cli import cli
+mim.utils.get_installed_path = lambda package: {root!r}
+cli()
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/cmdline"), reason="mim is found through /proc")
+def test_mim_ends_with_the_message(tmp_path):
+    """mim's own command, on a tool that finds the user's input at fault."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "config.py").write_text("")
+    (tmp_path / "mim").write_text(MIM.format(root=str(tmp_path)))
+    command = [sys.executable, "mim", "train", "misalign_det", "config.py"]
+    (tmp_path / "tools/train.py").write_text(TOOL)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          preexec_fn=restore_sigint)  # fmt: skip
+    assert done.returncode == 1
+    assert "CalledProcessError" not in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.partition("train.py: error: ")[2].split() == ["no", "data", "Aborted!"]

@@ -1,0 +1,357 @@
+"""Checkpoints: what mmengine saves loads, code is refused, another architecture is named."""
+
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import load_checkpoint as load_by_mmengine
+from torch import nn
+
+from misalign_det.engine import checkpoint
+from misalign_det.engine.checkpoint import (
+    check_checkpoint,
+    load_checkpoint,
+    read_checkpoint,
+    tensors_only,
+)
+from misalign_det.errors import CheckpointError
+
+FORCE, FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+CFG = """
+model = dict(
+    type='FCOS',
+    backbone=dict(type='ResNet', depth=50),
+    bbox_head=dict(type='FCOSHead', num_classes=80))
+"""
+
+
+def small():
+    return nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+
+
+def save(path, model=None, **meta):
+    """A checkpoint with everything that mmengine's Runner puts into one."""
+    buffer = HistoryBuffer(np.array([0.5, 0.25]), np.array([1, 1]))
+    buffer.update(0.125)
+    torch.save(
+        {
+            "state_dict": (model or small()).state_dict(),
+            "meta": {
+                "epoch": 1,
+                "iter": np.int64(4),
+                "seed": 0,
+                "dataset_meta": {"classes": ("a", "b"), "palette": [(1, 2, 3)]},
+                **meta,
+            },
+            "message_hub": {
+                "log_scalars": {"loss": buffer},
+                "runtime_info": {
+                    "lr": np.float64(0.01),
+                    "flag": np.bool_(True),
+                    "array": np.arange(3, dtype=np.uint8),
+                },
+                "resumed_keys": {"loss": True},
+            },
+            "optimizer": torch.optim.SGD(small().parameters(), lr=0.1).state_dict(),
+        },
+        path,
+    )
+    return str(path)
+
+
+def test_what_mmengine_saves_is_loaded(tmp_path):
+    path = save(tmp_path / "x.pth")
+    with tensors_only():
+        check_checkpoint(small(), path)
+        content = torch.load(path, weights_only=False)  # forced to tensors only all the same
+    assert content["message_hub"]["log_scalars"]["loss"].data[0].tolist() == [0.5, 0.25, 0.125]
+    assert content["message_hub"]["runtime_info"]["lr"] == 0.01
+    assert content["meta"]["iter"] == 4
+
+
+@pytest.mark.skipif(int(np.__version__.split(".")[0]) < 2, reason="renames NumPy 2's modules")
+def test_files_written_under_numpy_1_are_loaded(tmp_path):
+    old = tmp_path / "numpy1.pth"
+    with zipfile.ZipFile(save(tmp_path / "x.pth")) as source, zipfile.ZipFile(old, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("data.pkl"):
+                assert b"numpy._core.multiarray" in content
+                content = content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+            target.writestr(name, content)
+    with tensors_only():
+        check_checkpoint(small(), str(old))
+
+
+def test_the_variables_are_as_before(monkeypatch, tmp_path):
+    monkeypatch.setenv(FORCE_NO, "1")
+    monkeypatch.delenv(FORCE, raising=False)
+    with tensors_only():
+        assert os.environ[FORCE] == "1" and FORCE_NO not in os.environ
+    assert os.environ[FORCE_NO] == "1" and FORCE not in os.environ
+    with pytest.raises(ZeroDivisionError), tensors_only(trust=True):
+        assert os.environ[FORCE_NO] == "1" and FORCE not in os.environ
+        raise ZeroDivisionError
+    assert os.environ[FORCE_NO] == "1" and FORCE not in os.environ
+
+
+class Touch:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_code_is_refused_wherever_it_is_loaded(tmp_path):
+    path = save(tmp_path / "x.pth", extra=Touch(tmp_path / "ran"))
+    with pytest.raises(CheckpointError, match="x.pth was refused.*--trust-checkpoint.*io.open"):
+        with tensors_only():
+            check_checkpoint(small(), path)
+    # not by check_checkpoint, but for instance by a backbone's init_cfg
+    with pytest.raises(CheckpointError, match="a checkpoint that the config names was refused"):
+        with tensors_only():
+            torch.load(path, weights_only=False)
+    assert not (tmp_path / "ran").exists()
+    with tensors_only(trust=True):
+        check_checkpoint(small(), path)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        read_checkpoint,
+        lambda path, **trust: check_checkpoint(small(), path, **trust),
+        lambda path, **trust: load_checkpoint(small(), path, **trust),
+    ],
+    ids=["read", "check", "load"],
+)
+def test_loading_is_guarded_without_a_block_around_it(tmp_path, load):
+    path = save(tmp_path / "x.pth", extra=Touch(tmp_path / "ran"))
+    for kwargs in ({}, dict(trust=False)):
+        with pytest.raises(CheckpointError, match="It asks for io.open"):
+            load(path, **kwargs)
+    assert not (tmp_path / "ran").exists()
+    load(path, trust=True)
+    assert (tmp_path / "ran").exists()
+
+
+def test_blocks_inside_one_another(tmp_path):
+    safe, unsafe = save(tmp_path / "x.pth"), save(tmp_path / "y.pth", extra=Touch(tmp_path / "ran"))
+    with tensors_only():
+        with tensors_only():
+            torch.load(safe)
+        torch.load(safe)  # the inner block's end does not take away what mmengine saves
+        with tensors_only(trust=True):
+            with tensors_only(trust=False):
+                torch.load(safe)
+                with pytest.raises(pickle.UnpicklingError):
+                    torch.load(unsafe)
+            torch.load(safe)
+        torch.load(safe)
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(unsafe)
+    assert not (tmp_path / "ran").exists()
+    with tensors_only(trust=True):
+        read_checkpoint(unsafe)  # as the block around it says
+    assert (tmp_path / "ran").exists()
+    assert checkpoint._blocks == [] and FORCE not in os.environ and FORCE_NO not in os.environ
+    with pytest.raises(pickle.UnpicklingError):  # nothing stays allowed
+        torch.load(safe, weights_only=True)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the files that torch reads, in order."""
+    names, real = [], torch.load
+
+    def counted(path, *args, **kwargs):
+        names.append(os.path.basename(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", counted)
+    return names
+
+
+def test_a_checkpoint_is_read_once(tmp_path, reads):
+    path = save(tmp_path / "x.pth")
+    model = small()
+    load_checkpoint(model, path)
+    assert reads == ["x.pth"]
+    saved = torch.load(path, weights_only=False)["state_dict"]
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
+    reads.clear()
+    with tensors_only():
+        first = read_checkpoint(path)
+        check_checkpoint(model, path)
+        check_checkpoint(model, path, resume=True)
+        assert load_by_mmengine(small(), path) is first  # onedl and mmengine give it back
+        assert reads == ["x.pth"]
+        assert load_by_mmengine(small(), path) is not first  # which mmengine may have changed
+        assert reads == ["x.pth", "x.pth"]
+        read_checkpoint(path)
+    assert checkpoint._read == {}
+    assert isinstance(vars(CheckpointLoader)["load_checkpoint"], classmethod)
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    save(tmp_path / "x.pth")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    check_checkpoint(small(), "~/x.pth")
+
+
+class Attribute:
+    """Unpickling it gets an attribute of a class that is allowed itself."""
+
+    def __init__(self, owner, name):
+        self.what = owner, name
+
+    def __reduce__(self):
+        return getattr, self.what
+
+
+def test_getattr_is_for_statistics_alone(tmp_path):
+    """Files of mmengine 0.10.7 and of onedl's; both pickle the names of HistoryBuffer's methods."""
+    torch.save({"state_dict": {}, "buffer": HistoryBuffer([1.0], [1])}, tmp_path / "x.pth")
+    with tensors_only():
+        buffer = torch.load(tmp_path / "x.pth")["buffer"]
+    assert buffer.statistics("mean") == 1.0
+    for owner, name in ((HistoryBuffer, "__init__"), (np.ndarray, "tofile")):
+        torch.save({"state_dict": {}, "buffer": Attribute(owner, name)}, tmp_path / "y.pth")
+        with pytest.raises(CheckpointError, match="It asks for builtins.getattr."), tensors_only():
+            torch.load(tmp_path / "y.pth")
+
+
+def test_only_resuming_minds_a_config_that_it_would_execute(tmp_path):
+    """mmdet 2.x wrote its config there."""
+    path = save(tmp_path / "x.pth", config="import os")
+    check_checkpoint(small(), path)
+    check_checkpoint(small(), path, strict=False)
+    with pytest.raises(CheckpointError, match=r"meta\['config'\] would be run as Python code") as e:
+        check_checkpoint(small(), path, resume=True)
+    assert "\n" not in str(e.value) and "load_from" in str(e.value)
+    check_checkpoint(small(), path, resume=True, trust=True)
+
+
+def test_weights_alone_cannot_be_resumed_from(tmp_path):
+    content = {"state_dict": small().state_dict(), "meta": {"epoch": 1}}
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="not the state of a training .no iter, message_hub."):
+        check_checkpoint(small(), str(tmp_path / "x.pth"), resume=True)
+    check_checkpoint(small(), str(tmp_path / "x.pth"))
+
+
+class Renamed(nn.Module):
+    """Its weight was once called `old`, as some of mmdet's heads' were."""
+
+    _version = 1
+
+    def __init__(self, size=2):
+        super().__init__()
+        self.new = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        if local_metadata.get("version") is None and f"{prefix}old" in state_dict:
+            state_dict[f"{prefix}new"] = state_dict.pop(f"{prefix}old")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+
+
+def test_names_that_mmdet_itself_renames_are_no_other_architecture(tmp_path):
+    path = str(tmp_path / "x.pth")
+    torch.save({"state_dict": {"old": torch.full((2,), 3.0), "bias": torch.zeros(2)}}, path)
+    model = Renamed()
+    check_checkpoint(model, path)
+    assert model.new.tolist() == [1, 1]  # compared, not loaded
+    load_checkpoint(model, path)
+    assert model.new.tolist() == [3, 3]
+    with pytest.raises(CheckpointError, match="0 of the model's 2 tensors.*Missing: new"):
+        check_checkpoint(Renamed(3), path)
+    state = OrderedDict(old=torch.ones(2), bias=torch.zeros(2))
+    state._metadata = {"": {"version": 1}}  # written by the new version, which has no `old`
+    torch.save({"state_dict": state}, path)
+    with pytest.raises(CheckpointError, match="1 of the model's 2 tensors"):
+        check_checkpoint(model, path)
+
+
+def test_old_torch_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(CheckpointError, match="torch 2.5.1.cpu cannot .* pass --trust-checkpoint"):
+        with tensors_only():
+            pass
+    with tensors_only(trust=True):
+        pass
+
+
+class Detector(nn.Module):
+    """Two of its five tensors are in the checkpoint of `small()`, one of them of another shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.add_module("0", nn.Linear(2, 3))
+        self.add_module("1", nn.Linear(4, 1, bias=False))
+        self.bbox_head = nn.Linear(1, 1)
+
+
+def test_another_architecture_is_named_with_the_count(tmp_path):
+    path = save(tmp_path / "x.pth", cfg=CFG)
+    with pytest.raises(CheckpointError) as error, tensors_only():
+        check_checkpoint(Detector(), path)
+    assert str(error.value) == (
+        f"{path}: 2 of the model's 5 tensors are in this checkpoint (4 tensors). Missing: "
+        "bbox_head.weight, bbox_head.bias. Of another shape: 1.weight. Not in the model: 1.bias.\n"
+        "The checkpoint holds FCOS with FCOSHead on ResNet (depth 50); the config's model is "
+        "Detector with Linear. Give the checkpoint of this config, or the config of this "
+        "checkpoint."
+    )
+
+
+def test_surplus_tensors_alone_are_another_architecture_too(tmp_path):
+    longer = nn.Sequential(*small(), nn.Linear(1, 1))
+    path = save(tmp_path / "x.pth", longer)
+    with pytest.raises(CheckpointError, match="Not in the model: 2.weight, 2.bias"), tensors_only():
+        check_checkpoint(small(), path)
+
+
+def test_fine_tuning_takes_half_and_not_less(tmp_path):
+    other = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 7))  # another number of classes
+    path = save(tmp_path / "x.pth")
+    with tensors_only():
+        check_checkpoint(other, path, strict=False)
+    fewer = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))  # only 1.bias agrees
+    with pytest.raises(CheckpointError, match="1 of the model's 4 tensors"), tensors_only():
+        check_checkpoint(fewer, path, strict=False)
+
+
+def test_prefix_of_data_parallel_models(tmp_path):
+    state = {f"module.{name}": value for name, value in small().state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "x.pth")
+    torch.save(small().state_dict(), tmp_path / "bare.pth")  # weights alone are fine, too
+    with tensors_only():
+        check_checkpoint(small(), str(tmp_path / "x.pth"))
+        check_checkpoint(small(), str(tmp_path / "bare.pth"))
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    whole = save(tmp_path / "x.pth")
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes((tmp_path / "x.pth").read_bytes()[:-200])
+    torch.save([1, 2], tmp_path / "list.pth")
+    for path, message in (
+        (cut, "cut.pth cannot be read as a checkpoint; it may be cut short"),
+        (tmp_path / "list.pth", "list.pth holds a list, not a dict"),
+        (tmp_path / "none.pth", "there is no checkpoint .*none.pth"),
+    ):
+        with pytest.raises(CheckpointError, match=message), tensors_only():
+            check_checkpoint(small(), str(path))
+    with tensors_only():
+        check_checkpoint(small(), whole)

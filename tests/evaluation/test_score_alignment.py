@@ -1,0 +1,198 @@
+"""Matching, counts, correlation and calibration by hand; scipy and pycocotools as references."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from misalign_det.evaluation.coco_matching import MatchedDetections, match_image
+from misalign_det.evaluation.score_alignment import (
+    box_counts,
+    localisation_aware_ece,
+    score_iou_correlation,
+)
+
+# Two objects of class 0 and one of class 1, all 10 x 10.
+GT = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], float)
+GT_LABELS = np.array([0, 0, 1])
+
+
+def match(rows, threshold=0.5, crowd=None, gts=GT, labels=GT_LABELS):
+    """rows: (x0, y0, x1, y1, score, label)."""
+    rows = np.array(rows, float).reshape(-1, 6)
+    return match_image(
+        7, rows[:, :4], rows[:, 4], rows[:, 5].astype(int), gts, labels, crowd, threshold
+    )
+
+
+# IoU with the first object: 1, 0.8, 0.3 and with nothing; then one of the wrong class.
+ROWS = [
+    (0, 0, 10, 8, 0.9, 0),
+    (0, 0, 10, 10, 0.6, 0),
+    (0, 0, 10, 3, 0.5, 0),
+    (100, 100, 110, 110, 0.4, 0),
+    (40, 0, 50, 10, 0.8, 0),
+]
+
+
+def test_matching_by_hand():
+    found = match(ROWS)
+    np.testing.assert_allclose(found.overlaps, [0.8, 1, 0.3, 0, 0])
+    # The first in score takes the object although the second fits better.
+    assert found.true_positive.tolist() == [True, False, False, False, False]
+    np.testing.assert_allclose(found.matched_overlaps, [0.8, 0, 0, 0, 0])
+    assert set(found.image_ids) == {7} and not found.ignored.any()
+
+
+def test_a_claimed_object_leaves_the_next_best_one():
+    gts = np.array([[0, 0, 10, 10], [2, 0, 12, 10]], float)
+    found = match([(0, 0, 10, 10, 0.9, 0), (1, 0, 11, 10, 0.8, 0)], gts=gts,
+                  labels=np.array([0, 0]))  # fmt: skip
+    assert found.true_positive.tolist() == [True, True]
+    np.testing.assert_allclose(found.matched_overlaps, [1, 9 / 11])
+
+
+def test_boxes_in_a_crowd_region_count_for_nothing():
+    crowd = np.array([False, False, True])
+    rows = [(41, 1, 44, 4, 0.9, 1), (44, 1, 60, 4, 0.9, 1), (0, 0, 10, 10, 0.9, 0)]
+    found = match(rows, crowd=crowd)
+    # Wholly inside it; 6 of 16 pixels inside; not near it.
+    assert found.ignored.tolist() == [True, False, False]
+    assert found.overlaps.tolist() == [0, 0, 1]
+
+
+def test_counts_by_hand():
+    assert box_counts(match(ROWS)) == dict(correct=1, redundant=1, error=1, background=2)
+    assert box_counts(match([])) == dict(correct=0, redundant=0, error=0, background=0)
+
+
+def test_correlation_is_scipys():
+    rng = np.random.default_rng(0)
+    rows = [(0, 0, 10, height, score, 0)
+            for height, score in zip(rng.uniform(3, 10, 40), rng.uniform(0, 1, 40))]  # fmt: skip
+    found = match(rows)
+    mine = score_iou_correlation(found)
+    near = found.overlaps >= 0.5
+    assert 10 < near.sum() < 40
+    pair = found.scores[near], found.overlaps[near]
+    assert mine["spearman"] == pytest.approx(stats.spearmanr(*pair)[0])
+    assert mine["pearson"] == pytest.approx(stats.pearsonr(*pair)[0])
+
+
+@pytest.mark.parametrize(
+    "heights, scores, expected",
+    [
+        ([10, 9, 8], [0.9, 0.8, 0.1], 1),  # aligned
+        ([10, 9, 8], [0.1, 0.8, 0.9], -1),
+        ([10], [0.9], None),  # one box
+        ([10, 9], [0.5, 0.5], None),  # equal scores
+        ([9, 9], [0.4, 0.5], None),  # equal IoU
+        ([2, 1], [0.4, 0.5], None),  # none found an object
+        ([], [], None),
+    ],
+)
+def test_correlation_of_few(heights, scores, expected):
+    rows = [(0, 0, 10, height, score, 0) for height, score in zip(heights, scores)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # scipy's, of a correlation that is not defined
+        mine = score_iou_correlation(match(rows))["spearman"]
+    assert np.isnan(mine) if expected is None else mine == pytest.approx(expected)
+
+
+def test_calibration_by_hand():
+    # Bins of 0.5. Low: scores 0.2 and 0.4, IoU 0 and 1 (found) -> |0.6 - 1| / 4 = 0.1.
+    # High: 0.8 and 0.6, IoU 0.8 and 0 (the object is taken) -> |1.4 - 0.8| / 4 = 0.15.
+    rows = [
+        (100, 0, 110, 10, 0.2, 0),
+        (20, 0, 30, 10, 0.4, 0),
+        (0, 0, 10, 8, 0.8, 0),
+        (0, 0, 10, 9, 0.6, 0),
+    ]
+    assert localisation_aware_ece(match(rows), bins=2) == pytest.approx(0.25)
+    assert localisation_aware_ece(match(rows), bins=1) == pytest.approx(0.2 / 4)
+    assert np.isnan(localisation_aware_ece(match([])))
+    # A detector whose score is its IoU, one box an object, is calibrated.
+    perfect = [(0, 0, 10, 8, 0.8, 0), (20, 0, 30, 9, 0.9, 0), (60, 0, 70, 10, 0.0, 0)]
+    assert localisation_aware_ece(match(perfect)) == pytest.approx(0)
+
+
+def test_an_iou_at_the_threshold_is_enough():
+    """A box of half the object: IoU 0.5."""
+    found = match([(0, 0, 10, 5, 0.9, 0), (0, 0, 10, 5, 0.8, 0), (0, 0, 10, 1, 0.7, 0)])
+    assert found.true_positive.tolist() == [True, False, False]
+    assert found.matched_overlaps.tolist() == [0.5, 0, 0]
+    # The second reaches 0.5, too, on an object that is taken; 0.1 alone is background.
+    assert box_counts(found) == dict(correct=1, redundant=1, error=0, background=1)
+    # Two boxes, of IoU 0.5 and 1, are enough for a correlation.
+    pair = match([(0, 0, 10, 5, 0.2, 0), (20, 0, 30, 10, 0.9, 0)])
+    assert score_iou_correlation(pair)["spearman"] == pytest.approx(1)
+    default = match_image(7, np.array([[0, 0, 10, 4.9], [20, 0, 30, 5]]), np.ones(2),
+                          np.zeros(2, int), GT, GT_LABELS)  # fmt: skip
+    assert default.true_positive.tolist() == [False, True]
+    # Half inside a crowd region is inside.
+    crowd = np.array([False, False, True])
+    assert match([(45, 0, 55, 10, 0.9, 1)], crowd=crowd).ignored.tolist() == [True]
+
+
+def test_boxes_of_equal_score_keep_their_order():
+    scores = np.resize([0.4, 0.5, 0.3], 1000)  # a sort that is not stable takes another one first
+    found = match([(0, 0, 10, 10, score, 0) for score in scores])
+    assert np.flatnonzero(found.true_positive).tolist() == [1]
+
+
+def test_a_box_that_found_its_object_inside_a_crowd_region_counts():
+    gts = np.array([[0, 0, 10, 10], [0, 0, 30, 30]], float)
+    rows = [(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 9, 0.8, 0)]
+    found = match(rows, crowd=np.array([False, True]), gts=gts, labels=np.array([0, 0]))
+    assert found.true_positive.tolist() == [True, False]
+    assert found.ignored.tolist() == [False, True]
+
+
+def test_a_crowd_region_cannot_be_claimed():
+    crowd = np.array([True, True, True])
+    found = match(ROWS, crowd=crowd)
+    assert not found.true_positive.any() and (found.overlaps == 0).all()
+
+
+def test_bins_of_the_calibration_error():
+    """By default 25: 0.941 lies in the last but one, 0.961 and 0.99 together in the last."""
+    rows = [(0, 0, 10, 10, 0.941, 0), (100, 0, 110, 10, 0.961, 0), (20, 0, 30, 10, 0.99, 0)]
+    expected = (abs(0.941 - 1) + abs(0.961 + 0.99 - 1)) / 3
+    assert localisation_aware_ece(match(rows)) == pytest.approx(expected)
+    # 0.9 and 0.93 lie in two bins, as they would not of 10, 15, 20 or 30.
+    rows = [(0, 0, 10, 10, 0.9, 0), (100, 0, 110, 10, 0.93, 0)]
+    assert localisation_aware_ece(match(rows)) == pytest.approx((0.1 + 0.93) / 2)
+    # A score of 1 belongs to the last bin.
+    rows = [(0, 0, 10, 9, 1.0, 0), (20, 0, 30, 10, 0.97, 0)]
+    assert localisation_aware_ece(match(rows)) == pytest.approx(abs(0.1 - 0.03) / 2)
+
+
+def test_ids_of_images_keep_their_type():
+    box = np.array([[0.0, 0, 1, 1]]), np.array([0.5]), np.array([0])
+    parts = [match_image(name, *box, GT, GT_LABELS) for name in (3, "003", "img")]
+    assert MatchedDetections.join(parts).image_ids.tolist() == [3, "003", "img"]
+    nothing = MatchedDetections.join([])
+    assert len(nothing) == 0 and nothing.image_ids.dtype == object
+
+
+boxes = st.tuples(
+    st.integers(0, 40), st.integers(0, 10), st.integers(1, 15), st.integers(1, 15),
+    st.integers(0, 20), st.integers(0, 1),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(boxes, max_size=12), st.sampled_from([0.1, 0.5, 0.75]))
+def test_properties(rows, threshold):
+    rows = [(x, y, x + w, y + h, score / 20, label) for x, y, w, h, score, label in rows]
+    found = match(rows, threshold)
+    counts = box_counts(found, threshold, error_iou=0.1)
+    assert sum(counts.values()) == len(found) == len(rows)
+    assert counts["correct"] <= len(GT)
+    assert (found.matched_overlaps <= found.overlaps + 1e-12).all()
+    assert (found.overlaps[found.true_positive] >= threshold).all()
+    joined = MatchedDetections.join([found, match([]), found])
+    assert len(joined) == 2 * len(found)
