@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The environment, then the linter, then every test, slow ones included. Arguments go to pytest.
+# The environment, then style and types, then every test, slow ones included. Arguments go to pytest.
 #
 #   bash tests/run.sh
 #   bash tests/run.sh -m "not slow" -k environment
@@ -14,6 +14,9 @@ source tools/setup_environment.sh
 python -c 'import triton' 2>/dev/null || step "Installing Triton" quiet_pip "triton>=2.1"
 echo "==> Checking the style of the code"
 python -m ruff check .
+python -m ruff format --check .
+echo "==> Checking the types"
+python -m mypy
 echo "==> Running the tests"
 cores=$(env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 1) # nproc believes that variable
 # The tensors are small: with a second thread the tests take twice as long.
