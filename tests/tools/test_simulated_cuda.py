@@ -121,7 +121,7 @@ def test_launches_are_counted_by_line(device):
     distances = torch.ones(1, 4, 2, 2, device="cuda")
     with device.count() as counts:
         star_dcn_offset(distances)
-    assert all("layers/box_guidance.py:" in line for line in counts.launches_by_line())
+    assert all("layers/star_offsets.py:" in line for line in counts.launches_by_line())
     assert "launches" in counts.table()
 
 

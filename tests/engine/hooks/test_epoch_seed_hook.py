@@ -10,7 +10,7 @@ from mmdet.registry import HOOKS
 from torch.utils.data import DataLoader
 
 import misalign_det  # noqa: F401
-from misalign_det.engine import epoch_seed
+from misalign_det.engine.hooks import epoch_seed_hook
 
 
 def draw():
@@ -40,7 +40,7 @@ def test_an_epoch_draws_the_same_whatever_was_drawn_before():
 def test_no_two_epochs_share_a_workers_seed(monkeypatch):
     """A worker's seed is the epoch's and its own number; so is its number on another process."""
     seeds = []
-    monkeypatch.setattr(epoch_seed, "set_random_seed", seeds.append)
+    monkeypatch.setattr(epoch_seed_hook, "set_random_seed", seeds.append)
     epoch(0)
     epoch(1)
     assert seeds == [7 + 100_003, 7 + 2 * 100_003]
@@ -58,7 +58,7 @@ def test_training_without_epochs_is_left_alone():
 
 
 def test_workers_start_anew_with_seeds_of_the_epoch(monkeypatch):
-    monkeypatch.setattr(epoch_seed, "get_rank", lambda: 1)
+    monkeypatch.setattr(epoch_seed_hook, "get_rank", lambda: 1)
     loader = epoch(0, workers=2)
     assert loader._iterator is None
     seen = []

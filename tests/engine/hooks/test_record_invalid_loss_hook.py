@@ -18,8 +18,8 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 import misalign_det  # noqa: F401
-from misalign_det.engine import finite_loss
 from misalign_det.engine.checkpoint import tensors_only
+from misalign_det.engine.hooks import record_invalid_loss_hook
 from misalign_det.engine.hooks.record_invalid_loss_hook import (
     RecordInvalidLossHook,
     image_names,
@@ -148,7 +148,7 @@ def test_finite_losses_whose_sum_is_not(tmp_path):
 
 def test_each_process_has_its_own_record(tmp_path, monkeypatch):
     batch = dict(inputs=[torch.ones(1)], data_samples=[sample("a.jpg")])
-    monkeypatch.setattr(finite_loss, "get_rank", lambda: 3)
+    monkeypatch.setattr(record_invalid_loss_hook, "get_rank", lambda: 3)
     message, _ = stopped(tmp_path, Losses(loss=math.nan), batch, iteration=6)
     assert [path.name for path in tmp_path.iterdir()] == ["non_finite_step_7_rank3.pth"]
     assert str(tmp_path / "non_finite_step_7_rank3.pth") in message
@@ -180,7 +180,9 @@ def test_the_model_is_found_inside_its_wrapper(tmp_path, monkeypatch):
             super().__init__()
             self.module = module
 
-    monkeypatch.setattr(finite_loss, "is_model_wrapper", lambda model: isinstance(model, Wrapper))
+    monkeypatch.setattr(
+        record_invalid_loss_hook, "is_model_wrapper", lambda model: isinstance(model, Wrapper)
+    )
     model = Losses(loss=math.nan)
     batch = dict(inputs=[torch.ones(1)], data_samples=[sample()])
     message, path = stopped(tmp_path, model, batch, wrapper=Wrapper(Wrapper(model)))
