@@ -13,10 +13,11 @@ from .dense_heads import (
 )
 from .layers import RFAConv2d
 from .losses import DCLoss
-from .post_processing import cl_balanced_nms
+from .post_processing import CLBalancedNMS, cl_balanced_nms
 from .task_modules import IACAssigner, IACATSSAssigner, JLAAssigner, SpatialAlignAssigner
 
 __all__ = [
+    "CLBalancedNMS",
     "DCATSSHead",
     "DCFCOSHead",
     "DCGFLHead",

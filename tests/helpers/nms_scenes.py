@@ -1,6 +1,8 @@
-"""Boxes before NMS: around objects, with equal scores, equal boxes and odd ones."""
+"""Boxes before NMS, with ties and degenerate boxes; CLBalancedNMS on CUDA against the CPU."""
 
 import torch
+
+from misalign_det.models.post_processing import cl_balanced_nms
 
 
 def random_boxes(num, seed=0, classes=3, objects=None, size=200.0):
@@ -22,8 +24,9 @@ def random_boxes(num, seed=0, classes=3, objects=None, size=200.0):
 
 
 def odd_boxes(num, seed):
-    """Of them some are equal, some points, lines or turned inside out; by the seed, coordinates are
-    whole numbers and all scores distinct, a few, or one.
+    """Some boxes are equal, points, lines or of negative extent.
+
+    Depending on the seed, coordinates are integers, and all scores distinct, few are, or all equal.
 
     Returns:
         boxes ``(num, 4)`` and scores ``(num,)``.
@@ -45,7 +48,20 @@ def odd_boxes(num, seed):
 
 
 def without_ties(scores):
-    """The same order, of equal scores the first first, by scores that differ: mmcv's nms leaves the
-    order of equal ones to torch's sort, which depends on the processor."""
+    """Distinct scores in the stable order of ``scores``.
+
+    mmcv's nms leaves the order of equal scores to torch's sort, which depends on the processor.
+    """
     order = scores.sort(descending=True, stable=True)[1]
     return torch.empty_like(scores).index_copy(0, order, torch.linspace(1, 0.01, len(scores)))
+
+
+def check_equal_on_cuda(boxes, scores, iou_threshold=0.5, **options):
+    """The result on CUDA is the CPU's: indices, their order, boxes and scores."""
+    expected = cl_balanced_nms(boxes, scores, iou_threshold, **options)
+    dets, keep = cl_balanced_nms(boxes.to("cuda"), scores.to("cuda"), iou_threshold, **options)
+    assert dets.is_cuda and keep.is_cuda
+    assert dets.dtype == expected[0].dtype and keep.dtype == torch.int64
+    assert keep.cpu().tolist() == expected[1].tolist()
+    torch.testing.assert_close(dets.cpu(), expected[0], atol=1e-6, rtol=1e-6)
+    return expected

@@ -1,5 +1,5 @@
-"""What happens to detections after the heads."""
+"""Post-processing of detections: CLBalancedNMS."""
 
-from .cl_balanced_nms import cl_balanced_nms
+from .cl_balanced_nms import CLBalancedNMS, cl_balanced_nms
 
-__all__ = ["cl_balanced_nms"]
+__all__ = ["CLBalancedNMS", "cl_balanced_nms"]

@@ -1,11 +1,13 @@
-"""CLBalancedNMS of CUDA tensors, which stay where they are.
+"""CLBalancedNMS for CUDA tensors: by Triton kernels, or in PyTorch where Triton does not work.
 
-The host waits once, for the number of kept boxes, as it does for mmcv's nms; with a threshold of
-scores once more, for the number of boxes above it.
+One host-device synchronisation, for the number of kept boxes, as in mmcv's nms. A score threshold
+adds another, for the number of boxes above it.
 """
 
 from importlib import import_module
 from math import inf, isfinite
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +15,9 @@ from torch import Tensor
 from ...utils.triton_support import has_triton
 from . import nms_torch
 
-mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
+mmcv_nms: Any = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
 
-BROKEN = (
+NON_FINITE = (
     "CLBalancedNMS got NaN or infinite boxes or scores. The model's outputs are broken: "
     "check its checkpoint, or the loss of its training."
 )
@@ -32,13 +34,29 @@ def nms_on_device(
     sigma: float,
     closeness: str,
     output_score: str,
+    plain: bool,
 ) -> tuple[Tensor, Tensor]:
-    """``cl_balanced_nms`` for CUDA tensors, its options checked."""
+    """:class:`~.cl_balanced_nms.CLBalancedNMS` of CUDA tensors.
+
+    Args:
+        boxes: xyxy in pixels, ``(n, 4)``.
+        scores: ``(n,)``.
+        iou_threshold, offset, score_threshold, max_num, gamma, sigma, closeness, output_score: the
+            options of ``CLBalancedNMS``, which has checked them.
+        plain: whether the result is that of mmcv's nms.
+
+    Returns:
+        ``(dets, keep)``: ``(k, 5)`` boxes with score, descending in score, and their indices
+        ``(k,)`` in int64.
+
+    Raises:
+        ValueError: NaN or infinite input.
+    """
     detections = torch.cat([boxes, scores.detach()[:, None]], dim=1)
     if len(boxes) == 0:
         return detections.to(boxes.dtype), torch.empty_like(scores, dtype=torch.int64)
     largest = _largest_on_host(detections.detach())
-    if gamma == 0 and output_score != "selection":  # the cluster's best is then the kept box
+    if plain:
         found = mmcv_nms.nms(boxes, scores, iou_threshold, offset, score_threshold, max_num)
         _check_finite(largest)
         return found
@@ -63,7 +81,7 @@ def nms_on_device(
     return dets, keep
 
 
-def _backend(boxes: Tensor):
+def _backend(boxes: Tensor) -> ModuleType:
     if has_triton(boxes):
         from . import nms_triton
 
@@ -72,19 +90,21 @@ def _backend(boxes: Tensor):
 
 
 def _largest_on_host(values: Tensor) -> Tensor:
-    """Largest absolute value, NaN or infinite if one is; there once the host has waited for later
-    work of the device."""
+    """Largest absolute value, NaN or infinite if one is.
+
+    The copy is asynchronous: read it after a later host-device synchronisation.
+    """
     on_host = torch.empty((), dtype=values.dtype, pin_memory=values.is_cuda)
     return on_host.copy_(torch.linalg.vector_norm(values, ord=inf), non_blocking=True)
 
 
 def _check_finite(largest: Tensor) -> None:
     if not isfinite(largest.item()):
-        raise ValueError(BROKEN)
+        raise ValueError(NON_FINITE)
 
 
 def _descending(scores: Tensor, score_threshold: float) -> Tensor:
-    """Indices of the scores above the threshold, of equal ones the first first, ``(n,)``."""
+    """Indices of the scores above the threshold in descending order, stable, ``(n,)``."""
     if score_threshold > 0:
         (chosen,) = (scores > score_threshold).nonzero(as_tuple=True)
         return chosen[scores[chosen].sort(descending=True, stable=True)[1]]

@@ -1,34 +1,39 @@
-"""Clusters of non-maximum suppression on the CPU: which kept box suppressed which.
+"""Clusters of greedy NMS on the CPU: which kept box suppressed which (CL-balanced NMS).
 
-In NumPy: a few thousand boxes are dozens of small operations, whose start costs several times less
-there than in torch. CUDA tensors go another way, see ``on_device``.
+In NumPy: for a few thousand boxes there are dozens of small operations, whose call overhead is
+several times lower than in torch. CUDA tensors are clustered by :mod:`.nms_triton` or
+:mod:`.nms_torch`.
 """
 
 from functools import lru_cache
 from importlib import import_module
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 
-mmcv_nms = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
+mmcv_nms: Any = import_module("mmcv.ops.nms")  # `mmcv.ops.nms` as an attribute is the function
 
-MIN_SWEEP = 512  # boxes; of fewer, mmcv's nms_match compares all pairs in less time
-FEW_PAIRS = 16  # a box; with more, what the best boxes keep decides
-COST_OF_PAIR = 2.5  # compared here, in pairs compared by nms_match
-MAX_PAIRS = 4_000_000  # pairs looked at together; bounds the memory, about 200 MB
+MIN_SWEEP = 512  # boxes; for fewer, comparing all pairs by mmcv's nms_match is faster
+FEW_PAIRS = 16  # per box; with more, the number of kept boxes among the best decides
+COST_OF_PAIR = 2.5  # time per pair here over the time per pair in nms_match
+MAX_PAIRS = 4_000_000  # pairs compared at once; bounds the memory at about 200 MB
 
 
 def suppressors(boxes: np.ndarray, iou_threshold: float, offset: int = 0) -> np.ndarray:
-    """Greedy NMS: the kept box that suppressed each box.
+    """Greedy NMS: the index of the kept box that suppressed each box.
+
+    Boxes are compared with their neighbours by a sweep along x, or all with all by mmcv's
+    ``nms_match``, whichever is expected to be faster. Both give the same result.
 
     Args:
         boxes: xyxy in pixels, in descending order of score, ``(n, 4)`` in float32.
         iou_threshold: in (0, 1].
-        offset: 0, or 1 where a box of one pixel has the coordinates ``(x, y, x, y)``.
+        offset: added to widths and heights, 0 or 1; with 1 a box of one pixel is ``(x, y, x, y)``.
 
     Returns:
-        Index of each one's suppressor, its own for a kept box, ``(n,)``.
+        ``(n,)`` in int64; a kept box has its own index.
     """
     if len(boxes) < MIN_SWEEP:
         return _compare_all(boxes, iou_threshold, offset)
@@ -37,7 +42,7 @@ def suppressors(boxes: np.ndarray, iou_threshold: float, offset: int = 0) -> np.
     order, low, high = _near_ranges(center[0], reach[0])
     pairs = int((high - low).sum()) / len(boxes)
     if pairs > FEW_PAIRS:
-        # Greedy NMS of the best boxes is what NMS of all keeps of them.
+        # Greedy NMS of all boxes keeps of the best ones what greedy NMS of those alone keeps.
         best = _compare_all(boxes[: len(boxes) // 8], iou_threshold, offset)
         if pairs * COST_OF_PAIR > (best == np.arange(len(best))).sum():
             return _compare_all(boxes, iou_threshold, offset)
@@ -52,14 +57,14 @@ def suppressors(boxes: np.ndarray, iou_threshold: float, offset: int = 0) -> np.
     return _greedy(better, worse, len(boxes))
 
 
-def _compare_all(boxes, iou_threshold, offset):
-    """By mmcv's ``nms_match``, an NMS that compares every kept box with all that are left."""
+def _compare_all(boxes: np.ndarray, iou_threshold: float, offset: int) -> np.ndarray:
+    """By mmcv's ``nms_match``, which compares every kept box with all boxes that are left."""
     num = len(boxes)
     if num == 0:
         return np.empty(0, np.int64)
     dets = np.empty((num, 5), np.float32)
     dets[:, :4] = boxes
-    if offset:  # nms_match has none
+    if offset:  # nms_match has no such argument
         dets[:, 2:4] += offset
     dets[:, 4] = np.arange(num, 0, -1)
     clusters = mmcv_nms.ext_module.nms_match(
@@ -74,72 +79,92 @@ def _compare_all(boxes, iou_threshold, offset):
 
 @lru_cache
 def _least_above(iou_threshold: float) -> float:
-    """nms_match suppresses at its threshold too, nms above it only."""
+    """The next float32: nms_match suppresses at its threshold too, nms only above it."""
     return float(np.nextafter(np.float32(iou_threshold), np.float32(2)))
 
 
-def _reach(corners, iou_threshold, offset):
-    """Twice the centres and twice how far each box reaches along x and y, ``(2, n)`` each.
+def _reach(corners: np.ndarray, iou_threshold: float, offset: int) -> tuple[np.ndarray, np.ndarray]:
+    """Twice the centres, and twice the reach of each box along x and y, ``(2, n)`` each.
 
-    An IoU above t needs centres along x, and along y, within ``(1 - t) / (1 + t)`` of the mean
-    extent: the sum of what both boxes reach.
+    An IoU above t needs centres that are apart along x, and along y, by at most
+    ``(1 - t) / (1 + t)`` of the mean extent. The reach of a box is its share of this distance.
+
+    Args:
+        corners: xyxy in pixels, ``(4, n)``.
     """
-    # Rounding far from the origin (classes are told apart by a shift) stays inside the slack.
+    # The slack covers rounding far from the origin, where batched_nms shifts the classes.
     slack = 2e-6 * float(np.abs(corners).max()) + 2e-3
     share = (1 - iou_threshold) / (1 + iou_threshold)
     reach = (corners[2:] - corners[:2] + offset) * share + slack
     return corners[2:] + corners[:2], reach
 
 
-def _near_ranges(center, reach):
-    """Pairs of boxes near each other along x, as ranges in the order of their left ends.
+def _near_ranges(
+    center: np.ndarray, reach: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of boxes whose intervals ``center +- reach`` along one axis intersect.
+
+    Args:
+        center, reach: ``(n,)``.
 
     Returns:
-        Boxes in this order, ``(n,)``; and for each place in it the range of later places whose
-        intervals begin before its own ends, ``(n,)`` and ``(n,)``.
+        ``(order, low, high)``, ``(n,)`` each: the boxes sorted by the start of their interval; the
+        box ``order[i]`` is paired with ``order[low[i]:high[i]]``.
     """
     start = center - reach
     order = start.argsort()
-    end = np.maximum(center + reach, start)  # a box turned inside out meets none
+    end = np.maximum(center + reach, start)  # a box of negative extent is paired with none
     low = np.arange(1, len(order) + 1)
     return order, low, start.take(order).searchsorted(end.take(order), "right")
 
 
-def _pairs(order, low, high, part):
-    """Both boxes of every pair whose first one is in a part of the order."""
+def _pairs(
+    order: np.ndarray, low: np.ndarray, high: np.ndarray, part: slice
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of :func:`_near_ranges` whose first box is in ``order[part]``, ``(E,)`` each."""
     low, count = low[part], high[part] - low[part]
-    place = np.arange(count.sum()) + (low - count.cumsum() + count).repeat(count)
-    return order[part].repeat(count), order.take(place)
+    rank = np.arange(count.sum()) + (low - count.cumsum() + count).repeat(count)
+    return order[part].repeat(count), order.take(rank)
 
 
-def _overlapping(corners, first, second, iou_threshold, offset):
-    """The pairs whose IoU exceeds the threshold: the better box of each, and the worse.
+def _overlapping(
+    corners: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    iou_threshold: float,
+    offset: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs whose IoU exceeds the threshold: the better box of each, and the worse one.
 
-    In float32 and step by step as mmcv's ``nms``, so that both decide alike at the threshold
-    (mmdet's ``bbox_overlaps`` bounds the union from below).
+    In float32 with the same operations in the same order as mmcv's ``nms``, so that both decide
+    alike at the threshold (mmdet's ``bbox_overlaps`` clamps the union).
 
     Args:
         corners: xyxy in pixels, in descending order of score, ``(4, n)``.
-        first, second: two boxes of each pair, either order, ``(E,)``.
-        iou_threshold: a pair counts above it.
-        offset: pixels added to each side, 0 or 1.
+        first, second: the two boxes of each pair in either order, ``(E,)``.
+        iou_threshold, offset: see :func:`suppressors`.
     """
     better, worse = np.minimum(first, second), np.maximum(first, second)
     a, b = corners.take(better, 1), corners.take(worse, 1)
     extent = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]) + offset
     inter = np.maximum(extent, 0).prod(0)
     area = (corners[2:] - corners[:2] + offset).prod(0)
-    with np.errstate(invalid="ignore", divide="ignore"):  # no area: as mmcv, 0 / 0 is no hit
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0 does not exceed it, as in mmcv
         iou = inter / (area.take(better) + area.take(worse) - inter)
     (hit,) = (iou > np.float32(iou_threshold)).nonzero()
     return better.take(hit), worse.take(hit)
 
 
-def _greedy(better, worse, num):
-    """Greedy NMS on the pairs that overlap: the suppressor of each box, ``(n,)``.
+def _greedy(better: np.ndarray, worse: np.ndarray, num: int) -> np.ndarray:
+    """Greedy NMS on the overlapping pairs: the suppressor of each box, ``(num,)``.
 
-    In rounds: undecided boxes without a better undecided one are kept, those that overlap them
-    suppressed. A few rounds do, as many as suppression could pass from box to box.
+    In each round the undecided boxes that no better undecided box overlaps are kept, and those that
+    they overlap are suppressed. There are as many rounds as the longest chain of boxes of which
+    each decides on the next: a few.
+
+    Args:
+        better, worse: the two boxes of each pair, ``(E,)``.
+        num: number of boxes.
     """
     undecided = np.ones(num, bool)
     kept = np.zeros(num, bool)
@@ -160,7 +185,11 @@ def _greedy(better, worse, num):
 
 
 def _parts(counts: np.ndarray) -> list[slice]:
-    """Ranges of boxes with at most ``MAX_PAIRS`` pairs together (or one box)."""
+    """Ranges of boxes with about ``MAX_PAIRS`` pairs each, at least one box.
+
+    Args:
+        counts: pairs per box, ``(n,)``.
+    """
     if counts.sum() <= MAX_PAIRS:
         return [slice(0, len(counts))]
     group = counts.cumsum() // MAX_PAIRS

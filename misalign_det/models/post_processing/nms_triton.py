@@ -1,9 +1,9 @@
-"""CLBalancedNMS in Triton: greedy NMS, and equations 6 and 7 of the clusters that it leaves.
+"""Triton kernels of CLBalancedNMS: greedy NMS, then eq. 6 and 7 (CL-balanced NMS) per cluster.
 
-Every choice is the NumPy path's. An IoU is compared with the threshold as if it were computed in
-float32 step by step: nothing is fused, and the division, which Triton rounds otherwise, gives way
-to products that are exact in float64. Equations 6 and 7 are in float64, and rounded to float32
-where the NumPy path rounds them.
+Every decision is that of the NumPy path. An IoU is compared with the threshold as if it had been
+computed in float32 operation by operation: nothing is fused, and products that are exact in float64
+replace the division, which Triton rounds differently. Equations 6 and 7 are computed in float64,
+and rounded to float32 where the NumPy path rounds them.
 """
 
 import numpy as np
@@ -14,27 +14,27 @@ from torch import Tensor
 
 from ...utils import triton_support
 
-BITS = 64  # boxes a word
-CHUNK = 512  # places of a cluster that are looked at together
-LEAST_WORDS = 64  # 4,096 boxes: one compiled kernel does for all smaller numbers
+BITS = 64  # boxes per word
+CHUNK = 512  # ranks that a program processes at once
+MIN_WORDS = 64  # 4,096 boxes: one compiled kernel serves all smaller numbers
 
 
 def greedy_clusters(
     detections: Tensor, order: Tensor, iou_threshold: float, offset: int
 ) -> tuple[Tensor, Tensor]:
-    """Greedy NMS; the host waits for the number of kept boxes.
+    """Greedy NMS, with one host-device synchronisation for the number of kept boxes.
 
     Args:
         detections: xyxy in pixels and score, contiguous, ``(N, 5)``.
-        order: indices of those to look at, in descending order of score, ``(n,)`` in int64. Below,
-            a place is one in this order.
+        order: indices of the boxes to consider in descending order of score, ``(n,)`` in int64. The
+            rank of a box is its position in this order.
         iou_threshold: in (0, 1].
-        offset: 0, or 1 where a box of one pixel has the coordinates ``(x, y, x, y)``.
+        offset: added to widths and heights, 0 or 1; with 1 a box of one pixel is ``(x, y, x, y)``.
 
     Returns:
-        ``(members, kept)``: a bit a pair, ``(n, ceil(n / 64))``, as many as mmcv's nms has; in the
-        row of a kept box those of the boxes that it suppressed are set, and nothing else of
-        ``members`` means anything; places of the kept boxes, ascending, ``(k,)`` in int32.
+        ``(members, kept)``: one bit per pair, ``(n, ceil(n / 64))`` in int64, as many as in mmcv's
+        nms, and the ranks of the kept boxes, ascending, ``(k,)`` in int32. In the row of a kept box
+        the bits of the boxes that it suppressed are set; all other rows are undefined.
     """
     num = len(order)
     words = triton.cdiv(num, BITS)
@@ -48,10 +48,10 @@ def greedy_clusters(
         _find_overlaps, (words, words), detections, order, members, within, num, words,
         float(threshold), float(following), float(offset), BITS=BITS, num_warps=8,
     )  # fmt: skip
-    held = max(LEAST_WORDS, triton.next_power_of_2(words))
+    held = max(MIN_WORDS, triton.next_power_of_2(words))
     triton_support.launch(
         _suppress, (1,), members, within, kept, count, num, words, BITS=BITS, WORDS=held,
-        num_warps=min(held // LEAST_WORDS, 8),
+        num_warps=min(held // MIN_WORDS, 8),
     )  # fmt: skip
     return members, kept[: count.item()]
 
@@ -66,12 +66,12 @@ def best_of_clusters(
     closeness: str,
     output_score: str,
 ) -> tuple[Tensor, Tensor]:
-    """Cluster centres (paper C, eq. 6) and the box of largest selection score (eq. 7).
+    """Centre of each cluster (eq. 6) and its box of the largest selection score (eq. 7).
 
     Args:
-        detections, order: as in :func:`greedy_clusters`.
-        members, kept: its result.
-        gamma, sigma, closeness, output_score: as in ``cl_balanced_nms``.
+        detections, order: see :func:`greedy_clusters`.
+        members, kept: the result of :func:`greedy_clusters`.
+        gamma, sigma, closeness, output_score: see :class:`~.cl_balanced_nms.CLBalancedNMS`.
 
     Returns:
         ``(index, score)`` of each cluster's best box, ``(k,)`` in int64 and float32.
@@ -88,6 +88,7 @@ def best_of_clusters(
 
 @triton.jit
 def _box(detections, index, there):
+    """The corners of some boxes, 0 where ``there`` is false."""
     row = detections + index * 5
     x1 = tl.load(row, mask=there, other=0.0).to(tl.float32)
     y1 = tl.load(row + 1, mask=there, other=0.0).to(tl.float32)
@@ -101,7 +102,7 @@ def _find_overlaps(
     detections, order, members, within, num, words, threshold, following, offset,
     BITS: tl.constexpr,
 ):  # fmt: skip
-    """Which worse boxes each box overlaps: 64 boxes against 64, a bit a pair."""
+    """Which boxes of lower score each box overlaps: 64 boxes by 64, one bit per pair."""
     row_block = tl.program_id(0)
     column_block = tl.program_id(1)
     if column_block >= row_block:
@@ -122,8 +123,8 @@ def _find_overlaps(
         height = tl.maximum(bottom - top + offset, 0.0)
         inter = width * height
         union = area_a[:, None] + area_b[None, :] - inter
-        # A quotient rounds to more than the threshold exactly where it exceeds the middle between
-        # the threshold and the following number of float32; no quotient equals that middle.
+        # A quotient rounds to more than the threshold exactly where it exceeds the midpoint of the
+        # threshold and the next float32; no quotient equals that midpoint.
         union_64 = union.to(tl.float64)
         hit = 2.0 * inter.to(tl.float64) > threshold * union_64 + following * union_64
         hit = hit & (union >= 0.0) & (b[None, :] > a[:, None]) & there_b[None, :]
@@ -138,34 +139,41 @@ def _find_overlaps(
 def _suppress(
     members, within, kept, count, num, words, BITS: tl.constexpr, WORDS: tl.constexpr
 ):  # fmt: skip
-    """Greedy NMS by one program. Of what a kept box overlaps, its row keeps what it suppresses."""
+    """Greedy NMS by one program.
+
+    The row of a kept box holds what it overlaps, and afterwards what it suppresses.
+    """
     column = tl.arange(0, WORDS)
     suppressed = tl.zeros((WORDS,), tl.int64)
     stride = words.to(tl.int64)
     found = 0
     for block in range(0, words):
         here = tl.sum(tl.where(column == block, suppressed, 0), axis=0)
-        later = (column >= block) & (column < words)  # nothing reads the words before
-        for place in range(block * BITS, tl.minimum(block * BITS + BITS, num)):
-            if ((here >> (place - block * BITS)) & 1) == 0:
-                here |= tl.load(within + place)
-                row = members + place * stride + column
+        later = (column >= block) & (column < words)  # earlier words are not read again
+        for rank in range(block * BITS, tl.minimum(block * BITS + BITS, num)):
+            if ((here >> (rank - block * BITS)) & 1) == 0:
+                here |= tl.load(within + rank)
+                row = members + rank * stride + column
                 hits = tl.load(row, mask=later, other=0)
                 tl.store(row, hits & ~suppressed, mask=later)
                 suppressed |= hits
-                tl.store(kept + found, place)
+                tl.store(kept + found, rank)
                 found += 1
     tl.store(count, found)
 
 
 @triton.jit
-def _cluster_part(detections, order, row, first, x1, y1, x2, y2, place, num, BITS: tl.constexpr):
-    """Some places of a cluster, whose kept box is given: who is in it, score, and twice the shift
-    of the centre from the kept box's."""
-    inside = place < num
-    word = tl.load(row + place // BITS, mask=inside, other=0)
-    member = (inside & (((word >> (place % BITS)) & 1) != 0)) | (place == first)
-    box = detections + tl.load(order + place, mask=member, other=0) * 5
+def _cluster_part(detections, order, row, first, x1, y1, x2, y2, rank, num, BITS: tl.constexpr):
+    """A range of ranks of one cluster, whose kept box is given.
+
+    Returns:
+        Whether each is a member, its score, and twice the shift of its centre from that of the kept
+        box along x and y.
+    """
+    inside = rank < num
+    word = tl.load(row + rank // BITS, mask=inside, other=0)
+    member = (inside & (((word >> (rank % BITS)) & 1) != 0)) | (rank == first)
+    box = detections + tl.load(order + rank, mask=member, other=0) * 5
     left = tl.load(box, mask=member, other=0.0).to(tl.float32) - x1
     top = tl.load(box + 1, mask=member, other=0.0).to(tl.float32) - y1
     right = tl.load(box + 2, mask=member, other=0.0).to(tl.float32) - x2
@@ -179,7 +187,7 @@ def _choose(
     detections, order, members, kept, index, score, num, words, gamma, sigma,
     CLOSENESS: tl.constexpr, OUTPUT: tl.constexpr, BITS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """One cluster: its centre (eq. 6), then its box of the largest selection score (eq. 7)."""
+    """One program per cluster: its centre (eq. 6), then its best selection score (eq. 7)."""
     cluster = tl.program_id(0)
     first = tl.load(kept + cluster)
     first_index = tl.load(order + first)
@@ -208,7 +216,7 @@ def _choose(
     height = (y2 - y1).to(tl.float64)
     diagonal = tl.maximum(tl.sqrt(width * width + height * height), 1e-6)
     best = tl.zeros((CHUNK,), tl.float32) - float("inf")
-    best_place = tl.zeros((CHUNK,), tl.int32) + first
+    best_rank = tl.zeros((CHUNK,), tl.int32) + first
     for start in range(begin, num, CHUNK):
         member, own, x, y = _cluster_part(
             detections, order, row, first, x1, y1, x2, y2, start + lane, num, BITS
@@ -225,11 +233,11 @@ def _choose(
         else:
             closeness = distance
         selection = (own.to(tl.float64) + gamma * closeness).to(tl.float32)
-        better = member & (selection > best)  # of equal ones the first stays
+        better = member & (selection > best)  # of equal scores the first counts
         best = tl.where(better, selection, best)
-        best_place = tl.where(better, start + lane, best_place)
+        best_rank = tl.where(better, start + lane, best_rank)
     peak = tl.max(best, axis=0)
-    chosen = tl.min(tl.where(best == peak, best_place, num), axis=0)
+    chosen = tl.min(tl.where(best == peak, best_rank, num), axis=0)
     chosen_index = tl.load(order + chosen)
     tl.store(index + cluster, chosen_index)
     if OUTPUT == "selection":

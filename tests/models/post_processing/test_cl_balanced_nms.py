@@ -1,18 +1,18 @@
-"""CLBalancedNMS: mmcv's NMS at gamma 0, equations 6 and 7 by hand, awkward input."""
+"""CLBalancedNMS: mmcv's NMS at gamma 0, equations 6 and 7 by hand, edge cases, its two entries."""
 
+import inspect
 import math
 
-import numpy as np
 import pytest
 import torch
 from helpers.nms_scenes import random_boxes, without_ties
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.ops import batched_nms, nms
+from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import bbox_overlaps
 
-import misalign_det  # noqa: F401
-from misalign_det.models.post_processing import cl_balanced_nms, nms_match
+from misalign_det.models.post_processing import CLBalancedNMS, cl_balanced_nms
 
 OURS = dict(type="CLBalancedNMS", iou_threshold=0.6)
 
@@ -34,7 +34,7 @@ def test_gamma_zero_is_mmcvs_batched_nms_bit_for_bit(num, class_agnostic, option
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 120), st.integers(0, 1000), st.floats(0.05, 1.0))
-def test_the_general_path_at_gamma_zero_is_mmcvs_nms_too(num, seed, threshold):
+def test_the_general_path_at_gamma_zero_equals_mmcvs_nms(num, seed, threshold):
     """The selection score is then the score itself, so nothing may change."""
     boxes, scores, _ = random_boxes(num, seed)
     scores = without_ties(scores)
@@ -79,7 +79,7 @@ THREE = torch.tensor([[4.0, 0, 44, 40], [0.0, 0, 40, 40], [0.0, 0, 40, 40]])
 SCORES = torch.tensor([0.9, 0.8, 0.7])
 
 
-def test_the_best_placed_box_of_a_cluster_is_kept():
+def test_the_box_closest_to_the_centre_is_kept():
     for gamma, kept in [(0.0, 0), (0.3, 0), (2.0, 1)]:
         dets, keep = cl_balanced_nms(THREE, SCORES, 0.5, gamma=gamma, sigma=0.05)
         assert keep.tolist() == [kept]
@@ -117,7 +117,7 @@ def test_defaults_by_hand():
 
 
 @pytest.mark.parametrize("closeness, sign", [("linear", -1), ("literal", 1)])
-def test_selection_scores_of_the_other_readings(closeness, sign):
+def test_selection_scores_of_linear_and_literal_closeness(closeness, sign):
     selection = [s + 5 * ((sign < 0) + sign * d)
                  for s, d in zip((0.9, 0.8, 0.7), relative_distances())]  # fmt: skip
     dets, _ = cl_balanced_nms(
@@ -159,7 +159,7 @@ def test_output_scores(mode, value):
 
 
 @pytest.mark.parametrize("closeness, kept", [("linear", 1), ("literal", 0)])
-def test_other_readings_of_equation_7(closeness, kept):
+def test_linear_and_literal_closeness_keep_other_boxes(closeness, kept):
     _, keep = cl_balanced_nms(THREE, SCORES, 0.5, gamma=20.0, closeness=closeness)
     assert keep.tolist() == [kept]
 
@@ -179,7 +179,7 @@ def test_score_threshold_leaves_boxes_out_of_the_clusters():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3])
-def test_awkward_input(gamma):
+def test_edge_cases(gamma):
     empty = cl_balanced_nms(torch.zeros(0, 4), torch.zeros(0), 0.5, gamma=gamma)
     assert empty[0].shape == (0, 5) and empty[1].shape == (0,)
     one = cl_balanced_nms(torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([0.5]), 0.5, gamma=gamma)
@@ -240,73 +240,8 @@ def test_100_000_boxes():
     assert len(keep) == len(plain) and dets.isfinite().all()
 
 
-def suppressors_by_loop(boxes, threshold, offset):
-    """Greedy NMS of sorted boxes, one box at a time in float64."""
-    boxes = boxes.double().numpy()
-    extent = boxes[:, 2:] - boxes[:, :2] + offset
-    suppressor = np.full(len(boxes), -1)
-    for i, box in enumerate(boxes):
-        if suppressor[i] >= 0:
-            continue
-        suppressor[i] = i
-        overlap = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]) + offset
-        inter = overlap.clip(0).prod(1)
-        union = extent[i].prod() + extent.prod(1) - inter
-        with np.errstate(all="ignore"):
-            suppressor[(inter / union > threshold) & (suppressor < 0)] = i
-    return suppressor
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.integers(1, 200),
-    st.integers(0, 1000),
-    st.sampled_from([0.05, 0.25, 0.5, 0.6, 0.75, 1.0]),
-    st.sampled_from([0, 1]),
-    st.sampled_from([0, 1000]),
-    st.sampled_from([50, nms_match.MAX_PAIRS]),
-)
-def test_both_ways_to_the_suppressors_equal_a_plain_loop(
-    num, seed, threshold, offset, shift, pairs
-):
-    """mmcv's nms_match, and pairs of boxes near each other, in parts or at once."""
-    boxes, _, labels = random_boxes(num, seed)
-    # Exact in float32, with boxes that are points, lines, equal or turned inside out.
-    boxes = ((boxes + (labels * shift)[:, None]) * 2).round()
-    boxes[::17, 2:] = boxes[::17, :2]
-    boxes[5::23, 2] = boxes[5::23, 0] - 3
-    boxes[7::29] = boxes[: len(boxes[7::29])]
-    expected = suppressors_by_loop(boxes, np.float32(threshold), offset)
-    array = boxes.numpy()
-    assert (nms_match._compare_all(array, threshold, offset) == expected).all()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nms_match, "MIN_SWEEP", 0)
-        patch.setattr(nms_match, "FEW_PAIRS", num)
-        patch.setattr(nms_match, "MAX_PAIRS", pairs)
-        patch.delattr(nms_match, "_compare_all")
-        assert (nms_match.suppressors(array, threshold, offset) == expected).all()
-
-
-def test_many_boxes_on_few_objects_are_not_compared_pair_by_pair(monkeypatch):
-    boxes, _, _ = random_boxes(2000, objects=2)
-    expected = nms_match._compare_all(boxes.numpy(), 0.3, 0)
-    monkeypatch.delattr(nms_match, "_overlapping")
-    assert (nms_match.suppressors(boxes.numpy(), 0.3) == expected).all()
-
-
-def test_many_boxes_on_many_objects_are_compared_with_their_neighbours(monkeypatch):
-    boxes, scores, labels = random_boxes(2000, objects=900, size=100.0)
-    expected = nms_match._compare_all(boxes.numpy(), 0.8, 0)
-    compare_all, seen = nms_match._compare_all, []
-    monkeypatch.setattr(
-        nms_match, "_compare_all", lambda b, *args: seen.append(len(b)) or compare_all(b, *args)
-    )
-    assert (nms_match.suppressors(boxes.numpy(), 0.8) == expected).all()
-    assert seen == [250]
-
-
 def test_of_equal_scores_the_first_one_counts():
-    """More boxes than the small cases above, which both ways and all ties go through."""
+    """With more boxes than in the cases above, so that both algorithms of the clusters run."""
     boxes, scores, _ = random_boxes(3000, classes=1, objects=600, size=2000.0)
     _, expected = nms(boxes, without_ties(scores), 0.5)
     dets, keep = cl_balanced_nms(boxes, scores, 0.5, gamma=0, output_score="selection")
@@ -322,23 +257,60 @@ def test_of_equal_output_scores_the_cluster_of_the_better_box_comes_first():
     assert keep.tolist() == [2, 1]
 
 
-def in_both_ways(monkeypatch, boxes, threshold):
-    """The suppressors by mmcv's nms_match, and by pairs of boxes near each other."""
-    array = np.array(boxes, np.float32)
-    compared = nms_match._compare_all(array, threshold, 0).tolist()
-    monkeypatch.setattr(nms_match, "MIN_SWEEP", 0)
-    monkeypatch.setattr(nms_match, "FEW_PAIRS", len(boxes))
-    return compared, nms_match.suppressors(array, threshold).tolist()
+OPTIONS = [
+    {},
+    dict(gamma=0),
+    dict(gamma=2.0, sigma=0.3, closeness="linear", output_score="best"),
+    dict(offset=1, score_threshold=0.1, max_num=9, output_score="selection"),
+]
 
 
-def test_an_overlap_at_the_threshold_does_not_suppress(monkeypatch):
-    """3 px of 5 in common are 0.6 in float32, which is more than 0.6 in float64."""
-    boxes = [[0, 0, 4, 1], [1, 0, 5, 1]]
-    assert in_both_ways(monkeypatch, boxes, 0.6) == ([0, 1], [0, 1])
-    assert in_both_ways(monkeypatch, boxes, 0.59) == ([0, 0], [0, 0])
+def equal(found, expected):
+    return all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected))
 
 
-def test_rounding_of_the_reach_loses_no_pair(monkeypatch):
-    """An IoU that exceeds 0.5 in float32 alone: the centres lie as far apart as may be."""
-    boxes = [[231, 231, 271, 236], [244.3333282470703, 231, 284.3333435058594, 236]]
-    assert in_both_ways(monkeypatch, boxes, 0.5) == ([0, 0], [0, 0])
+class TestTwoEntries:
+    """By name in mmcv's ``batched_nms``, and built from the registry."""
+
+    @pytest.mark.parametrize("options", OPTIONS, ids=str)
+    @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+    def test_both_give_the_same(self, options, device):
+        boxes, scores = (part.to(device) for part in random_boxes(90)[:2])
+        labels = torch.arange(90).to(device) % 3
+        cfg = dict(OURS, **options)
+        expected = batched_nms(boxes, scores, labels, dict(cfg))
+        built = TASK_UTILS.build(dict(cfg))
+        assert type(built) is CLBalancedNMS
+        assert len(expected[1]) > 5 and equal(built(boxes, scores, labels), expected)
+        one_class = batched_nms(boxes, scores, labels, dict(cfg), class_agnostic=True)
+        assert equal(built(boxes, scores), one_class)
+        assert not torch.equal(one_class[1], expected[1])
+        assert equal(cl_balanced_nms(boxes, scores, **{**options, "iou_threshold": 0.6}), one_class)
+
+    def test_every_option_reaches_the_other_entry(self):
+        """Defaults too: a built object without options is the function without options."""
+        names = list(inspect.signature(cl_balanced_nms).parameters.values())
+        assert names[2:] == list(inspect.signature(CLBalancedNMS).parameters.values())
+        options = dict(
+            iou_threshold=0.4, offset=1, score_threshold=0.2, max_num=3, gamma=0.7, sigma=0.2,
+            closeness="linear", output_score="best",
+        )  # fmt: skip
+        assert vars(CLBalancedNMS(**options)) == options
+
+    def test_max_num_counts_over_all_classes(self):
+        boxes, scores, labels = random_boxes(200)
+        dets, keep = CLBalancedNMS(0.6, max_num=4)(boxes, scores, labels)
+        assert len(dets) == len(keep) == 4
+
+    def test_the_function_as_the_type_of_a_pure_python_config(self):
+        boxes, scores, labels = random_boxes(90)
+        expected = batched_nms(boxes, scores, labels, dict(OURS))
+        assert equal(batched_nms(boxes, scores, labels, dict(OURS, type=cl_balanced_nms)), expected)
+
+    def test_no_boxes_with_labels(self):
+        dets, keep = CLBalancedNMS(0.6)(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0))
+        assert dets.shape == (0, 5) and keep.shape == (0,)
+
+    def test_a_bad_option_is_named_when_it_is_built(self):
+        with pytest.raises(ValueError, match="gamma must be at least 0"):
+            TASK_UTILS.build(dict(OURS, gamma=-1))

@@ -1,14 +1,14 @@
-"""CLBalancedNMS of CUDA tensors: the CPU's results, and no more waits than mmcv's NMS."""
+"""CLBalancedNMS of CUDA tensors: the CPU's results, no more host syncs than mmcv's NMS."""
 
 import itertools
 import math
 
 import pytest
 import torch
-from helpers.nms_scenes import odd_boxes, random_boxes, without_ties
+from helpers.nms_scenes import check_equal_on_cuda, odd_boxes, random_boxes, without_ties
 from mmcv.ops import batched_nms, nms
 
-from misalign_det.models.post_processing import cl_balanced_nms, nms_cuda, nms_torch
+from misalign_det.models.post_processing import cl_balanced_nms, nms_cuda
 
 pytestmark = pytest.mark.cuda
 CLOSENESS, OUTPUT = ("gaussian", "linear", "literal"), ("own", "best", "selection")
@@ -16,28 +16,17 @@ CLOSENESS, OUTPUT = ("gaussian", "linear", "literal"), ("own", "best", "selectio
 
 @pytest.fixture(params=["triton", "torch"])
 def backend(request, monkeypatch):
-    """With Triton, and as where it does not work."""
+    """With Triton, and without it."""
     if request.param == "torch":
         monkeypatch.setattr(nms_cuda, "has_triton", lambda x: False)
     return request.param
 
 
-def check_equal(boxes, scores, iou_threshold=0.5, **options):
-    """The result on CUDA is the CPU's: indices, their order, boxes and scores."""
-    expected = cl_balanced_nms(boxes, scores, iou_threshold, **options)
-    dets, keep = cl_balanced_nms(boxes.to("cuda"), scores.to("cuda"), iou_threshold, **options)
-    assert dets.is_cuda and keep.is_cuda
-    assert dets.dtype == expected[0].dtype and keep.dtype == torch.int64
-    assert keep.cpu().tolist() == expected[1].tolist()
-    torch.testing.assert_close(dets.cpu(), expected[0], atol=1e-6, rtol=1e-6)
-    return expected
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_equals_the_cpu(seed, backend):
-    """Ties, equal boxes, boxes without area and turned inside out."""
+    """Ties, equal boxes, boxes without area and of negative extent."""
     boxes, scores = odd_boxes(45, seed)
-    check_equal(
+    check_equal_on_cuda(
         boxes,
         scores,
         iou_threshold=[0.3, 0.5, 0.6, 0.7, 1.0][seed % 5],
@@ -49,17 +38,9 @@ def test_equals_the_cpu(seed, backend):
 
 
 @pytest.mark.parametrize("closeness, output_score", [*itertools.product(CLOSENESS, OUTPUT)])
-def test_every_reading_of_the_equations(closeness, output_score, backend):
+def test_every_closeness_and_output_score(closeness, output_score, backend):
     boxes, scores, _ = random_boxes(30, objects=3)
-    check_equal(boxes, scores, closeness=closeness, output_score=output_score, gamma=2.0)
-
-
-def test_many_scenes_without_triton(monkeypatch):
-    """In several rounds of pairs."""
-    monkeypatch.setattr(nms_cuda, "has_triton", lambda x: False)
-    monkeypatch.setattr(nms_torch, "MAX_PAIRS", 300)
-    for seed in range(25):
-        check_equal(*odd_boxes(40 + seed, seed), iou_threshold=0.4 + 0.01 * (seed % 20))
+    check_equal_on_cuda(boxes, scores, closeness=closeness, output_score=output_score, gamma=2.0)
 
 
 def test_more_boxes_than_one_word_or_one_chunk_holds(backend):
@@ -67,74 +48,49 @@ def test_more_boxes_than_one_word_or_one_chunk_holds(backend):
     boxes, scores, _ = random_boxes(700, objects=2)
     far = torch.tensor([[900.0, 900, 930, 930], [901, 900, 931, 930]])
     last = torch.tensor([0.01, 0.005])
-    _, keep = check_equal(torch.cat([boxes, far]), torch.cat([scores, last]), 0.2)
+    _, keep = check_equal_on_cuda(torch.cat([boxes, far]), torch.cat([scores, last]), 0.2)
     assert 700 in keep or 701 in keep
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_dtypes(dtype, backend):
     boxes, scores, _ = random_boxes(25, objects=3)
-    check_equal(boxes.to(dtype), scores.to(dtype))
-    check_equal(boxes.to(dtype), scores)
-    check_equal(boxes, 0.5 + 1e-12 * torch.arange(25).double())  # equal in float32
+    check_equal_on_cuda(boxes.to(dtype), scores.to(dtype))
+    check_equal_on_cuda(boxes.to(dtype), scores)
+    check_equal_on_cuda(boxes, 0.5 + 1e-12 * torch.arange(25).double())  # equal in float32
 
 
 def test_views_with_other_strides(backend):
     boxes, scores, _ = random_boxes(30, objects=3)
-    check_equal(boxes.t().contiguous().t(), torch.stack([scores, scores])[:, ::2][0].repeat(2))
+    check_equal_on_cuda(
+        boxes.t().contiguous().t(), torch.stack([scores, scores])[:, ::2][0].repeat(2)
+    )
 
 
-def test_awkward_input(backend):
+def test_edge_cases(backend):
     for gamma in (0, 0.3):
-        check_equal(torch.zeros(0, 4), torch.zeros(0), gamma=gamma)
-        check_equal(torch.zeros(0, 4).half(), torch.zeros(0).half(), gamma=gamma)
-        check_equal(torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([0.5]), gamma=gamma)
-        check_equal(torch.tensor([[3.0, 3, 9, 9]]).repeat(600, 1), torch.full((600,), 0.5))
-        check_equal(torch.tensor([[3.0, 3, 3, 3]]).repeat(5, 1), torch.arange(5) / 5, gamma=gamma)
+        check_equal_on_cuda(torch.zeros(0, 4), torch.zeros(0), gamma=gamma)
+        check_equal_on_cuda(torch.zeros(0, 4).half(), torch.zeros(0).half(), gamma=gamma)
+        check_equal_on_cuda(torch.tensor([[0.0, 0, 5, 5]]), torch.tensor([0.5]), gamma=gamma)
+        check_equal_on_cuda(torch.tensor([[3.0, 3, 9, 9]]).repeat(600, 1), torch.full((600,), 0.5))
+        check_equal_on_cuda(
+            torch.tensor([[3.0, 3, 3, 3]]).repeat(5, 1), torch.arange(5) / 5, gamma=gamma
+        )
 
 
-def test_boxes_turned_inside_out_suppress_nothing(backend):
-    """With a negative area they would, in mmcv's CUDA kernel; and two areas may add up to 0."""
+def test_boxes_of_negative_extent_suppress_nothing(backend):
+    """In mmcv's CUDA kernel their negative area would; and two areas may sum to 0."""
     boxes = torch.tensor([[50.0, 0, 10, 40], [0, 0, 40, 40], [200, 200, 240, 240], [1, 0, 41, 40]])
     scores = torch.tensor([0.9, 0.8, 0.7, 0.6])
-    _, keep = check_equal(boxes, scores, output_score="selection")
+    _, keep = check_equal_on_cuda(boxes, scores, output_score="selection")
     assert keep.tolist() == [0, 1, 2]
-
-
-def nms_as_mmcvs_cuda_kernel(boxes, scores, iou_threshold, offset):
-    """It multiplies, so that a negative area meets everything; here it sees each IoU too large."""
-    assert (scores[1:] < scores[:-1]).all()  # else its sort may change the order
-    boxes, kept = boxes.cpu(), []
-    extent = boxes[:, 2:] - boxes[:, :2] + offset
-    for i, box in enumerate(boxes):
-        inter = torch.minimum(box[2:], boxes[kept, 2:]) - torch.maximum(box[:2], boxes[kept, :2])
-        inter = (inter + offset).clamp(min=0).prod(dim=1)
-        union = extent[i].prod() + extent[kept].prod(dim=1) - inter
-        if not (inter > iou_threshold * (1 - 1e-6) * union).any():
-            kept.append(i)
-    return None, torch.tensor(kept).to("cuda")
-
-
-def test_without_triton_mmcvs_kernel_decides(monkeypatch):
-    """Its rounding leaves no box without a cluster, and inside-out boxes meet nothing."""
-    monkeypatch.setattr(nms_cuda, "has_triton", lambda x: False)
-    monkeypatch.setattr(nms_torch.mmcv_nms, "nms", nms_as_mmcvs_cuda_kernel)
-    for seed in (0, 2, 4, 6):
-        check_equal(*odd_boxes(60, seed), offset=seed // 2 % 2)
-    # The second box overlaps the first by exactly 3 of 5, and the third by less.
-    boxes = torch.tensor([[0.0, 0, 4, 1], [1, 0, 5, 1], [2.5, 0, 6.5, 1]])
-    scores = torch.tensor([0.9, 0.8, 0.7])
-    order = torch.arange(3).to("cuda")
-    detections = torch.cat([boxes, scores[:, None]], dim=1).to("cuda")
-    cluster, kept = nms_torch.greedy_clusters(detections, order, 0.6, 0)
-    assert cluster.cpu().tolist() == [0, 0, 1] and kept.cpu().tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("threshold", [0, 0.2, 0.5, 0.99])
 @pytest.mark.parametrize("max_num", [-1, 3])
 def test_score_threshold_and_max_num(threshold, max_num, backend):
     boxes, scores, _ = random_boxes(30, objects=4)
-    check_equal(boxes, scores, score_threshold=threshold, max_num=max_num)
+    check_equal_on_cuda(boxes, scores, score_threshold=threshold, max_num=max_num)
 
 
 def test_gamma_zero_is_mmcvs_nms():
@@ -160,7 +116,7 @@ def test_broken_input_is_named(where, value, options, backend):
 
 def test_large_coordinates_are_no_broken_input(backend):
     far = torch.tensor([[0.0, 0, 1e19, 1e19], [1e18, 0, 1e19, 1e19]])  # squares overflow
-    check_equal(far, torch.tensor([0.5, 0.4]))
+    check_equal_on_cuda(far, torch.tensor([0.5, 0.4]))
 
 
 @pytest.mark.parametrize("output_score", OUTPUT)
@@ -175,17 +131,17 @@ def test_boxes_that_require_a_gradient(output_score, backend):
 
 
 def test_deterministic_mode(backend):
-    """Which also fills memory that is allocated and not written."""
+    """It also fills memory that is allocated and not written."""
     boxes, scores, _ = random_boxes(80, objects=3)
     torch.use_deterministic_algorithms(True)
     try:
-        check_equal(boxes, scores)
+        check_equal_on_cuda(boxes, scores)
     finally:
         torch.use_deterministic_algorithms(False)
 
 
 def count(device, config, num, classes):
-    """Launches and waits of ``batched_nms``; on a real GPU nothing is counted."""
+    """Launches and host syncs of ``batched_nms``; on a real GPU nothing is counted."""
     boxes, scores, labels = random_boxes(num, classes=classes, objects=1 + num // 20)
     arguments = [part.to("cuda") for part in (boxes, scores, labels)]
     if device is None:
@@ -198,15 +154,15 @@ def count(device, config, num, classes):
 
 @pytest.mark.parametrize("score_threshold", [0, 0.5])
 @pytest.mark.parametrize("gamma", [0, 0.3])
-def test_waits_as_often_as_for_mmcvs_nms(gamma, score_threshold, backend, simulated_cuda):
+def test_no_more_host_syncs_than_mmcvs_nms(gamma, score_threshold, backend, simulated_cuda):
     options = dict(iou_threshold=0.6, score_threshold=score_threshold)
     _, plain = count(simulated_cuda, dict(type="nms", **options), 40, 3)
     ours = dict(type="CLBalancedNMS", gamma=gamma, **options)
     assert count(simulated_cuda, ours, 40, 3)[1] <= plain
 
 
-def test_launches_and_waits_do_not_grow(simulated_cuda):
-    """Neither with the boxes nor with the classes; and they are about mmcv's own."""
+def test_launches_and_host_syncs_do_not_grow(simulated_cuda):
+    """Neither with the boxes nor with the classes; and launches are about as many as mmcv's."""
     options = dict(iou_threshold=0.1)
     plain, _ = count(simulated_cuda, dict(type="nms", **options), 40, 3)
     seen = {

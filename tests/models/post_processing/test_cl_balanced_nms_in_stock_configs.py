@@ -25,26 +25,26 @@ TWO_STAGE = [
 ]
 
 
-def places_of_nms(test_cfg):
+def configs_with_nms(test_cfg):
     """Every dict of a test_cfg that names an NMS."""
     if "nms" in test_cfg:
         yield test_cfg
     for value in test_cfg.values():
         if isinstance(value, dict) and value is not test_cfg.get("nms"):
-            yield from places_of_nms(value)
+            yield from configs_with_nms(value)
 
 
 def detections(tmp_path, name, options):
-    """What an untrained detector finds under an NMS that its config names."""
+    """Detections of an untrained detector with the NMS options of its config changed."""
     text = f"_base_ = {str(STOCK / name)!r}\ncustom_imports = dict(imports=['misalign_det'])\n"
     (tmp_path / "config.py").write_text(text)
     model = Config.fromfile(tmp_path / "config.py").model
     model.backbone.init_cfg = None
-    found = list(places_of_nms(model.test_cfg))
+    found = list(configs_with_nms(model.test_cfg))
     assert found
-    for place in found:
-        place.nms.update(options)
-        place.score_thr = 0.0
+    for part in found:
+        part.nms.update(options)
+        part.score_thr = 0.0
     torch.manual_seed(0)
     detector = MODELS.build(model).eval()
     detector.init_weights()
