@@ -1,9 +1,14 @@
-"""One deformable convolution in four forms: Triton, mmcv's op, gathered rows, ``grid_sample``.
+"""3x3 deformable convolution with one interface and four implementations.
 
-Their values are equal. So are the gradients of the first three, everywhere: where a tap lies
-exactly on a cell, the derivative by its offset is the one towards larger offsets; where it lies on
-the border, a whole cell outside the map, it is zero. ``grid_sample`` has other one-sided
-derivatives at such places.
+Triton kernels (CUDA), mmcv's op (CUDA without Triton), gathered rows of channels (CPU) and
+``grid_sample`` (export). All compute the same values and the same gradients by features,
+weights and masks, up to rounding.
+
+The gradient by the offsets is that of mmcv's op in the first three. The value has a kink where a
+tap lies exactly on a row or column of cells; the derivative there is the right-hand one, towards
+larger offsets. Where a tap lies on the border, exactly one cell outside the map, it is zero.
+``grid_sample`` has other one-sided derivatives at these positions, so its gradient by the offsets
+differs from mmcv's there, and only there.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,19 +31,18 @@ def sampled_deform_conv2d(
 ) -> Tensor:
     """3x3 deformable convolution, stride 1, padding 1, by ``grid_sample`` and one matrix product.
 
-    The values of ``mmcv.ops.deform_conv2d`` (with a mask, of ``modulated_deform_conv2d``), made of
-    operators that export to ONNX. So are the gradients, but for that of an offset that puts a tap
-    exactly on a row or a column of cells, or on the border around the map. There the value has a
-    kink, mmcv takes one side's derivative or zero, and ``grid_sample`` another side's. The form is
-    for export, where gradients do not matter.
+    For export: its operators exist in ONNX. The values are those of ``mmcv.ops.deform_conv2d``
+    (with a mask, of ``modulated_deform_conv2d``). So are the gradients, except that of an offset
+    whose tap lies exactly on a row or column of cells or on the border; see the module.
 
-    Positions and samples are in the offsets' precision, the product in that of ``x``.
+    Positions and samples are in the dtype of the offsets, the product in that of ``x``.
 
     Args:
         x: ``(N, C_in, H, W)``.
-        offset: ``(N, 18, H, W)`` in feature cells, ``[y0, x0, y1, x1, ...]``, taps in row order.
+        offset: from the regular grid, in feature cells, ``(N, 18, H, W)``,
+            ``[y0, x0, y1, x1, ...]``, taps in row-major order.
         weight: ``(C_out, C_in, 3, 3)``.
-        mask: factor on each tap, ``(N, 9, H, W)`` (deformable v2).
+        mask: factor on each tap, ``(N, 9, H, W)`` (Deformable ConvNets v2).
 
     Returns:
         ``(N, C_out, H, W)`` in the dtype of ``x``.
@@ -68,20 +72,19 @@ def gathered_deform_conv2d(
     mask: Tensor | None = None,
     locations: Tensor | None = None,
 ) -> Tensor:
-    """The same on the CPU: samples are rows of channels, in half the time.
+    """3x3 deformable convolution, stride 1, padding 1, whose samples are rows of channels.
 
-    Values and all gradients are those of ``mmcv.ops.deform_conv2d`` (with a mask, of
-    ``modulated_deform_conv2d``): an offset that puts a tap exactly on a cell has the derivative
-    towards larger offsets, one that puts it on the border, a whole cell outside the map or further,
-    none. Samples and product are in the offsets' precision. On CUDA too, sums are made in the same
-    order each time.
+    For the CPU, in half the time of :func:`sampled_deform_conv2d`; it runs on CUDA too. Values and
+    all gradients are those of ``mmcv.ops.deform_conv2d`` (with a mask, of
+    ``modulated_deform_conv2d``). Samples and product are in the dtype of the offsets. Sums are
+    deterministic, on CUDA too.
 
     Args:
         x, offset, weight, mask: see :func:`sampled_deform_conv2d`.
-        locations: places in the flattened ``N * H * W``, ``(n,)``; all by default.
+        locations: indices into the flattened ``N * H * W``, ``(n,)``; all by default.
 
     Returns:
-        ``(N, C_out, H, W)`` in the dtype of ``x``, channels last in memory; of some locations
+        ``(N, C_out, H, W)`` in the dtype of ``x``, in channels-last memory; with ``locations``
         ``(n, C_out)``.
     """
     samples = sample_taps(x, offset, mask, locations).flatten(1)  # (n, 9 * C_in)
@@ -99,19 +102,19 @@ def auto_deform_conv2d(
     mask: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """The form for the device; to export, the sampled one.
+    """3x3 deformable convolution by the implementation for the device, or for export.
 
-    Positions and bilinear shares are in float32 (float64 for float64 input) whatever autocast says:
+    Positions and bilinear weights are in float32 (float64 for float64 input) under autocast, too:
     in half precision they are off by whole cells on large maps. The product is in float32 on the
-    CPU. On CUDA it is in the dtype of a convolution at this place, autocast's or that of ``x``,
-    with TF32 where convolutions use it.
+    CPU. On CUDA it is in the dtype that a convolution of ``x`` would have, autocast's or that of
+    ``x``, and in TF32 where torch's convolutions use it.
 
     Args:
         x, offset, weight, mask: see :func:`sampled_deform_conv2d`.
         bias: ``(C_out,)``.
 
     Returns:
-        ``(N, C_out, H, W)`` in the dtype of ``x``; on CUDA in that of a convolution of ``x``.
+        ``(N, C_out, H, W)`` in the dtype of ``x``; on CUDA in that of the product.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     dtype = convolution_dtype(x) if x.is_cuda else x.dtype
@@ -120,8 +123,8 @@ def auto_deform_conv2d(
         mask = None if mask is None else mask.to(wide)
         if x.is_cuda and not exporting():
             return _deform_conv2d_on_cuda(x, offset, weight, mask, bias, dtype)
-        form = sampled_deform_conv2d if exporting() else gathered_deform_conv2d
-        return _plus(form(x, offset, weight, mask), bias)
+        implementation = sampled_deform_conv2d if exporting() else gathered_deform_conv2d
+        return _add_bias(implementation(x, offset, weight, mask), bias)
 
 
 @without_compiler
@@ -137,17 +140,17 @@ def _deform_conv2d_on_cuda(
         masks = [] if mask is None else [mask]
         rows = im2col_deform_conv2d([x], [offset], weight, masks, bias, dtype)
         return as_maps(rows, [x])[0]
-    # mmcv's op adds gradients in an order that changes, takes no empty batch, and counts an image's
-    # samples in an int.
-    in_order = torch.are_deterministic_algorithms_enabled()
-    if in_order or len(x) == 0 or 9 * x.shape[1:].numel() > MAX_COLUMNS:
+    # mmcv's op is not deterministic, refuses an empty batch, and counts the samples of an image in
+    # 32 bits.
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    if deterministic or len(x) == 0 or 9 * x.shape[1:].numel() > MAX_COLUMNS:
         out = gathered_deform_conv2d(x, offset, weight, mask)
     else:
         out = mmcv_deform_conv2d(x.to(offset.dtype), offset, weight.to(offset.dtype), mask)
-    return _plus(out.to(dtype), bias)
+    return _add_bias(out.to(dtype), bias)
 
 
-def _plus(out: Tensor, bias: Tensor | None) -> Tensor:
+def _add_bias(out: Tensor, bias: Tensor | None) -> Tensor:
     return out if bias is None else out + bias.to(out.dtype)[:, None, None]
 
 
@@ -161,13 +164,16 @@ def _deform_conv2d_at_on_cuda(
 
 
 class AutoDeformConv2d(DeformConv2d):
-    """3x3 deformable convolution by :func:`auto_deform_conv2d`, with offsets from outside.
+    """3x3 deformable convolution by :func:`auto_deform_conv2d`, whose offsets are an input.
 
-    No bias, no groups; parameters as in ``mmcv.ops.DeformConv2d``, so checkpoints are
-    interchangeable.
+    Without bias and groups. Parameters are those of ``mmcv.ops.DeformConv2d``, so that checkpoints
+    are interchangeable.
 
-    Shapes: input ``(N, C_in, H, W)``, offset ``(N, 18, H, W)`` in cells, output
-    ``(N, C_out, H, W)`` in the input's dtype, on CUDA under autocast in autocast's.
+    Args:
+        in_channels, out_channels: number of channels.
+
+    Shapes: input ``(N, C_in, H, W)``, offset ``(N, 18, H, W)`` in feature cells, output
+    ``(N, C_out, H, W)`` in the dtype of the input, on CUDA under autocast in autocast's.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -177,11 +183,11 @@ class AutoDeformConv2d(DeformConv2d):
         return auto_deform_conv2d(x, offset, self.weight)
 
     def at(self, x: Tensor, offset: Tensor, locations: Tensor) -> Tensor:
-        """The output at some locations alone, ``(n, C_out)`` in the input's dtype.
+        """The output at some locations only, ``(n, C_out)`` in the dtype of the input.
 
         Args:
-            x, offset: as in :meth:`forward`.
-            locations: places in the flattened ``N * H * W``, ``(n,)``.
+            x, offset: see :meth:`forward`.
+            locations: indices into the flattened ``N * H * W``, ``(n,)`` in int64.
         """
         offset = offset.to(torch.promote_types(x.dtype, torch.float32))
         out_dtype = convolution_dtype(x) if x.is_cuda else x.dtype
@@ -192,11 +198,12 @@ class AutoDeformConv2d(DeformConv2d):
 
 
 def takes_all_levels(layer: nn.Module, x: Tensor) -> bool:
-    """Whether :func:`deform_levels` may stand for the layer's calls level by level.
+    """Whether :func:`deform_levels` may replace the calls of a layer level by level.
 
     Args:
-        layer: has no hooks, which would miss the calls.
-        x: any of its inputs.
+        layer: a deformable layer. Not if it has hooks, which would not be called.
+        x: any of its inputs. Not on the CPU, without Triton, in an export or under
+            ``torch.compile``.
     """
     hooked = layer._forward_hooks or layer._forward_pre_hooks
     if hooked or not x.is_cuda or exporting() or torch.compiler.is_compiling():
@@ -212,14 +219,17 @@ def deform_levels(
     bias: Tensor | None = None,
     activation: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Tensor]:
-    """``activation(auto_deform_conv2d(...))`` of each level of a pyramid, by one product on CUDA.
+    """``activation(auto_deform_conv2d(...))`` of all pyramid levels by one matrix product.
 
-    Call it where :func:`takes_all_levels` is true.
+    Call it only where :func:`takes_all_levels` is true.
 
     Args:
-        xs, offsets, masks: per level; see :func:`auto_deform_conv2d`.
-        weight, bias: as there.
-        activation: a function of each number by itself.
+        xs, offsets, masks: one per level; see :func:`auto_deform_conv2d`.
+        weight, bias: see :func:`auto_deform_conv2d`.
+        activation: an elementwise function.
+
+    Returns:
+        ``(N, C_out, H, W)`` per level in the dtype of a convolution of ``xs``.
     """
     dtype = convolution_dtype(xs[0])
     wide = torch.promote_types(xs[0].dtype, torch.float32)

@@ -1,8 +1,8 @@
-"""Bilinear samples for a deformable convolution on the CPU, each a row of channels.
+"""Im2col of the deformable convolution on the CPU: bilinear samples as rows of channels.
 
-``grid_sample`` goes channel by channel and scatters its gradient number by number. With the
-channels of a cell side by side in memory, a sample is a weighted sum of four rows, and the gradient
-of a cell one of the rows that were sampled from it.
+``grid_sample`` samples channel by channel and scatters its gradient element by element. With the
+channels of a cell contiguous in memory, a sample is a weighted sum of four rows, and the gradient
+of a cell is a weighted sum of the gradients of the samples that read it.
 """
 
 import torch
@@ -14,14 +14,14 @@ from torch.autograd.function import once_differentiable
 def sample_taps(
     x: Tensor, offset: Tensor, mask: Tensor | None = None, locations: Tensor | None = None
 ) -> Tensor:
-    """What the nine taps of a 3x3 convolution (stride 1, padding 1) read at each location.
+    """Samples at the nine taps of a 3x3 convolution (stride 1, padding 1) of each location.
 
     Args:
         x: ``(N, C, H, W)``.
-        offset: of the taps from the regular grid, in feature cells, ``[y0, x0, y1, x1, ...]``, taps
-            in row order, ``(N, 18, H, W)``.
+        offset: from the regular grid, in feature cells, ``(N, 18, H, W)``,
+            ``[y0, x0, y1, x1, ...]``, taps in row-major order.
         mask: factor on each tap, ``(N, 9, H, W)``.
-        locations: places in the flattened ``N * H * W``, ``(n,)``; all by default.
+        locations: indices into the flattened ``N * H * W``, ``(n,)``; all by default.
 
     Returns:
         ``(n, 9, C)`` in the dtype of ``offset``; zero where a tap lies outside the map.
@@ -36,29 +36,31 @@ def sample_taps(
     index, share = corners(shift, locations.int(), height, width)
     if factor is not None:
         share = share * factor
-    # A border of zeros around each map, so that a tap outside needs no case of its own.
+    # With a border of zeros around each map, taps outside need no special case.
     table = F.pad(x.to(share.dtype).permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     samples = _weighted_rows(table.reshape(-1, channels), index.view(-1, 4), share.reshape(-1, 4))
     return samples.view(-1, 9, channels)
 
 
 def corners(shift: Tensor, locations: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The four cells around each tap in the bordered maps, and their bilinear shares.
+    """The four cells around each tap in maps with a border of one cell, and their weights.
 
     Args:
         shift: offsets of the locations' taps in cells, y before x, ``(n, 9, 2)``.
-        locations: places in the flattened ``N * H * W``, ``(n,)`` int32.
+        locations: indices into the flattened ``N * H * W``, ``(n,)`` in int32.
+        height, width: H and W.
 
     Returns:
-        Places in the flattened ``N * (H + 2) * (W + 2)``, int32, and shares, ``(n, 9, 4)`` both.
+        Indices into the flattened ``N * (H + 2) * (W + 2)`` in int32, and bilinear weights, both
+        ``(n, 9, 4)``.
     """
     row = locations.div(width, rounding_mode="floor")
     image = row.div(height, rounding_mode="floor")
     taps = torch.arange(9, device=shift.device)
     y = shift[..., 0] + ((row % height)[:, None] + (taps // 3 - 1))
     x = shift[..., 1] + ((locations % width)[:, None] + (taps % 3 - 1))
-    # Beyond the border all is border. Unlike clamp, hardtanh has no gradient at its bounds either:
-    # mmcv's op has none for a tap on the border, where RFAConv2d's outer taps start.
+    # Taps beyond the border are moved onto it. Unlike clamp, hardtanh has zero gradient at its
+    # bounds, too, as mmcv's op for a tap on the border, where the outer taps of RFAConv2d start.
     y, x = F.hardtanh(y, -1.0, float(height)), F.hardtanh(x, -1.0, float(width))
     low_y, low_x = _cell_below(y, height), _cell_below(x, width)
     first = (image[:, None] * (height + 2) + low_y + 1) * (width + 2) + low_x + 1
@@ -69,20 +71,25 @@ def corners(shift: Tensor, locations: Tensor, height: int, width: int) -> tuple[
     return around, share
 
 
-def _cell_below(place: Tensor, size: int) -> Tensor:
-    """Last row or column up to a place, from -1 to ``size - 1``; NaN too has to be one. int32."""
-    return place.detach().floor().int().clamp(-1, size - 1)
+def _cell_below(position: Tensor, size: int) -> Tensor:
+    """Row or column at or before a position, from -1 to ``size - 1`` (NaN too), in int32."""
+    return position.detach().floor().int().clamp(-1, size - 1)
 
 
 def _weighted_rows(table: Tensor, index: Tensor, share: Tensor) -> Tensor:
-    """``sum_j share_ij * table[index_ij]``, ``(m, C)`` from ``(M, C)`` and twice ``(m, 4)``."""
-    # With embedding_bag's own gradient into its table the layer takes half as long again.
+    """``sum_j share_ij * table[index_ij]``, ``(m, C)``.
+
+    Args:
+        table: ``(M, C)``.
+        index, share: ``(m, 4)``.
+    """
+    # With embedding_bag's own gradient of its table the layer takes 1.5 times as long.
     rows = F.embedding_bag(index, table.detach(), mode="sum", per_sample_weights=share)
     return _TableGradient.apply(rows, table, index, share.detach())
 
 
 class _TableGradient(torch.autograd.Function):
-    """Hands :func:`_weighted_rows`' sums on; their gradient reaches the table too."""
+    """The identity on the sums of :func:`_weighted_rows`, with a gradient of the table."""
 
     @staticmethod
     def forward(ctx, rows, table, index, share):
@@ -100,13 +107,18 @@ class _TableGradient(torch.autograd.Function):
 
 
 def sum_by_cell(rows: Tensor, index: Tensor, share: Tensor, cells: int) -> Tensor:
-    """``sum share_ij * rows_i`` over all ``index_ij`` that are the cell, for each, ``(cells, C)``.
+    """``sum share_ij * rows_i`` over all ``(i, j)`` with ``index_ij == cell``, for each cell.
 
-    In the same order each time, on CUDA too: sorted, not by atomic additions.
+    Deterministic, on CUDA too: by sorting, without atomic additions.
 
     Args:
         rows: ``(m, C)``.
-        index, share: ``(m, 4)``, int32 and in the dtype of ``rows``.
+        index: ``(m, 4)`` in int32.
+        share: ``(m, 4)`` in the dtype of ``rows``.
+        cells: number of cells.
+
+    Returns:
+        ``(cells, C)``.
     """
     sorted_cells, order = index.flatten().sort(stable=True)
     begins = torch.searchsorted(

@@ -1,8 +1,8 @@
-"""Triton kernels of the deformable convolution: samples from features, gradients from theirs.
+"""Triton kernels of the deformable convolution: im2col (forward) and col2im (backward).
 
-A sample is what one of the nine taps reads at one location: a row of channels. Samples are numbered
-location by location, and within a location tap by tap. Positions, bilinear shares and sums are in
-the dtype of the offsets, float32 or float64, whatever the dtype of features and samples.
+A sample is the row of channels that one tap reads at one location. Samples are numbered by
+location, then by tap. Positions, bilinear weights and sums are in the dtype of the offsets, float32
+or float64, whatever the dtype of features and samples.
 """
 
 import os
@@ -13,14 +13,15 @@ from torch import Tensor
 
 from ...utils.triton_support import launch
 
-# Samples of a program and channels that it holds at a time, powers of two. More of them take more
-# registers than a thread has.
+# Samples per program, and channels that it processes at once, powers of two. Larger blocks need
+# more registers than a thread has.
 SAMPLES = 8
 CHANNELS = 128
-MOST_INTERPRETED = 2**20  # numbers of a block, Triton's limit
+MAX_INTERPRETED = 2**20  # elements per block, Triton's limit
 
-# Triton would compile one kernel for sizes that 16 divides, one for others, and so on; and so for
-# the addresses of offsets and their gradients, of which those of a level start anywhere.
+# Not specialised: Triton would compile one kernel for sizes that are divisible by 16, one for
+# others, and so on; likewise for the addresses of offsets and their gradients, which start anywhere
+# within a buffer of all levels.
 SIZES = [
     "first", "count", "height", "width",
     "offset_image", "offset_channel", "offset_row", "offset_column",
@@ -38,9 +39,9 @@ def _locate(
     """The four cells around the position of each sample.
 
     Returns:
-        Number of the upper left cell in the flattened ``N * H * W``; whether the upper row, the
-        lower row, the left and the right column are to be read; how far the position lies below
-        and to the right of the upper left cell; the factor on the tap.
+        Index of the upper left cell in the flattened ``N * H * W``; whether the upper row, the
+        lower row, the left and the right column are inside the map; distance of the position below
+        and to the right of the upper left cell; the mask's factor on the tap.
     """
     # In 32 bits: the offsets of 2^31 locations would take 155 GB.
     location = first + sample // 9
@@ -54,7 +55,7 @@ def _locate(
     place += row * offset_row + column * offset_column + 2 * tap * offset_channel
     y = tl.load(place, mask=exists, other=0) + (row + tap // 3 - 1)
     x = tl.load(place + offset_channel, mask=exists, other=0) + (column + tap % 3 - 1)
-    # A whole cell outside the map or further, all is zero. NaN is not: its samples will be NaN.
+    # One cell outside the map or further all samples are zero; those at NaN are NaN.
     outside = (y <= -1) | (y >= height) | (x <= -1) | (x >= width)
     inside = exists & (outside == 0)
     y = tl.where(inside, y, 0.0)
@@ -80,11 +81,13 @@ def _locate(
 
 @triton.jit
 def _read(features, rows, channels, WIDE: tl.constexpr):
+    """A block of rows of channels, zero where masked, in the dtype of the offsets."""
     return tl.load(features, mask=rows[:, None] & channels, other=0).to(WIDE)
 
 
 @triton.jit
 def _add(sums, values, rows, channels):
+    """Atomically add a block of rows of channels."""
     tl.atomic_add(sums, values, mask=rows[:, None] & channels, sem="relaxed")
 
 
@@ -130,7 +133,7 @@ def _col2im(
     WIDTH: tl.constexpr, MODULATED: tl.constexpr, TO_X: tl.constexpr, TO_OFFSET: tl.constexpr,
     SAMPLES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Adds the samples' gradient to that of ``x``, and writes those of their offset and factor."""
+    """Add to the gradient of ``x``, and write the gradients of offsets and mask."""
     sample = tl.program_id(0) * SAMPLES + tl.arange(0, SAMPLES)
     exists = sample < count
     cell, upper, lower, left, right, dy, dx, factor = _locate(
@@ -183,11 +186,11 @@ def _col2im(
 
 
 def _blocks(count: int, channels: int) -> dict[str, int]:
-    """Constants of a kernel for so many samples of so many channels."""
+    """Block sizes of a kernel for ``count`` samples of ``channels`` channels."""
     channels = min(CHANNELS, triton.next_power_of_2(channels))
     samples = SAMPLES
-    if os.environ.get("TRITON_INTERPRET") == "1":  # programs run one after the other, each slowly
-        samples = min(triton.next_power_of_2(count), MOST_INTERPRETED // channels)
+    if os.environ.get("TRITON_INTERPRET") == "1":  # the overhead of a program is large
+        samples = min(triton.next_power_of_2(count), MAX_INTERPRETED // channels)
     return dict(SAMPLES=samples, CHANNELS=channels)
 
 
@@ -199,15 +202,15 @@ def im2col(
     first: int = 0,
     locations: Tensor | None = None,
 ) -> None:
-    """Write what the taps read at consecutive locations, or at some.
+    """Write the samples of consecutive locations, or of some.
 
     Args:
         x: features ``(N, H, W, C)``, contiguous.
         offset: ``(N, 18, H, W)`` in cells, ``[y0, x0, y1, x1, ...]``, float32 or float64.
         mask: factor on each tap, ``(N, 9, H, W)``, in the dtype of ``offset``.
-        samples: written, ``(n, 9 * C)``, contiguous, less than 2^31 numbers.
-        first: number of the first location in the flattened ``N * H * W``, or in ``locations``.
-        locations: numbers of locations, int64; all by default.
+        samples: written, ``(n, 9 * C)``, contiguous, less than 2^31 elements.
+        first: index of the first location in the flattened ``N * H * W``, or in ``locations``.
+        locations: indices into the flattened ``N * H * W`` in int64; all by default.
     """
     _, height, width, channels = x.shape
     count = 9 * len(samples)
@@ -232,16 +235,17 @@ def col2im(
     grad_offset: Tensor | None,
     grad_mask: Tensor | None,
 ) -> None:
-    """From the gradient of samples those of features, offsets and factors.
+    """Gradients of features, offsets and mask from the gradient of samples.
 
     Args:
         x, offset, mask, first: see :func:`im2col`.
         grad: of the samples, ``(n, 9 * C)``, contiguous.
-        grad_x: added to by atomic operations, in an order that changes, ``(N, H, W, C)``; left out
-            if ``None``.
-        grad_offset: of all locations, those of the samples are written, ``(N, H, W, 18)``; left out
-            with ``grad_mask`` if ``None``.
-        grad_mask: the same, ``(N, H, W, 9)``. All three contiguous, in the dtype of ``offset``.
+        grad_x: ``(N, H, W, C)``, added to by atomic operations, so not deterministically; not
+            computed if ``None``.
+        grad_offset: ``(N, H, W, 18)``, written at the locations of the samples; not computed, and
+            ``grad_mask`` neither, if ``None``.
+        grad_mask: ``(N, H, W, 9)``, written as ``grad_offset``. All three are contiguous and in the
+            dtype of ``offset``.
     """
     _, height, width, channels = x.shape
     count = 9 * len(grad)

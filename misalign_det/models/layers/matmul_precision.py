@@ -1,4 +1,4 @@
-"""In which precision a layer that multiplies matrices does what a convolution would do."""
+"""Dtype and TF32 setting that make a matrix product as precise as torch's convolutions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def convolution_dtype(x: Tensor) -> torch.dtype:
-    """Of the output of a convolution of ``x`` on CUDA: autocast's, else that of ``x``."""
+    """Dtype of a convolution of ``x`` on CUDA: that of autocast, else that of ``x``."""
     if x.dtype == torch.float64 or not torch.is_autocast_enabled():
         return x.dtype
     if hasattr(torch, "get_autocast_dtype"):
@@ -18,11 +18,13 @@ def convolution_dtype(x: Tensor) -> torch.dtype:
 
 @contextmanager
 def convolution_precision() -> Iterator[None]:
-    """Inside, float32 matrix products on CUDA use TF32 where torch's convolutions do.
+    """In this context float32 matrix products on CUDA use TF32 where torch's convolutions do.
 
-    By default torch's convolutions use TF32, its matrix products do not: a convolution that is made
-    of a product would be the slower one of the two. The setting is the process's, and is put back.
+    By default torch's convolutions use TF32 and its matrix products do not, so that a convolution
+    by a matrix product would be slower. The setting is global in the process; it is restored.
     """
+    name: str
+    wanted: bool | str
     matmul = torch.backends.cuda.matmul
     conv = getattr(torch.backends.cudnn, "conv", None)
     if conv is None:  # before torch 2.9

@@ -1,4 +1,4 @@
-"""mmcv's deformable convolution, for CUDA where Triton does not run."""
+"""Deformable convolution by mmcv's op, for CUDA where Triton does not work."""
 
 import torch.nn.functional as F
 from mmcv.ops.deform_conv import DeformConv2dFunction
@@ -7,13 +7,13 @@ from torch import Tensor
 
 from .matmul_precision import convolution_precision
 
-IM2COL_STEP = 32  # images that mmcv's kernel samples at a time, its default
-MAX_BYTES = 2**30 - 1  # of their samples
-MAX_COLUMNS = 2**31 - 1  # samples that its kernel can count
+IM2COL_STEP = 32  # images that mmcv's kernel samples at once, its default
+MAX_BYTES = 2**30 - 1  # of these samples
+MAX_COLUMNS = 2**31 - 1  # samples that mmcv's kernel can count
 
 
 class _DeformConv2d(DeformConv2dFunction):
-    """With TF32 in its products where torch's convolutions use it."""
+    """mmcv's function, with TF32 in its products where torch's convolutions use it."""
 
     @staticmethod
     def forward(ctx, *args):
@@ -27,7 +27,7 @@ class _DeformConv2d(DeformConv2dFunction):
 
 
 class _ModulatedDeformConv2d(ModulatedDeformConv2dFunction):
-    """With TF32 in its products where torch's convolutions use it."""
+    """mmcv's function, with TF32 in its products where torch's convolutions use it."""
 
     @staticmethod
     def forward(ctx, *args):
@@ -43,21 +43,22 @@ class _ModulatedDeformConv2d(ModulatedDeformConv2dFunction):
 def mmcv_deform_conv2d(
     x: Tensor, offset: Tensor, weight: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """mmcv's op on inputs that it would refuse or misread.
+    """3x3 deformable convolution, stride 1, padding 1, by mmcv's op.
 
-    It takes memory for NCHW whatever the strides say, refuses maps smaller than its kernel, as the
-    top level of a small image is, and wants a batch that it can split into equal steps.
+    mmcv's op reads memory as contiguous NCHW whatever the strides are, refuses maps smaller than
+    the kernel (the top level of a small image), and requires a batch that its step divides. Here
+    inputs are made contiguous, padded, and the step chosen.
 
     Args:
-        x, offset, weight, mask: see :func:`.deform_conv.sampled_deform_conv2d`; of one dtype, at
-            least one image.
+        x, offset, weight, mask: see :func:`.deform_conv.sampled_deform_conv2d`; of one dtype, with
+            at least one image.
 
     Returns:
         ``(N, C_out, H, W)``.
     """
     height, width = x.shape[-2:]
     missing = (0, max(3 - width, 0), 0, max(3 - height, 0))
-    if any(missing):  # zeros to the right and below: outside the map all is zero anyway
+    if any(missing):  # with zeros to the right and below, as outside the map
         x, offset = F.pad(x, missing), F.pad(offset, missing)
         mask = None if mask is None else F.pad(mask, missing)
     x, offset, weight = x.contiguous(), offset.contiguous(), weight.contiguous()
@@ -70,9 +71,9 @@ def mmcv_deform_conv2d(
 
 
 def im2col_step(x: Tensor) -> int:
-    """Images a step of mmcv's kernel: a divisor of their number, for a buffer under 1 GiB.
+    """Images per step of mmcv's kernel: a divisor of their number, for a buffer below 1 GiB.
 
-    One image is the least, and what :func:`modulated_deform_conv2d` always takes.
+    At least one image, which is the step of mmcv's ``modulated_deform_conv2d``.
     """
     image = 9 * x.shape[1:].numel()
     most = min(len(x), IM2COL_STEP, MAX_COLUMNS // image, MAX_BYTES // (image * x.element_size()))

@@ -1,4 +1,4 @@
-"""The receptive field adaptor of paper A: a convolution that learns where its taps lie."""
+"""RFAConv2d: receptive field adaptor, a deformable convolution (Toward Minimal Misalignment)."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ...utils.validation import check_choice
-from .deform_conv import auto_deform_conv2d, deform_levels, takes_all_levels
+from .deform_conv import auto_deform_conv2d, deform_levels
 
 RFA_POSITIONS = ("first", "last")
 PLAIN_CONVS = (nn.Conv2d, Conv2d)  # torch's, and mmcv's for empty batches
@@ -16,19 +16,24 @@ PLAIN_CONVS = (nn.Conv2d, Conv2d)  # torch's, and mmcv's for empty batches
 
 @MODELS.register_module()
 class RFAConv2d(nn.Conv2d):
-    """3x3 deformable convolution with its own offset field (RFA, paper A, arXiv 2112.08902).
+    """Receptive field adaptor: 3x3 deformable convolution with its own offset field.
 
-    A standard 3x3 convolution predicts two offsets for each of the nine taps. It starts at zero,
-    so that the untrained layer is the plain convolution of the same weights, and a checkpoint of
-    the plain one loads into it.
+    From "Toward Minimal Misalignment at Minimal Cost in One-Stage and Anchor-Free Object Detection"
+    (arXiv 2112.08902). A standard 3x3 convolution, ``conv_offset``, predicts two offsets for each
+    of the nine taps. It is initialised with zeros, so that the untrained layer equals the plain
+    convolution of the same weights, and a checkpoint of the plain one loads into it.
 
     Args:
         in_channels, out_channels, bias: as in ``torch.nn.Conv2d``.
-        modulated: also predict a factor for each tap (deformable v2): ``2 * sigmoid(output)``,
-            which starts at one.
-        kernel_size, stride, padding, dilation, groups: 3, 1, 1, 1 and 1; others are refused.
+        kernel_size, stride, padding, dilation, groups: 3, 1, 1, 1 and 1, as mmcv's ``ConvModule``
+            passes them.
+        modulated: also predict a factor for each tap (Deformable ConvNets v2),
+            ``2 * sigmoid(output)``, initially one.
 
-    Shapes: ``(N, C_in, H, W)`` -> ``(N, C_out, H, W)``.
+    Raises:
+        ValueError: another kernel size, stride, padding, dilation or number of groups.
+
+    Shapes: ``(N, C_in, H, W)`` -> ``(N, C_out, H, W)``. Offsets are in feature cells.
 
     Example:
         As the convolution of any ``ConvModule``::
@@ -63,27 +68,37 @@ class RFAConv2d(nn.Conv2d):
         self.init_offset()
 
     def init_offset(self) -> None:
-        """Put the taps back on the regular grid, each with factor one."""
-        nn.init.zeros_(self.conv_offset.weight)
-        nn.init.zeros_(self.conv_offset.bias)
+        """Reset the taps to the regular grid, each with factor one."""
+        for parameter in self.conv_offset.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.weight, self.bias)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer with other weights: mmcv and mmengine fold a batch norm into them."""
+        """The layer with the given weights, into which mmcv and mmengine fold a batch norm."""
         offset, mask = self.offset_and_mask(input)
         return auto_deform_conv2d(input, offset, weight, mask, bias)
 
     def forward_levels(self, xs: Sequence[Tensor]) -> list[Tensor]:
-        """The layer on all levels of a pyramid, where ``takes_all_levels`` is true."""
+        """The layer on all pyramid levels at once; only where ``takes_all_levels`` is true.
+
+        Args:
+            xs: ``(N, C_in, H, W)`` per level.
+
+        Returns:
+            ``(N, C_out, H, W)`` per level.
+        """
         offsets, masks = zip(*map(self.offset_and_mask, xs))
         masks = masks if self.modulated else ()
         return deform_levels(xs, offsets, self.weight, masks, self.bias)
 
     def offset_and_mask(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Offsets ``(N, 18, H, W)`` in cells, and the factors ``(N, 9, H, W)`` or ``None``."""
-        # In half precision an offset of some cells is off by a hundredth of a cell at best.
+        """Offsets ``(N, 18, H, W)`` in feature cells, and factors ``(N, 9, H, W)`` or ``None``.
+
+        In the dtype of the parameters under autocast, too.
+        """
+        # In half precision an offset of several cells is off by a hundredth of a cell or more.
         with torch.autocast(x.device.type, enabled=False):
             out = self.conv_offset(x.to(self.conv_offset.weight.dtype))
         if not self.modulated:
@@ -95,16 +110,16 @@ class RFAConv2d(nn.Conv2d):
 def adapt_receptive_field(
     tower: Iterable[ConvModule], position: str = "first", modulated: bool = False
 ) -> None:
-    """Put an :class:`RFAConv2d` into one convolution of a head's tower.
+    """Replace one convolution of a head's tower by an :class:`RFAConv2d`.
 
     Args:
-        tower: ``ConvModule`` of a branch, in order; changed in place.
-        position: ``'first'`` (paper) or ``'last'``.
+        tower: the ``ConvModule`` blocks of a branch, in order; changed in place.
+        position: which block: ``'first'`` (as in the paper) or ``'last'``.
         modulated: see :class:`RFAConv2d`.
 
     Raises:
-        ValueError: the convolution is none that an ``RFAConv2d`` starts as: a layer of another kind
-            (``conv_cfg``, ``dcn_on_last_conv``), of another kernel or stride.
+        ValueError: unknown position, an empty tower, or a convolution that an ``RFAConv2d`` cannot
+            replace: of another type (``conv_cfg``, ``dcn_on_last_conv``), kernel size or stride.
     """
     check_choice("position", position, RFA_POSITIONS)
     blocks = list(tower)
@@ -123,35 +138,11 @@ def adapt_receptive_field(
     )
 
 
-def run_tower(tower: Iterable[ConvModule], feats: Sequence[Tensor]) -> list[Tensor]:
-    """A branch of a head on each level of a pyramid, its adapted convolution on all at once.
-
-    Args:
-        tower: ``ConvModule`` of the branch, in order.
-        feats: ``(N, C_in, H, W)`` per level.
-
-    Returns:
-        ``(N, C_out, H, W)`` per level.
-    """
-    for block in tower:
-        conv = getattr(block, "conv", None)
-        plain = getattr(block, "order", None) == ("conv", "norm", "act") and not (
-            block._forward_hooks or block._forward_pre_hooks
-        )
-        if plain and isinstance(conv, RFAConv2d) and takes_all_levels(conv, feats[0]):
-            feats = [_norm_and_activation(block, feat) for feat in conv.forward_levels(feats)]
-        else:
-            feats = [block(feat) for feat in feats]
-    return list(feats)
-
-
-def _norm_and_activation(block: ConvModule, x: Tensor) -> Tensor:
-    x = block.norm(x) if block.with_norm else x
-    return block.activate(x) if block.with_activation else x
-
-
 def init_offsets(module: nn.Module) -> None:
-    """Call after an ``init_cfg`` that reaches every ``Conv2d``, the offset layers too."""
+    """Reset every :class:`RFAConv2d` inside a module to the regular grid.
+
+    For after an ``init_cfg`` that initialises every ``Conv2d``, the offset layers too.
+    """
     for layer in module.modules():
         if isinstance(layer, RFAConv2d):
             layer.init_offset()

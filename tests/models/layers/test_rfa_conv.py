@@ -16,7 +16,6 @@ from misalign_det.models.layers import (
     RFAConv2d,
     adapt_receptive_field,
     init_offsets,
-    run_tower,
     sampled_deform_conv2d,
 )
 
@@ -249,7 +248,7 @@ def test_the_bias_keeps_the_dtype_of_the_input(dtype):
 
 
 @pytest.mark.parametrize("modulated", [False, True])
-def test_adapt_hands_modulated_on(modulated):
+def test_adapt_passes_modulated_on(modulated):
     tower = [ConvModule(4, 4, 3, padding=1)]
     adapt_receptive_field(tower, "first", modulated)
     assert tower[0].conv.modulated == modulated
@@ -274,41 +273,3 @@ def test_on_cuda_values_and_gradients_are_the_cpus(modulated, bias, layout):
         found.append([part.cpu() for part in parts])
     for mine, other in zip(*found, strict=True):
         torch.testing.assert_close(mine, other, rtol=2e-3, atol=2e-3)
-
-
-def tower(order=("conv", "norm", "act"), num=2):
-    """Two blocks, the first one adapted, with offsets that move something."""
-    torch.manual_seed(0)
-    blocks = [
-        ConvModule(4, 4, 3, padding=1, norm_cfg=dict(type="GN", num_groups=2), order=order)
-        for _ in range(num)
-    ]
-    adapt_receptive_field(blocks, "first", False)
-    torch.nn.init.normal_(blocks[0].conv.conv_offset.weight, std=0.3)
-    return torch.nn.Sequential(*blocks)
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("order", [("conv", "norm", "act"), ("act", "conv", "norm")])
-def test_a_tower_on_all_levels_is_the_tower_on_each(monkeypatch, order):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    blocks = tower(order)
-    feats = [torch.randn(2, 4, *size) for size in ((6, 7), (3, 3))]
-    expected = [blocks(feat) for feat in feats]
-    assert all(torch.equal(a, b) for a, b in zip(run_tower(blocks, feats), expected, strict=True))
-    found = run_tower(blocks.cuda(), [feat.cuda() for feat in feats])
-    for mine, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(mine.cpu(), other, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.cuda
-def test_hooks_of_a_tower_hear_every_level():
-    blocks = tower().cuda()
-    feats = [torch.randn(1, 4, *size, device="cuda") for size in ((6, 7), (3, 3))]
-    for module in (blocks[0], blocks[0].conv):
-        for register in (module.register_forward_hook, module.register_forward_pre_hook):
-            heard = []
-            handle = register(lambda *args, heard=heard: heard.append(args[0]))
-            run_tower(blocks, feats)
-            handle.remove()
-            assert heard == [module, module]
