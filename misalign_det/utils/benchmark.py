@@ -1,4 +1,4 @@
-"""What the benchmarks share: peers in turn, profiles, peak memory, and the machine in a line."""
+"""Benchmarking: interleaved timing, profiles, launches, peak memory, and the machine."""
 
 import os
 import platform
@@ -7,42 +7,43 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-# Read at the first profile: the profiler's messages would stand between a table's rows.
+# Read at the first profile. Without it the profiler's messages appear between a table's rows.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
-# Rows of a profile that are the profiler's own, or those of CUDA's runtime and driver: the host
-# waits in them for the operators that have rows of their own.
+# Rows of a profile that belong to the profiler, or to CUDA's runtime and driver. The latter contain
+# the time of operators that have rows of their own.
 _NOT_OPERATORS = re.compile(
     r"\[.*\]$|ProfilerStep|PyTorch Profiler|Activity Buffer|Buffer Flush|Command Buffer|"
     r"Instrumentation$|Resource$|Lazy Function|Runtime Triggered|Driver Compiler|UVM Activity|"
     r"<?[Uu]n(known|recognized)|cu(da)?[A-Z]"
 )
 _LAUNCH = re.compile(r"cu(da)?(Launch(Cooperative)?Kernel|GraphLaunch)")
-# The profiler itself calls cudaDeviceSynchronize.
-_WAIT = re.compile(r"cu(da)?((Stream|Event)Synchronize|Memcpy(?!.*Async))")
+# Without cudaDeviceSynchronize, which the profiler itself calls.
+_SYNC = re.compile(r"cu(da)?((Stream|Event)Synchronize|Memcpy(?!.*Async))")
 
 
 def time_in_turn(
-    functions: Sequence[Callable], repeats: int, device: str = "cpu"
+    functions: Sequence[Callable[[], Any]], repeats: int, device: str = "cpu"
 ) -> list[list[float]]:
-    """Seconds of each call, the functions taken in turn so that all meet the same machine.
+    """Time several functions in turn, so that all run under the same load of the machine.
 
-    Every round has another order: what ran before leaves its traces in caches and memory.
+    Every round has another order, since caches and memory depend on what ran before.
 
     Args:
-        functions: without arguments; one call each warms up.
+        functions: without arguments; each is called once to warm up.
         repeats: timed calls of each.
-        device: a GPU is waited for after each call.
+        device: where they run; a GPU is synchronised after each call.
 
     Returns:
-        One list a function, ascending.
+        Seconds per call, one ascending list per function.
     """
-    times = [[] for _ in functions]
+    times: list[list[float]] = [[] for _ in functions]
     turns = list(zip(functions, times))
     shuffle = random.Random(0).shuffle
     for _ in range(repeats + 1):
@@ -56,18 +57,23 @@ def time_in_turn(
     return [sorted(taken[1:]) for taken in times]
 
 
-def share_of(function: Callable, parts: Sequence[tuple[object, str]], repeats: int) -> float:
-    """Share of a call's time that is spent in some methods, the median of several calls.
+def share_of(
+    function: Callable[[], Any], parts: Sequence[tuple[object, str]], repeats: int
+) -> float:
+    """Share of a function's time that is spent in some methods, the median over several calls.
 
     Args:
-        function: without arguments.
-        parts: objects and the names of their methods; one must not call another.
-        repeats: timed calls; one more warms up.
+        function: without arguments; it is called once to warm up.
+        parts: objects and the names of their methods, which must not call each other.
+        repeats: timed calls.
+
+    Returns:
+        From 0 to 1.
     """
     spent = 0.0
 
-    def timed(method):
-        def call(*args, **kwargs):
+    def timed(method: Callable) -> Callable:
+        def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal spent
             start = time.perf_counter()
             try:
@@ -91,32 +97,32 @@ def share_of(function: Callable, parts: Sequence[tuple[object, str]], repeats: i
     return median(sorted(shares[1:]))
 
 
-def operator_shares(function: Callable, device: str = "cpu") -> list[tuple[str, float]]:
-    """Torch's operators, on a GPU its kernels, and their shares of one call's time.
+def operator_shares(function: Callable[[], Any], device: str = "cpu") -> list[tuple[str, float]]:
+    """Share of each of torch's operators, on a GPU of each kernel, in the time of one call.
 
-    The profiler's own lines and calls of CUDA's runtime belong neither to them nor to the whole.
+    Rows of the profiler itself and calls of CUDA's runtime are left out, also of the total.
 
     Args:
-        function: without arguments; one call warms up.
+        function: without arguments; it is called once to warm up.
         device: where its tensors are.
 
     Returns:
-        Names and shares, the largest first.
+        ``(name, share)``, descending in share; shares sum to 1.
     """
     cuda = device.startswith("cuda")
     return shares_of_rows(_profiled(function, cuda), cuda)
 
 
 def shares_of_rows(rows: Sequence, cuda: bool) -> list[tuple[str, float]]:
-    """See :func:`operator_shares`.
+    """Shares of a profile's rows in their total time; see :func:`operator_shares`.
 
     Args:
-        rows: what a profile's ``key_averages()`` returns.
-        cuda: whether the time of kernels and copies on the GPU counts, or that of operators on the
-            CPU. With a GPU an operator's row repeats its kernels' time, as do ranges that a user
-            or the optimizer names.
+        rows: a profile's ``key_averages()``.
+        cuda: count the time of kernels and copies on the GPU, not that of operators on the CPU.
+            Rows of operators and of ranges that a user or the optimizer names are then left out,
+            since they repeat the time of their kernels.
     """
-    times = Counter()
+    times: Counter[str] = Counter()
     for row in rows:
         named = getattr(row, "is_user_annotation", False)
         on_gpu = row.device_type == DeviceType.CUDA and not named
@@ -128,31 +134,32 @@ def shares_of_rows(rows: Sequence, cuda: bool) -> list[tuple[str, float]]:
     return [(name, time / whole) for name, time in times.most_common()]
 
 
-def launches_and_waits(function: Callable) -> tuple[int, int]:
-    """Kernel launches of one call on a GPU, and how many times the host waited for it.
+def launches_and_syncs(function: Callable[[], Any]) -> tuple[int, int]:
+    """Kernel launches and host-device synchronisations of one call on a GPU.
 
-    A wait for the whole device (``torch.cuda.synchronize``) is not counted.
-
-    Args:
-        function: without arguments; one call warms up.
-    """
-    return tally({row.key: row.count for row in _profiled(function, cuda=True)})
-
-
-def tally(calls: dict[str, int]) -> tuple[int, int]:
-    """Launches and waits among the calls of CUDA's runtime and driver.
+    ``torch.cuda.synchronize`` is not counted.
 
     Args:
-        calls: number of calls by name; what is no such call is passed over.
+        function: without arguments; it is called once to warm up.
     """
-    return tuple(
-        sum(number for name, number in calls.items() if kind.match(name))
-        for kind in (_LAUNCH, _WAIT)
-    )
+    return count_calls({row.key: row.count for row in _profiled(function, cuda=True)})
 
 
-def _profiled(function: Callable, cuda: bool) -> Sequence:
-    """The second call's profile, row by row."""
+def count_calls(calls: dict[str, int]) -> tuple[int, int]:
+    """Launches and synchronisations among the calls of CUDA's runtime and driver.
+
+    Args:
+        calls: number of calls by name; other names are ignored.
+    """
+
+    def count(kind: re.Pattern) -> int:
+        return sum(number for name, number in calls.items() if kind.match(name))
+
+    return count(_LAUNCH), count(_SYNC)
+
+
+def _profiled(function: Callable[[], Any], cuda: bool) -> Sequence:
+    """The rows of a profile of the second call."""
     function()
     if cuda:
         torch.cuda.synchronize()
@@ -164,20 +171,20 @@ def _profiled(function: Callable, cuda: bool) -> Sequence:
 
 
 def median(times: Sequence[float]) -> float:
-    """Of an ascending list."""
+    """The upper median of an ascending list."""
     return times[len(times) // 2]
 
 
 def spread(times: Sequence[float]) -> float:
-    """Half the distance of the quartiles, in medians: 0.05 reads as 5 %."""
+    """Half the interquartile range of an ascending list over its median."""
     quarter = len(times) // 4
     return (times[-1 - quarter] - times[quarter]) / 2 / median(times)
 
 
-def peak_memory(function: Callable, device: str = "cpu") -> int:
-    """Largest number of bytes that torch held at once during one call, over those at its start.
+def peak_memory(function: Callable[[], Any], device: str = "cpu") -> int:
+    """Peak of the bytes that torch allocated during one call, above those at its start.
 
-    Memory outside torch (NumPy, scikit-learn) is not seen.
+    Memory outside torch (NumPy, scikit-learn) is not counted.
 
     Args:
         function: without arguments.
@@ -201,7 +208,7 @@ def peak_memory(function: Callable, device: str = "cpu") -> int:
 
 
 def machine(device: str = "cpu") -> str:
-    """Processor or GPU, cores, versions."""
+    """Processor and threads, or GPU, and versions, in one line."""
     if device.startswith("cuda"):
         name = torch.cuda.get_device_name()
     else:
@@ -210,6 +217,7 @@ def machine(device: str = "cpu") -> str:
 
 
 def _processor() -> str:
+    """Name of the CPU model."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.split(":")[1].strip() for line in file if "model name" in line)

@@ -56,7 +56,7 @@ def test_the_simulated_device_is_named(monkeypatch):
 def test_a_gpu_counts_what_was_timed(monkeypatch):
     """Functions that work on it are not built a second time."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("launch_counts.launches_and_waits", lambda function: (function(), 0))
+    monkeypatch.setattr("launch_counts.launches_and_syncs", lambda function: (function(), 0))
     built = []
 
     def make(device):

@@ -1,4 +1,4 @@
-"""What the benchmarks take from a profile."""
+"""Rows and calls of a profile that the benchmarks count."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from misalign_det.utils.benchmark import operator_shares, shares_of_rows, tally
+from misalign_det.utils.benchmark import count_calls, operator_shares, shares_of_rows
 
 # Names as torch's profiler gives them on an H100.
 OWN = [
@@ -60,18 +60,18 @@ def test_operators_of_a_call(capfd):
     assert {"aten::mm", "aten::add"} <= {name for name, _ in shares}
     assert all(name.startswith("aten::") for name, _ in shares)
     assert sum(share for _, share in shares) == pytest.approx(1)
-    assert capfd.readouterr().err == ""  # the profiler's messages would stand among the rows
+    assert capfd.readouterr().err == ""  # no messages of the profiler
 
 
-def test_launches_and_waits_of_runtime_calls():
+def test_launches_and_syncs_of_runtime_calls():
     launches = {
         "cudaLaunchKernel": 100, "cudaLaunchKernelExC": 20, "cuLaunchKernel": 3,
         "cuLaunchKernelEx": 4, "cudaLaunchCooperativeKernel": 5,
     }  # fmt: skip
-    waits = {"cudaStreamSynchronize": 2, "cudaEventSynchronize": 10, "cudaMemcpy": 30}
+    syncs = {"cudaStreamSynchronize": 2, "cudaEventSynchronize": 10, "cudaMemcpy": 30}
     neither = {
         "cudaDeviceSynchronize": 1000, "cudaMemcpyAsync": 1000, "cudaMemsetAsync": 1000,
         "cudaStreamWaitEvent": 1000, "cudaEventRecord": 1000, "cudaMalloc": 1000, "aten::add": 1000,
         "cudaLaunchHostFunc": 1000, "cuLaunchHostFunc": 1000, "Memcpy DtoH": 1000,
     }  # fmt: skip
-    assert tally({**launches, **waits, **neither}) == (132, 42)
+    assert count_calls({**launches, **syncs, **neither}) == (132, 42)

@@ -14,7 +14,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 import torch
 
-from misalign_det.utils.benchmark import launches_and_waits
+from misalign_det.utils.benchmark import launches_and_syncs
 
 if not torch.cuda.is_available():  # before the first import of triton: its kernels run on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -66,7 +66,7 @@ def count_calls(
         return _simulated(make, warm_up)
     if functions is None or not device.startswith("cuda"):
         functions = make("cuda")
-    return {name: Cost(*launches_and_waits(function)) for name, function in functions.items()}
+    return {name: Cost(*launches_and_syncs(function)) for name, function in functions.items()}
 
 
 def _simulated(make, warm_up) -> dict[str, Cost]:
