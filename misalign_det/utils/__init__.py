@@ -1,16 +1,16 @@
-"""What every other part of the package may use."""
+"""Utilities that every other part of the package may use."""
 
 from .config_walk import walk
 from .dataset_configs import class_names, dataset_classes, leaf_datasets
-from .device_numbers import numbers_made_on_device
-from .pixels import as_picture, to_picture
+from .new_tensor import new_tensor_without_sync
 from .registry import find_type, is_type
+from .rgb_image import tensor_to_rgb_image, to_rgb_image
 from .signatures import argument_names
 from .triton_support import has_triton, launch
 
 __all__ = [
     "argument_names",
-    "as_picture",
+    "to_rgb_image",
     "class_names",
     "dataset_classes",
     "find_type",
@@ -18,7 +18,7 @@ __all__ = [
     "is_type",
     "launch",
     "leaf_datasets",
-    "numbers_made_on_device",
-    "to_picture",
+    "new_tensor_without_sync",
+    "tensor_to_rgb_image",
     "walk",
 ]

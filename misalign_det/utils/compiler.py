@@ -3,26 +3,31 @@
 import functools
 import sys
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 
 
 def without_compiler(function: Callable) -> Callable:
-    """As ``torch.compiler.disable``, but the compiler is not loaded by it.
+    """Decorator as ``torch.compiler.disable``, but without importing the compiler.
 
-    For what ``torch.compile`` of a training step (mmengine's ``compile=True``) fails on: NumPy,
-    shapes that data decide, kernels that are launched from Python.
+    For what ``torch.compile`` of a training step (mmengine's ``compile=True``) cannot trace: NumPy,
+    data-dependent shapes, kernels that are launched from Python.
+
+    Args:
+        function: runs uncompiled, and breaks the graph of a compiled caller.
     """
+    disabled: Callable | None = None
 
     @functools.wraps(function)
-    def call(*args, **kwargs):
-        if "torch._dynamo" not in sys.modules:  # nothing is compiled without it
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal disabled
+        if "torch._dynamo" not in sys.modules:  # without it nothing is compiled
             return function(*args, **kwargs)
-        if call.outside is None:
-            call.outside = torch.compiler.disable(function)
-        return call.outside(*args, **kwargs)
+        if disabled is None:
+            disabled = cast(Callable, torch.compiler.disable(function))
+        return disabled(*args, **kwargs)
 
-    call.outside = None
     return call
 
 
@@ -31,8 +36,8 @@ def exporting() -> bool:
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _is_exporting()
 
 
-# torch.compiler.is_exporting came with torch 2.7. Before, is_compiling is true under torch.export,
-# and under torch.compile too.
+# torch.compiler.is_exporting exists since torch 2.7. Before, is_compiling is true under
+# torch.export, and under torch.compile, too.
 _is_exporting = getattr(torch.compiler, "is_exporting", None) or getattr(
     torch.compiler, "is_compiling", bool
 )

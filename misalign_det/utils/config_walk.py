@@ -1,4 +1,4 @@
-"""Every part of a config with its dotted key."""
+"""Walk over all parts of a config with their dotted keys."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from mmengine.config import Config
 
 
 def walk(value: Any, head: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted key and the value of everything inside a config, outer parts first.
+    """Yield the dotted key and the value of every part of a config, outer parts first.
 
     Args:
         value: a config, or any part of one.
-        head: put before each key.
+        head: prefix of each key.
 
     Example:
         >>> list(walk(dict(a=[dict(b=1)])))

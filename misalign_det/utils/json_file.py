@@ -1,16 +1,18 @@
-"""Reading large JSON files, with errors that say what to do."""
+"""Reading large JSON files, with error messages that say what to do."""
 
 import gc
 import json
 import os.path as osp
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ..errors import InputError
 
 
 @contextmanager
-def no_garbage_collection():
-    """Hold the collector: it would walk the millions of objects of a large file again and again."""
+def no_garbage_collection() -> Iterator[None]:
+    """Disable garbage collection, which would repeatedly scan the objects of a large file."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -20,13 +22,16 @@ def no_garbage_collection():
             gc.enable()
 
 
-def read_json(path, where, root=None):
+def read_json(path: str, where: str, root: str | None = None) -> Any:
     """Parse a JSON file.
 
     Args:
-        path (str): of the file.
-        where (str): what it is, for messages: the dataset's key, or an argument.
-        root (str, optional): the dataset's `data_root`, where its config names the file.
+        path: path of the file.
+        where: what names the file, for messages: the dataset's key, or an argument.
+        root: the dataset's ``data_root``, for messages, if a dataset's config names the file.
+
+    Returns:
+        The parsed content.
 
     Raises:
         InputError: there is no such file, or it is not JSON.

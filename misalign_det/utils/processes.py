@@ -1,8 +1,12 @@
-"""Which process of a run this is, before a process group exists."""
+"""Rank of this process before a process group exists."""
 
 import os
 
 
-def is_first_process():
-    """Whether this is the first process of a run, before they have found one another."""
+def is_first_process() -> bool:
+    """Whether the launcher gave this process rank 0; true without a launcher.
+
+    From the environment variables of torchrun (``RANK``) or Slurm (``SLURM_PROCID``), so that it
+    can be asked before ``torch.distributed`` is initialised.
+    """
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0

@@ -6,14 +6,14 @@ from mmengine.registry import Registry
 
 
 def find_type(kind: Any, registry: Registry) -> Any:
-    """Return what a config's ``type`` stands for.
+    """The class or function that a config's ``type`` names.
 
-    mmengine's text configs give ``'DCLoss'`` or ``'mmdet.DCLoss'``, its pure Python configs give
-    the class.
+    mmengine's text configs have ``'DCLoss'`` or ``'mmdet.DCLoss'``, its pure Python configs the
+    class itself.
 
     Args:
         kind: value of ``type``.
-        registry: where a string is looked up.
+        registry: resolves a string.
 
     Returns:
         The class or function; ``None`` for a string that the registry does not know, and for
@@ -29,12 +29,12 @@ def find_type(kind: Any, registry: Registry) -> Any:
 
 
 def is_type(kind: Any, parent: type, registry: Registry) -> bool:
-    """Whether a config's ``type`` stands for ``parent`` or a class derived from it.
+    """Whether a config's ``type`` names ``parent`` or a class derived from it.
 
     Args:
         kind: value of ``type``; see :func:`find_type`.
         parent: a class.
-        registry: where a string is looked up.
+        registry: resolves a string.
     """
     found = find_type(kind, registry)
     return isinstance(found, type) and issubclass(found, parent)

@@ -1,4 +1,4 @@
-"""The arguments that a class or function takes from a config."""
+"""Names of the arguments that a class or function takes from a config."""
 
 import functools
 import inspect
@@ -9,13 +9,16 @@ from torch import nn
 
 @functools.cache
 def argument_names(kind: Any) -> tuple[tuple[str, ...], bool]:
-    """Names of the arguments of a class or function, through ``**kwargs`` along the base classes.
+    """Names of the arguments of a class or function.
+
+    Those of the base classes belong to them as far as ``**kwargs`` are passed on, and so do old
+    names of :func:`~misalign_det.utils.renamed.renamed_arguments`.
 
     Args:
-        kind: what a config's ``type`` stands for.
+        kind: what a config's ``type`` names.
 
     Returns:
-        The names in order, and whether these are all, so that any other one is an error.
+        The names in order, and whether the list is complete, so that any other name is an error.
 
     Example:
         >>> from mmdet.models.losses import IoULoss
@@ -27,9 +30,12 @@ def argument_names(kind: Any) -> tuple[tuple[str, ...], bool]:
         if kind.__new__ is not object.__new__:
             return (), False
         functions = [vars(c)["__init__"] for c in kind.__mro__ if "__init__" in vars(c)]
-    names, complete = {}, False  # a dict keeps the order
+    names: dict[str, None] = {}  # a dict keeps the order
+    complete = False
     for number, function in enumerate(functions):
-        if function is nn.Module.__init__:  # takes **kwargs to refuse them with a better message
+        if (
+            function is nn.Module.__init__
+        ):  # takes **kwargs only to refuse them with a better message
             complete = True
         if function in (nn.Module.__init__, object.__init__):
             break
@@ -43,6 +49,6 @@ def argument_names(kind: Any) -> tuple[tuple[str, ...], bool]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             complete = True
             if number == 0:
-                break  # else a class may hand its **kwargs past the next one: mmdet's VFNetHead
+                break  # a base class may pass its **kwargs past the next one, as mmdet's VFNetHead
     names |= dict.fromkeys(getattr(kind, "renamed_arguments", {}))  # the old names
     return tuple(names), complete

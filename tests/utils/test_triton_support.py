@@ -60,7 +60,7 @@ def test_a_variable_switches_it_off(monkeypatch, value, expected):
         assert has_triton(torch.zeros(1, device="cuda")) is expected
 
 
-def test_where_the_first_kernel_fails_one_warning_says_why(monkeypatch):
+def test_where_the_test_kernel_fails_one_warning_says_why(monkeypatch):
     def fail(*args):
         raise OSError("no C compiler")
 
@@ -71,7 +71,7 @@ def test_where_the_first_kernel_fails_one_warning_says_why(monkeypatch):
     assert len(caught) == 1
 
 
-def test_not_where_the_first_kernel_computes_something_else(monkeypatch):
+def test_not_where_the_test_kernel_computes_something_else(monkeypatch):
     monkeypatch.setattr(triton_support, "_start", lambda *args: None)
     real = torch.zeros
     monkeypatch.setattr(torch, "zeros", lambda *args, **kwargs: real(1))
@@ -79,7 +79,7 @@ def test_not_where_the_first_kernel_computes_something_else(monkeypatch):
 
 
 def test_a_broken_installation_is_like_a_missing_one(monkeypatch):
-    monkeypatch.setitem(sys.modules, "misalign_det.utils._first_kernel", ModuleType("broken"))
+    monkeypatch.setitem(sys.modules, "misalign_det.utils._triton_probe", ModuleType("broken"))
     with pytest.warns(UserWarning, match="ImportError"):
         assert not has_triton(gpu_tensor())
 
@@ -89,7 +89,7 @@ def test_not_with_a_triton_that_has_not_run_the_kernels(monkeypatch):
 
     monkeypatch.setattr(triton, "__version__", "2.3.1")
     monkeypatch.setattr(triton_support, "_start", lambda *args: 1 / 0)
-    with pytest.warns(UserWarning, match="RuntimeError: version 2.3.1, 3.0 is the least"):
+    with pytest.warns(UserWarning, match="RuntimeError: version 2.3.1, but 3.0 or later is needed"):
         assert not has_triton(gpu_tensor())
 
 
