@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..models.task_modules.assigners.candidates import BatchGroundTruth, CandidatePairs
 from ..models.task_modules.assigners.joint_loss import pair_losses
-from ..utils import as_picture
+from ..utils import to_rgb_image
 from .dense_outputs import DenseOutputs
 
 
@@ -118,12 +118,12 @@ def draw_loss_maps(
     the star is the in-box location of least loss, the ring that of the other task.
 
     Args:
-        image: in pixels of the network input; see :func:`~misalign_det.utils.as_picture`.
+        image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
         bbox: the GT, xyxy in the same pixels.
         levels: those to draw, from :func:`losses_towards`.
         title: stands above.
     """
-    image = as_picture(image)
+    image = to_rgb_image(image)
     height, width = image.shape[:2]
     # A Figure of its own, outside pyplot, is freed with its last reference.
     fig = Figure(figsize=(10, len(levels) * 5 * height / width + 0.8), layout="constrained")

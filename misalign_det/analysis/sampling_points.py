@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.layers import RFAConv2d
-from ..utils import as_picture
+from ..utils import to_rgb_image
 
 GRID = torch.tensor([[row, column] for row in (-1.0, 0, 1) for column in (-1.0, 0, 1)])
 
@@ -89,12 +89,12 @@ def draw_sampling_points(
     """One panel a layer: the image, the object, the location (ring) and the layer's nine taps.
 
     Args:
-        image: in pixels of the network input; see :func:`~misalign_det.utils.as_picture`.
+        image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
         bbox: the object, xyxy, ``(4,)``.
         center: x and y of the location.
         layers: from :func:`sampling_points`.
     """
-    image = as_picture(image)
+    image = to_rgb_image(image)
     height, width = image.shape[:2]
     fig = Figure(figsize=(5 * len(layers), 5 * height / width + 0.5), layout="constrained")
     left, top, right, bottom = bbox.tolist()

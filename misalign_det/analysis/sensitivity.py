@@ -7,7 +7,7 @@ from matplotlib.patches import Rectangle
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
-from ..utils import as_picture
+from ..utils import to_rgb_image
 from .dense_outputs import DenseOutputs
 
 
@@ -37,12 +37,12 @@ def draw_sensitivity(
     A star marks each map's own peak inside the object, a ring the other's.
 
     Args:
-        image: in pixels of the network input; see :func:`~misalign_det.utils.as_picture`.
+        image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
         bbox, label: the object.
         outputs: predictions of the image.
         title: stands above.
     """
-    image = as_picture(image)
+    image = to_rgb_image(image)
     height, width = image.shape[:2]
     fig = Figure(figsize=(10.5, 5 * height / width + 0.8), layout="constrained")
     maps = sensitivity_maps(outputs, bbox, label)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from ..engine.checkpoint import read_checkpoint
 from ..errors import InputError
 from ..utils import class_names, dataset_classes, leaf_datasets
-from ..utils.text import some
+from ..utils.text import shorten
 from .config_lookup import resolve_config
 
 
@@ -49,13 +49,15 @@ def chosen_classes(
     (first, classes), *others = sources.items()
     for path, theirs in others:
         if theirs != classes:
-            raise InputError(f"{first} has the classes {some(classes)}, but {path} {some(theirs)}.")
+            raise InputError(
+                f"{first} has the classes {shorten(classes)}, but {path} {shorten(theirs)}."
+            )
     order = [c["name"] for c in coco.dataset["categories"] if c["name"] in classes]
     if sorted(order) == sorted(classes) and order != list(classes):
         raise InputError(
-            f"the annotation file lists the classes as {some(order)}, {first} as {some(classes)}. "
-            "mmdet's labels follow the order of the file that was trained on: give --classes in "
-            "that order."
+            f"the annotation file lists the classes as {shorten(order)}, {first} as "
+            f"{shorten(classes)}. mmdet's labels follow the order of the file that was trained "
+            "on: give --classes in that order."
         )
     return classes
 
@@ -119,7 +121,7 @@ def classes_of_file(coco: COCO, detections: Iterable[list[dict]]) -> tuple[str, 
         (int(max(s["pred_instances"]["labels"])) for found in detections for s in found
          if len(s["pred_instances"]["labels"])), default=-1)  # fmt: skip
     if without:
-        reason = f"the category {some(map(repr, without))} has no object"
+        reason = f"the category {shorten(map(repr, without))} has no object"
     elif highest + 1 != len(categories):
         reason = f"there are {len(categories)} categories, and the highest label is {highest}"
     else:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..engine.checkpoint import load_checkpoint, read_checkpoint, tensors_only
 from ..errors import InputError
-from ..utils import to_picture
+from ..utils import tensor_to_rgb_image
 
 
 def load_detector(
@@ -128,7 +128,7 @@ class NetworkInput:
     Attributes:
         inputs: normalised and padded, ``(1, C, H, W)``.
         image: the same pixels unpadded, uint8 RGB, ``(h, w, 3)``; see
-            :func:`~misalign_det.utils.to_picture`.
+            :func:`~misalign_det.utils.tensor_to_rgb_image`.
         gt_instances: boxes in pixels of the input.
         meta: mmdet's metainfo.
     """
@@ -163,7 +163,7 @@ def network_input(model: nn.Module, dataset, index: int, rgb: bool | None = None
     rgb = _leaves_rgb(model, dataset) if rgb is None else rgb
     return NetworkInput(
         inputs=batch["inputs"],
-        image=to_picture(item["inputs"], rgb),
+        image=tensor_to_rgb_image(item["inputs"], rgb),
         gt_instances=InstanceData(
             bboxes=(truth.bboxes * factor).to(device), labels=truth.labels.to(device)
         ),

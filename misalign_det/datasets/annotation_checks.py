@@ -8,7 +8,7 @@ it unseen.
 from collections import Counter
 
 from ..errors import InputError
-from ..utils.text import some
+from ..utils.text import shorten
 
 SKIP_EXTRA = "--cfg-options preflight.extra_categories=skip"
 
@@ -64,7 +64,7 @@ def coco_parts(content, path, where, annotated=True):
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
             raise InputError(
                 f"{where}: {path} has no list of objects {part!r}; it has "
-                f"{some(content, 8) or 'nothing'}. {form}"
+                f"{shorten(content, 8) or 'nothing'}. {form}"
             )
         for key in keys:
             bad = [i for i, entry in enumerate(entries) if key not in entry]
@@ -78,14 +78,14 @@ def coco_parts(content, path, where, annotated=True):
             if bad:
                 raise InputError(
                     f"{where}: {path}: {key} of {len(bad)} of {len(entries)} {part} "
-                    f"is not {called}: {some((repr(e[key]) for e in bad), 3)} (ids "
-                    f"{some(e['id'] for e in bad)})."
+                    f"is not {called}: {shorten((repr(e[key]) for e in bad), 3)} (ids "
+                    f"{shorten(e['id'] for e in bad)})."
                 )
         twice = [i for i, n in Counter(e["id"] for e in entries).items() if n > 1]
         if twice:
             raise InputError(
                 f"{where}: {path}: these ids of {part} occur more than once: "
-                f"{some(twice)}. Give each entry an id of its own."
+                f"{shorten(twice)}. Give each entry an id of its own."
             )
         parts.append(entries)
     if not parts[0]:
@@ -109,14 +109,14 @@ def check_references(images, annotations, categories, path, where):
             raise InputError(
                 f"{where}: {path}: {key} of {len(lost)} of {len(annotations)} annotations is "
                 f"written as {kind}, the ids of {_PLURAL[part]} as {other} ({lost[0][key]!r}; "
-                f"annotation ids {some(a['id'] for a in lost)}). Write both alike."
+                f"annotation ids {shorten(a['id'] for a in lost)}). Write both alike."
             )
         if lost:
             raise InputError(
                 f"{where}: {path}: {len(lost)} of {len(annotations)} annotations point to "
                 f"{'an' if part == 'image' else 'a'} {part} that the file does not list "
-                f"({key} {some({str(a[key]): 0 for a in lost})}; "
-                f"annotation ids {some(a['id'] for a in lost)}). Add the {part} to the file or "
+                f"({key} {shorten({str(a[key]): 0 for a in lost})}; "
+                f"annotation ids {shorten(a['id'] for a in lost)}). Add the {part} to the file or "
                 "remove the annotations."
             )
 
@@ -141,18 +141,20 @@ def check_categories(annotations, categories, classes, path, where, extra="error
     names = [c["name"] for c in categories]
     lacking = [c for c in classes if c not in names]
     unknown = [n for n in names if n not in classes]
-    both = f"The file has: {some(names, 10)}. The dataset's metainfo has: {some(classes, 10)}."
+    both = (
+        f"The file has: {shorten(names, 10)}. The dataset's metainfo has: {shorten(classes, 10)}."
+    )
     change = f"{where}.metainfo.classes={_tuple(names)} and the head's num_classes to {len(names)}"
     if lacking:
         raise InputError(
-            f"{where}: {path} has no category {some(map(repr, lacking))}. {both} If the file is "
+            f"{where}: {path} has no category {shorten(map(repr, lacking))}. {both} If the file is "
             f"right, set {change}; otherwise correct its names (case and spaces count)."
         )
     twice = [n for n, count in Counter(names).items() if count > 1]
     if twice:
         raise InputError(
-            f"{where}: {path} has several categories called {some(twice)}. mmdet would count each "
-            "as a class. Merge them, or remove the one without boxes."
+            f"{where}: {path} has several categories called {shorten(twice)}. mmdet would count "
+            "each as a class. Merge them, or remove the one without boxes."
         )
     notes = []
     used = {a["category_id"] for a in annotations}
@@ -160,7 +162,7 @@ def check_categories(annotations, categories, classes, path, where, extra="error
     if bare:
         notes.append(
             Remark(
-                f"{where}: the category {some(map(repr, bare))} has no boxes and is no "
+                f"{where}: the category {shorten(map(repr, bare))} has no boxes and is no "
                 "class of the dataset; it changes nothing."
             )
         )
@@ -168,7 +170,7 @@ def check_categories(annotations, categories, classes, path, where, extra="error
     if unknown:
         ids = {c["id"] for c in categories if c["name"] in unknown}
         count = sum(a["category_id"] in ids for a in annotations)
-        what = f"category {some(map(repr, unknown))} ({count} boxes)"
+        what = f"category {shorten(map(repr, unknown))} ({count} boxes)"
         if extra != "skip":
             raise InputError(
                 f"{where}: {path} has the {what}, which is no class of the dataset. {both} Set "

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import InputError
-from ..utils.text import some
+from ..utils.text import shorten
 from .annotation_checks import Remark
 
 _FLAGS = ("iscrowd", "ignore")
@@ -66,7 +66,7 @@ def check_boxes(images, annotations, where, path, training, filter_cfg=None):
         (beyond, "reach over the border of their image and are clipped to it", str),
     ):
         if mask.any():
-            ids = some(annotations[i]["id"] for i in np.flatnonzero(mask))
+            ids = shorten(annotations[i]["id"] for i in np.flatnonzero(mask))
             report.notes.append(
                 kind(f"{where}: {mask.sum()} of {len(boxes)} boxes {what} (annotation ids {ids}).")
             )
@@ -107,7 +107,7 @@ def _count_images(report, images, annotated, objects, where, settings):
         (ground, "kept as background", Remark),
     ):
         if group:
-            names = some((i["file_name"] for i in group), 3)
+            names = shorten((i["file_name"] for i in group), 3)
             report.notes.append(
                 kind(
                     f"{where}: {len(group)} of {len(images)} images have no "
@@ -127,8 +127,8 @@ def _count_images(report, images, annotated, objects, where, settings):
     if twice:
         report.notes.append(
             f"{where}: {len(twice)} pictures are listed more than once, under "
-            f"{sum(twice.values())} image ids: {some(twice, 3)}. Each id has only its own boxes: "
-            "the objects of the others are background there. Merge the entries."
+            f"{sum(twice.values())} image ids: {shorten(twice, 3)}. Each id has only its own "
+            "boxes: the objects of the others are background there. Merge the entries."
         )
 
 
@@ -182,6 +182,6 @@ def _check_flags(annotations, where, path):
         if wrong:
             raise InputError(
                 f"{where}: {path}: {key} of {len(wrong)} of {len(annotations)} annotations is no "
-                f"number but {wrong[0][key]!r} (annotation ids {some(a['id'] for a in wrong)}). "
+                f"number but {wrong[0][key]!r} (annotation ids {shorten(a['id'] for a in wrong)}). "
                 "mmdet takes any string for true and would leave these objects out. Write 0 or 1."
             )

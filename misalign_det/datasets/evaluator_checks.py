@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..evaluation.misalignment_metric import MisalignmentMetric
 from ..utils import is_type
 from ..utils.json_file import read_json
-from ..utils.text import some
+from ..utils.text import shorten
 from .annotation_checks import Remark, check_categories, check_references, coco_parts, is_remote
 
 
@@ -127,7 +127,7 @@ def _compare(file, files, annotated):
     if several:
         raise InputError(
             f"{file.where}: {file.path} cannot tell the images of {sets} apart: the ids "
-            f"{some(several)} occur in more than one of them. Give each image an id of its own."
+            f"{shorten(several)} occur in more than one of them. Give each image an id of its own."
         )
     given = dict(names)
     own = {image["id"]: image["file_name"] for image in file.images}
@@ -142,8 +142,8 @@ def _compare(file, files, annotated):
         if ids:
             raise InputError(
                 f"{file.where}: {file.path} {what} {sets}, which {files[0].where} reads: "
-                f"{len(ids)} image ids ({some(ids)}). Set {file.where}.ann_file to the dataset's "
-                "file."
+                f"{len(ids)} image ids ({shorten(ids)}). Set {file.where}.ann_file to the "
+                "dataset's file."
             )
     if not annotated:
         return []
@@ -156,7 +156,7 @@ def _compare(file, files, annotated):
         return []
     return [
         f"{file.where}: {file.path} is another file than {sets}, which {files[0].where} reads, "
-        f"and the boxes of {len(differ)} of {len(own)} images differ ({some(differ, 3)}). AP "
+        f"and the boxes of {len(differ)} of {len(own)} images differ ({shorten(differ, 3)}). AP "
         "counts by the evaluator's. Is that meant?"
     ]
 

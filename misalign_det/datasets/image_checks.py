@@ -10,7 +10,7 @@ from mmdet.registry import TRANSFORMS
 
 from ..errors import InputError
 from ..utils import is_type
-from ..utils.text import some
+from ..utils.text import shorten
 from .annotation_checks import Remark, is_remote
 from .transforms import LoadImageOrSkip, transform_class
 
@@ -118,7 +118,7 @@ def check_images(files, where, pipeline, training):
         ),
     ):
         if paths:
-            text = f"{where}: {len(paths)} {what}: {some(paths)}."
+            text = f"{where}: {len(paths)} {what}: {shorten(paths)}."
             if not training or (not loader.skips and any(reasons)):
                 raise InputError(
                     f"{text} Restore them or take them out of the annotation file. {_SKIP}"
@@ -137,7 +137,7 @@ def _mis_sized(looked, where):
         return []
     return [
         f"{where}: {len(odd)} of {len(looked)} images looked at have another size than the "
-        f"annotation file says; boxes may be misplaced: {some(odd, 3)}."
+        f"annotation file says; boxes may be misplaced: {shorten(odd, 3)}."
     ]
 
 

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..utils import dataset_classes, find_type, is_type, leaf_datasets
 from ..utils.json_file import no_garbage_collection, read_json
 from ..utils.processes import is_first_process
-from ..utils.text import some
+from ..utils.text import shorten
 from .annotation_checks import Remark, check_categories, check_references, coco_parts, is_remote
 from .box_checks import check_boxes
 from .evaluator_checks import CocoFile, check_metric, metrics, needs_annotations
@@ -155,7 +155,7 @@ def _check_num_classes(model, classes, where, key="model"):
         if classes and count is not None and count != len(classes):
             raise InputError(
                 f"{name}.num_classes is {count}, but {where} has {len(classes)} classes "
-                f"({some(classes, 6)}). Set --cfg-options {name}.num_classes={len(classes)}, or "
+                f"({shorten(classes, 6)}). Set --cfg-options {name}.num_classes={len(classes)}, or "
                 f"give the dataset the metainfo of the {count} classes."
             )
 

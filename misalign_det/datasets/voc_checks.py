@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 
 from ..errors import InputError
-from ..utils.text import some
+from ..utils.text import shorten
 from .annotation_checks import SKIP_EXTRA, Remark
 
 
@@ -45,14 +45,14 @@ def check_voc(ids, xml_path, classes, where, extra="error"):
         if paths:
             raise InputError(
                 f"{where}: {len(paths)} of {len(ids)} annotation files are {what}: "
-                f"{some(paths, 3)}. Correct them, data_root, or the split's list."
+                f"{shorten(paths, 3)}. Correct them, data_root, or the split's list."
             )
     unknown = [n for n in names if n not in classes]
     if unknown and extra != "skip":
         raise InputError(
-            f"{where}: the annotations name {some(map(repr, unknown))}, which is no class of the "
-            f"dataset. The dataset's metainfo has: {some(classes, 20)}. Add it there and to the "
-            f"head's num_classes, or leave the boxes out with {SKIP_EXTRA}."
+            f"{where}: the annotations name {shorten(map(repr, unknown))}, which is no class of "
+            f"the dataset. The dataset's metainfo has: {shorten(classes, 20)}. Add it there and to "
+            f"the head's num_classes, or leave the boxes out with {SKIP_EXTRA}."
         )
     notes = []
     if flat:

@@ -5,7 +5,6 @@ from mmengine.config import Config
 
 from misalign_det.engine import distributed
 from misalign_det.engine.distributed import finish_processes, prepare_processes
-from misalign_det.utils.processes import is_first_process
 
 
 def test_nothing_is_done_without_launcher_or_with_a_gpu(monkeypatch):
@@ -74,18 +73,6 @@ def test_the_first_node_is_the_master(monkeypatch):
         "MASTER_PORT": "29500",
         "MASTER_ADDR": "node3",
     }
-
-
-def test_the_first_process_before_they_have_met(monkeypatch):
-    for name in ("RANK", "SLURM_PROCID"):
-        monkeypatch.delenv(name, raising=False)
-    assert is_first_process()
-    monkeypatch.setenv("SLURM_PROCID", "2")
-    assert not is_first_process()
-    monkeypatch.setenv("RANK", "0")  # of torchrun, started by srun
-    assert is_first_process()
-    monkeypatch.setenv("RANK", "1")
-    assert not is_first_process()
 
 
 def test_address_and_port_that_are_set_stay():

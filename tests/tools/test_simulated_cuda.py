@@ -7,7 +7,7 @@ from mmcv.ops import deform_conv2d, modulated_deform_conv2d, nms, sigmoid_focal_
 from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
 from simulated_cuda import SimulatedCuda
 
-from misalign_det.utils import has_triton, numbers_made_on_device
+from misalign_det.utils import has_triton, new_tensor_without_sync
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_launches_are_counted_by_line(device):
         (x.view(2, 2).T[0] + 1).exp()  # the views launch nothing
     assert counts.launches_by_operator() == {"add": 1, "exp": 1}
     with device.count() as outer, device.count() as counts:
-        with numbers_made_on_device(x):
+        with new_tensor_without_sync(x):
             x.new_tensor([1.0])
     assert counts.num_launches == outer.num_launches == 1 and counts.num_waits == 0
     from misalign_det.models.layers import star_dcn_offset

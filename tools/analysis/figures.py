@@ -50,7 +50,7 @@ from misalign_det.apis.detector import (
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.errors import InputError
-from misalign_det.utils import as_picture
+from misalign_det.utils import to_rgb_image
 
 COLORS = [(57, 106, 255), (60, 190, 60), (220, 120, 20), (200, 60, 200), (40, 200, 220)]
 
@@ -221,7 +221,7 @@ def sampling(args, folder):
 
 def _boxes(image, bboxes, labels):
     scale = max(1.0, 480 / image.shape[1])
-    canvas = cv2.resize(as_picture(image), None, fx=scale, fy=scale)
+    canvas = cv2.resize(to_rgb_image(image), None, fx=scale, fy=scale)
     for box, label in zip(bboxes * scale, labels):
         x0, y0, x1, y1 = box.round().astype(int).tolist()
         cv2.rectangle(canvas, (x0, y0), (x1, y1), COLORS[label % len(COLORS)], 2)

@@ -27,7 +27,7 @@ from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load
 from misalign_det.apis.detector import build_dataset, detect, ground_truth, load_detector
 from misalign_det.datasets.preflight import InputError, check_config
 from misalign_det.engine.checkpoint import tensors_only
-from misalign_det.utils import as_picture, class_names
+from misalign_det.utils import class_names, to_rgb_image
 
 MIN_WIDTH = 640  # smaller images are enlarged, so that labels can be read
 BAND = 34  # height of the caption in pixels
@@ -65,7 +65,7 @@ def picture(visualizer, image, truth, detections, score_thr, title):
 
     Args:
         visualizer (DetLocalVisualizer): with the dataset's meta.
-        image (ndarray): (H, W) or (H, W, n), RGB; see `as_picture`.
+        image (ndarray): (H, W) or (H, W, n), RGB; see `to_rgb_image`.
         truth, detections (InstanceData): boxes xyxy in pixels of `image`.
         score_thr (float): detections above it are drawn and counted.
         title (str): begins the caption.
@@ -74,7 +74,7 @@ def picture(visualizer, image, truth, detections, score_thr, title):
         ndarray: uint8 (BAND + H s, 2 W s, 3), RGB, with the whole number s that makes W s at
         least MIN_WIDTH.
     """
-    image = as_picture(image)
+    image = to_rgb_image(image)
     scale = max(1, -(-MIN_WIDTH // image.shape[1]))
     shown = detections[detections.scores > score_thr]
     shown = shown[shown.scores.argsort(stable=True)]  # what is drawn last lies on top

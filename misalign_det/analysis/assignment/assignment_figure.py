@@ -5,7 +5,7 @@ import colorsys
 import cv2
 import numpy as np
 
-from ...utils import as_picture
+from ...utils import to_rgb_image
 from .assignment_statistics import ImageAssignment
 
 
@@ -15,7 +15,7 @@ def draw_assignment(
     """Each GT in a colour of its own with the locations that it trains, larger on coarser levels.
 
     Args:
-        image: in pixels of the network input; see :func:`~misalign_det.utils.as_picture`.
+        image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
         assignment: of this image.
         min_width: smaller images are enlarged to it.
 
@@ -23,7 +23,7 @@ def draw_assignment(
         uint8 RGB.
     """
     scale = max(1.0, min_width / image.shape[1])
-    canvas = cv2.resize(as_picture(image), None, fx=scale, fy=scale)
+    canvas = cv2.resize(to_rgb_image(image), None, fx=scale, fy=scale)
     colors = [_color(i) for i in range(len(assignment.gt_bboxes))]
     for box, color in zip(assignment.gt_bboxes.cpu().numpy() * scale, colors):
         x0, y0, x1, y1 = box.round().astype(int).tolist()
@@ -52,7 +52,7 @@ def draw_positives_and_negatives(
     """Predicted boxes of positives, purple, and of negatives, green, as in paper B's figure 4.
 
     Args:
-        image: in pixels of the network input; see :func:`~misalign_det.utils.as_picture`.
+        image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
         bboxes: predicted boxes, xyxy in pixels, ``(P, 4)``.
         positive, negative: which priors to draw, indices.
 
@@ -60,7 +60,7 @@ def draw_positives_and_negatives(
         uint8 RGB.
     """
     scale = max(1.0, 480 / image.shape[1])
-    canvas = cv2.resize(as_picture(image), None, fx=scale, fy=scale)
+    canvas = cv2.resize(to_rgb_image(image), None, fx=scale, fy=scale)
     for priors, color in ((negative, GREEN), (positive, PURPLE)):
         for box in bboxes[priors] * scale:
             x0, y0, x1, y1 = box.round().astype(int).tolist()

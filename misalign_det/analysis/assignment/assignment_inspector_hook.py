@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ...errors import InputError
-from ...utils import to_picture
+from ...utils import tensor_to_rgb_image
 from .assignment_figure import draw_assignment
 from .assignment_statistics import ImageAssignment, agreement, assignment_scalars
 from .recorded_assignments import recorded_assignments
@@ -26,7 +26,7 @@ class AssignmentInspectorHook(Hook):
     Args:
         interval: steps between two looks.
         pictures: whether the first image of the batch is written with its positives; see
-            :func:`~misalign_det.utils.to_picture` for other than three channels of uint8.
+            :func:`~misalign_det.utils.tensor_to_rgb_image` for other than three channels of uint8.
         references: mmdet's assigners to agree with on the same step, ``'atss'`` and
             ``'task_aligned'``; the latter only for assigners that see predictions.
 
@@ -76,7 +76,9 @@ class AssignmentInspectorHook(Hook):
             {f"assignment/{name}": value for name, value in scalars.items()}, step=step
         )
         if self.pictures and images and data_batch is not None:
-            picture = draw_assignment(to_picture(_first_image(data_batch["inputs"])), images[0])
+            picture = draw_assignment(
+                tensor_to_rgb_image(_first_image(data_batch["inputs"])), images[0]
+            )
             runner.visualizer.add_image("assignment", picture, step=step)
 
 

@@ -12,7 +12,7 @@ from mmdet.utils import InstanceList, OptConfigType, OptInstanceList, reduce_mea
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
-from ...utils import numbers_made_on_device
+from ...utils import new_tensor_without_sync
 from ...utils.renamed import renamed_arguments
 from ..layers import run_tower
 from ..task_modules.assigners.candidates import BatchGroundTruth
@@ -241,7 +241,7 @@ class LossAwareFCOSHead(AnchorFreeHead):
         if len(predicted) == 0:  # an empty sum keeps every parameter in the graph
             return predicted.sum(dim=1)
         # Given the weights, mmdet's IoU losses would ask the device whether any is positive.
-        with numbers_made_on_device(predicted):
+        with new_tensor_without_sync(predicted):
             return loss(predicted, targets.gt_bboxes, reduction_override="none")
 
     def mean_over_positives(

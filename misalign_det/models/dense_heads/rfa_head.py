@@ -8,7 +8,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from torch import Tensor, nn
 
-from ...utils import numbers_made_on_device
+from ...utils import new_tensor_without_sync
 from ...utils.validation import check_choice
 from ..layers import adapt_receptive_field, init_offsets
 from .fcos_no_centerness_head import FCOS_PARTS
@@ -143,7 +143,7 @@ class RFAHead(LossAwareFCOSHead):
             giou = 1 - box_losses.detach() / self.loss_bbox.loss_weight
         else:
             bboxes = targets.bboxes[targets.prior_inds].detach()
-            with numbers_made_on_device(bboxes):
+            with new_tensor_without_sync(bboxes):
                 giou = bbox_overlaps(bboxes, targets.gt_bboxes, mode="giou", is_aligned=True)
         return giou.clamp(0, 1)
 

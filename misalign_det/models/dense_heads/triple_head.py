@@ -8,7 +8,7 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from torch import Tensor, nn
 
-from ...utils import numbers_made_on_device
+from ...utils import new_tensor_without_sync
 from ...utils.compiler import exporting
 from ...utils.renamed import renamed_arguments
 from ...utils.validation import check_choice
@@ -266,7 +266,7 @@ class TripleHead(LossAwareFCOSHead):
         if self.with_confidence:
             boxes = targets.bboxes if self.confidence_target == "refined" else coarse_bboxes
             boxes = boxes[targets.prior_inds].detach()
-            with numbers_made_on_device(boxes):
+            with new_tensor_without_sync(boxes):
                 iou = bbox_overlaps(boxes, targets.gt_bboxes, is_aligned=True).clamp(0, 1)
             losses["loss_confidence"] = self.quality_loss(
                 self.loss_confidence, targets, confidences, iou

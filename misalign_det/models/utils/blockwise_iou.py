@@ -6,7 +6,7 @@ import torch
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
-from ...utils.device_numbers import numbers_made_on_device
+from ...utils.new_tensor import new_tensor_without_sync
 
 PAIRS = 2**23  # compared at once; mmdet's bbox_overlaps holds 36 bytes for each
 FLAGS = 2**26  # bytes of the mask in which pairs are looked for at once
@@ -38,7 +38,7 @@ class OverlapsInBlocks:
 
     def __call__(self, bboxes1, bboxes2, **kwargs) -> Tensor:
         """See mmdet's ``BboxOverlaps2D``; ``kwargs`` are its ``mode`` and ``is_aligned``."""
-        with numbers_made_on_device(get_box_tensor(bboxes1)):
+        with new_tensor_without_sync(get_box_tensor(bboxes1)):
             overlaps = self._all_blocks(bboxes1, bboxes2, **kwargs)
         if self.keeps_next:
             self.kept, self.keeps_next = overlaps, False

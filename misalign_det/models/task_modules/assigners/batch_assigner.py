@@ -11,7 +11,7 @@ from mmdet.utils import ConfigType
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ....utils import has_triton, numbers_made_on_device
+from ....utils import has_triton, new_tensor_without_sync
 from ....utils.compiler import without_compiler
 from ....utils.renamed import renamed_arguments
 from ....utils.validation import check_choice
@@ -255,7 +255,7 @@ def _to_assign_result(
     if num_gts:
         index = (gt_inds - 1).clamp(min=0)
         labels = torch.where(positive, gts.labels[index], labels)
-        with numbers_made_on_device(bboxes):
+        with new_tensor_without_sync(bboxes):
             iou = bbox_overlaps(bboxes.float(), gts.bboxes[index], is_aligned=True)
         overlaps = torch.where(positive, iou, overlaps)
     result = AssignResult(num_gts, gt_inds, overlaps, labels=labels)

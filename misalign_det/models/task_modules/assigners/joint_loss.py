@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....utils import has_triton, numbers_made_on_device
+from ....utils import has_triton, new_tensor_without_sync
 from .candidates import BatchGroundTruth, CandidatePairs
 
 _BLOCK = 2**17  # logits taken at once on the CPU, so that what is made of them stays in its cache
@@ -135,7 +135,7 @@ def pair_losses(
     cls_loss = pair_classification_loss(edges, logits, gts.labels, focal_alpha, focal_gamma)
     predicted = bboxes.index_select(0, edges.prior_inds).float()
     targets = gts.bboxes.index_select(0, edges.gt_inds)
-    with numbers_made_on_device(predicted):
+    with new_tensor_without_sync(predicted):
         reg_loss = loss_bbox(predicted, targets, reduction_override="none")
     return cls_loss, reg_loss.float()
 
