@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -17,18 +17,18 @@ def without_compiler(function: Callable) -> Callable:
     Args:
         function: runs uncompiled, and breaks the graph of a compiled caller.
     """
-    disabled: Callable | None = None
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal disabled
         if "torch._dynamo" not in sys.modules:  # without it nothing is compiled
             return function(*args, **kwargs)
-        if disabled is None:
-            disabled = cast(Callable, torch.compiler.disable(function))
-        return disabled(*args, **kwargs)
+        if wrapper.disabled is None:
+            wrapper.disabled = torch.compiler.disable(function)
+        return wrapper.disabled(*args, **kwargs)
 
-    return call
+    wrapper: Any = call
+    wrapper.disabled = None
+    return wrapper
 
 
 def exporting() -> bool:
@@ -38,6 +38,6 @@ def exporting() -> bool:
 
 # torch.compiler.is_exporting exists since torch 2.7. Before, is_compiling is true under
 # torch.export, and under torch.compile, too.
-_is_exporting = getattr(torch.compiler, "is_exporting", None) or getattr(
-    torch.compiler, "is_compiling", bool
+_is_exporting: Callable[[], bool] = getattr(
+    torch.compiler, "is_exporting", getattr(torch.compiler, "is_compiling", bool)
 )

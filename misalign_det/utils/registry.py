@@ -29,12 +29,12 @@ def find_type(kind: Any, registry: Registry) -> Any:
 
 
 def is_type(kind: Any, parent: type, registry: Registry) -> bool:
-    """Whether a config's ``type`` names ``parent`` or a class derived from it.
+    """Whether a config's ``type`` stands for ``parent`` or a class derived from it.
 
     Args:
         kind: value of ``type``; see :func:`find_type`.
         parent: a class.
-        registry: resolves a string.
+        registry: where a string is looked up.
     """
     found = find_type(kind, registry)
     return isinstance(found, type) and issubclass(found, parent)

@@ -1,4 +1,7 @@
-"""Compile Triton kernels for GPUs that are not there, in a process without the interpreter."""
+"""Compile Triton kernels for GPUs on a machine without one, in a process of its own.
+
+Triton's interpreter, in which the tests run the kernels, is off there.
+"""
 
 import json
 import os
@@ -22,7 +25,7 @@ for module, name, signature, constexprs, *options in kernels:
     for capability in (80, 90):
         source = ASTSource(fn=kernel, signature=kinds, constexprs=constexprs)
         target = GPUTarget("cuda", capability, 32)
-        # As misalign_det.utils.triton_support launches them.
+        # The options of misalign_det.utils.triton_support.launch.
         settings = dict(dict(enable_fp_fusion=False), **dict(*options))
         built = triton.compile(source, target=target, options=settings)
         assert built.asm["cubin"]
@@ -35,13 +38,16 @@ for module, name, signature, constexprs, *options in kernels:
 
 
 def compile_for_gpus(kernels: list[tuple], absent: str = "") -> int:
-    """Compile each for compute capability 8.0 and 9.0; returns how many binaries there are.
+    """Compile kernels for the compute capabilities 8.0 and 9.0.
 
     Args:
-        kernels: module, name, types of the arguments ("*fp32", "i64", "fp32", ...) but for
-            those that are constexpr, which come last, the values of these in a dict, and perhaps
-            a dict of options of the launch, such as ``num_warps``.
-        absent: an instruction that none of them may have.
+        kernels: per kernel its module, its name, the types of its arguments (``"*fp32"``,
+            ``"i64"``, ``"fp32"``, ...) without the ``constexpr`` ones, which come last, a dict of
+            the latter's values, and optionally a dict of launch options such as ``num_warps``.
+        absent: a PTX instruction that no kernel may contain.
+
+    Returns:
+        Number of binaries.
     """
     environment = dict(os.environ, TRITON_INTERPRET="0")
     done = subprocess.run(

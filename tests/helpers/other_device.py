@@ -1,10 +1,10 @@
-"""CPU tensors that stand for tensors of several devices: operations across devices fail."""
+"""CPU tensors that pretend to be on several devices: operations across devices fail."""
 
 import torch
 
 
-class Placed(torch.Tensor):
-    """A CPU tensor that says it is elsewhere; use :func:`place`."""
+class PretendedTensor(torch.Tensor):
+    """A CPU tensor whose ``device`` is another; use :func:`place`."""
 
     where = torch.device("cpu")
 
@@ -15,17 +15,17 @@ class Placed(torch.Tensor):
         if func == torch.Tensor.cpu:
             return place(args[0], "cpu")
         tensors = [x for x in _flat(args, (kwargs or {}).values()) if isinstance(x, torch.Tensor)]
-        places = {x.device for x in tensors}
+        devices = {x.device for x in tensors}
         if func == torch.Tensor.to:
             target = [x for x in args[1:] if isinstance(x, torch.device)]
             args = [args[0], *(x for x in args[1:] if not isinstance(x, torch.device))]
-            places = set(target) or places
+            devices = set(target) or devices
             if len(args) == 1 and not kwargs:
                 args.append(args[0].dtype)
-        if len(places) > 1:
-            raise RuntimeError(f"{func.__name__} of tensors on {places}")
+        if len(devices) > 1:
+            raise RuntimeError(f"{func.__name__} of tensors on {devices}")
         out = super().__torch_function__(func, types, args, kwargs)
-        (where,) = places
+        (where,) = devices
         if func == torch.Tensor.to and where != args[0].device:
             return place(out, where)
         for part in _flat([out]):
@@ -35,8 +35,8 @@ class Placed(torch.Tensor):
 
 
 def place(tensor, device):
-    """The tensor as if it were on ``device``."""
-    tensor = tensor.clone().as_subclass(Placed)
+    """A copy of the tensor whose ``device`` is the given one."""
+    tensor = tensor.clone().as_subclass(PretendedTensor)
     tensor.where = torch.device(device)
     return tensor
 

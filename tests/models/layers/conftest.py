@@ -1,4 +1,4 @@
-"""Where this folder's tests run Triton kernels."""
+"""Fixtures of the layers' tests: device of the kernels, TF32 settings, launched kernels."""
 
 import os
 
@@ -46,7 +46,7 @@ class TF32:
 
 @pytest.fixture
 def tf32():
-    """The process's settings, put back after the test."""
+    """The global settings, restored after the test."""
     kept = TF32()
     before = [getattr(part, kept.flag) for part in (kept.convs, kept.products)]
     yield kept

@@ -48,7 +48,7 @@ class TestByHand:
 
 
 def test_the_sampled_form_takes_other_sides():
-    """It is for export; should it agree one day, its docstring has to say so."""
+    """It is for export. If it agrees one day, its docstring has to say so."""
     sides = [derivative(sampled_deform_conv2d, tap, 0) for tap in (1, 4, 7)]
     assert sides != [derivative(mmcvs_op, tap, 0) for tap in (1, 4, 7)]
 

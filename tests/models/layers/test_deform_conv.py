@@ -108,7 +108,7 @@ def test_gathered_form_equals_the_sampled_one(dtype, reach, size, modulated):
 
 
 def test_broken_offsets_give_broken_values_where_they_are():
-    """And no place outside the map's memory."""
+    """And no memory outside the map is read."""
     x, offset, weight = inputs(4, 5, torch.float32)
     offset[1, 3, 2, 2], offset[0, 0, 0, 0] = math.nan, math.inf
     out = gathered_deform_conv2d(x, offset, weight)
@@ -170,7 +170,7 @@ def on_cuda(layer, x, offset, grad, autocast=None):
 @pytest.mark.parametrize("with_triton", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_autocast_on_cuda(monkeypatch, dtype, with_triton):
-    """The output is a convolution's; the gradients are in the dtype of what they belong to."""
+    """Dtypes: the output has that of a convolution, each gradient that of its tensor."""
     if not with_triton:
         monkeypatch.setattr(deform_conv, "has_triton", lambda *args: False)
     layer, (x, offset, _) = AutoDeformConv2d(3, 4), inputs(6, 7, torch.float32)
@@ -217,7 +217,7 @@ def counted(device, run):
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_few_launches_and_no_host_sync(simulated_cuda, layout, autocast):
-    """Features and weight into channels-last memory, samples, product; backward as few."""
+    """Copies of features and weight into channels-last memory, samples, product; backward alike."""
     if simulated_cuda is None:
         return  # counted without a GPU
     layer, (x, offset, _) = AutoDeformConv2d(3, 4).cuda(), inputs(6, 7, torch.float32)
@@ -306,7 +306,7 @@ def test_some_locations_alone(dtype, chosen):
 
 
 def test_some_locations_of_a_wide_map_in_half_precision():
-    """A quarter cell beside column 150, where bfloat16 knows whole cells alone."""
+    """A quarter cell beside column 150, where bfloat16 resolves whole cells only."""
     layer = AutoDeformConv2d(1, 1)
     layer.weight.data.zero_()[0, 0, 1, 1] = 1
     x = (torch.arange(200) % 2).to(torch.bfloat16).expand(1, 1, 3, 200)
@@ -328,7 +328,7 @@ def test_autocast_does_not_reach_some_locations():
 @pytest.mark.parametrize("exports", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_offsets_and_factors_reach_every_form(monkeypatch, exports, dtype):
-    """In half precision too, at more than its own precision."""
+    """In half precision too, more precisely than half precision."""
     x, offset, weight = inputs(6, 7, torch.float32)
     mask = torch.rand(2, 9, 6, 7).to(dtype)
     offset = offset.to(dtype)

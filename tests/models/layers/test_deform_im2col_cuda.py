@@ -1,4 +1,4 @@
-"""Deformable convolution by Triton's kernels against mmcv's op, and what it costs in memory."""
+"""Deformable convolution by Triton kernels against mmcv's op, and its memory."""
 
 import math
 
@@ -47,7 +47,7 @@ def by_kernel(x, offset, weight, mask, dtype=None):
 
 
 def run(form, args, grad, device="cpu", needed=(0, 1, 2, 3)):
-    """Output and gradients on the CPU, ``None`` for an argument that needs none."""
+    """Output and gradients on the CPU, ``None`` for arguments without a gradient."""
     args = [None if arg is None else arg.detach().clone().to(device) for arg in args]
     for i in needed:
         if args[i] is not None:
@@ -92,7 +92,7 @@ def test_far_outside_the_map_all_is_zero(kernel_device, modulated):
 @modulations
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 2), (2, 2)])
 def test_maps_smaller_than_the_kernel(kernel_device, size, modulated):
-    """mmcv's op refuses them: on a map with zeros around it the values are the same."""
+    """mmcv's op refuses them; on a zero-padded map its values are the same."""
     args, grad = inputs(size, modulated, torch.float64)
     args = on_lattice(args)
     found = run(by_kernel, args, grad, kernel_device)
@@ -122,7 +122,7 @@ def test_half_precision_samples_and_product(kernel_device, dtype, modulated):
 
 
 def test_positions_are_float32_in_half_precision(kernel_device):
-    """A quarter cell beside column 150, where bfloat16 knows whole cells alone."""
+    """A quarter cell beside column 150, where bfloat16 resolves whole cells only."""
     x = (torch.arange(200) % 2).to(torch.bfloat16).expand(1, 1, 1, 200)
     offset, weight = torch.full((1, 18, 1, 200), 0.25), torch.zeros(1, 1, 3, 3)
     offset[:, ::2] = 0
@@ -133,7 +133,7 @@ def test_positions_are_float32_in_half_precision(kernel_device):
 
 
 def test_the_dtype_of_the_product_can_be_lower_than_that_of_the_features(kernel_device):
-    """As under autocast: the gradients come back in the arguments' own dtypes."""
+    """As under autocast: gradients have the dtypes of their arguments."""
     args, grad = inputs((6, 7), True)
 
     def half(x, offset, weight, mask):
@@ -158,7 +158,7 @@ def test_broken_offsets_give_broken_values_where_they_are(kernel_device, modulat
 @modulations
 @pytest.mark.parametrize("blocks", [dict(SAMPLES=16, CHANNELS=8), dict(SAMPLES=32, CHANNELS=2)])
 def test_blocks_of_samples_and_channels(kernel_device, monkeypatch, blocks, modulated):
-    """Neither 81 samples nor five channels are whole blocks."""
+    """Neither 81 samples nor five channels fill whole blocks."""
     monkeypatch.setattr(deform_im2col_triton, "_blocks", lambda count, channels: blocks)
     args, grad = inputs((3, 3), modulated, num=1)
     found = run(by_kernel, args, grad, kernel_device)
@@ -234,7 +234,7 @@ def test_channels_last_features_are_read_where_they_are(kernel_device, launched)
 @modulations
 @pytest.mark.parametrize("locations", [1000, 10])
 def test_levels_side_by_side(kernel_device, monkeypatch, locations, modulated):
-    """Ten locations a step: one that ends within a level, one that holds two levels' ends."""
+    """Ten locations per step: one step ends within a level, one contains the ends of two."""
     monkeypatch.setattr(deform_im2col_cuda, "MAX_BYTES", locations * 9 * 5 * 4)
     levels = [inputs(size, modulated) for size in ((4, 5), (3, 1), (1, 1), (2, 4))]
     weight = levels[0][0][2]
@@ -292,7 +292,7 @@ def test_an_expanded_gradient(kernel_device):
         ((1, 2), [("_im2col", None, None)] * 2 + [("_col2im", False, True)]),
     ],
 )
-def test_no_gradient_is_computed_that_nobody_needs(kernel_device, launched, needed, kernels):
+def test_only_needed_gradients_are_computed(kernel_device, launched, needed, kernels):
     args, grad = inputs((3, 4), True)
     _, expected = run(mmcvs_op, args, grad)
     _, grads = run(by_kernel, args, grad, kernel_device, needed)

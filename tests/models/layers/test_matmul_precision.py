@@ -1,4 +1,4 @@
-"""TF32 in matrix products exactly where torch's convolutions have it, and no longer."""
+"""TF32 in matrix products exactly where torch's convolutions use it, and restored afterwards."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ def test_by_default_convolutions_use_tf32_and_products_do_not(tf32):
 
 @pytest.mark.parametrize("in_products", [False, True])
 @pytest.mark.parametrize("in_convolutions", [False, True])
-def test_products_follow_convolutions_and_are_put_back(tf32, in_convolutions, in_products):
+def test_products_follow_convolutions_and_are_restored(tf32, in_convolutions, in_products):
     tf32.in_convolutions, tf32.in_products = in_convolutions, in_products
     with convolution_precision():
         assert tf32.in_products == in_convolutions
@@ -54,7 +54,7 @@ def test_before_torch_2_9(monkeypatch, allowed):
 
 
 class Products(TorchDispatchMode):
-    """Notes for each matrix product whether it may use TF32."""
+    """Records for each matrix product whether it may use TF32."""
 
     def __init__(self, tf32):
         super().__init__()

@@ -1,4 +1,4 @@
-"""mmcv's op, where Triton is not there: its buffer, its precision, and when it is not used."""
+"""mmcv's op where Triton does not work: its buffer, its precision, when it is not used."""
 
 from importlib import import_module
 
@@ -23,14 +23,14 @@ from misalign_det.models.layers.mmcv_deform_conv import im2col_step, mmcv_deform
         ((0, 256, 8, 8), 1),
     ],
 )
-def test_images_a_step_divide_the_batch(shape, step):
+def test_images_per_step_divide_the_batch(shape, step):
     assert im2col_step(torch.empty(shape, device="meta")) == step
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 16, 32, 33])
 @pytest.mark.parametrize("stride", [8, 16, 32, 64, 128])
 def test_the_buffer_stays_under_a_gibibyte(batch, stride):
-    """At 800x1333 and 256 channels, and its numbers can be counted in an int."""
+    """At 800x1333 and 256 channels, and 32 bits can count its elements."""
     x = torch.empty(batch, 256, -(-800 // stride), -(-1344 // stride), device="meta")
     step = im2col_step(x)
     numbers = 9 * x[:step].numel()
@@ -97,6 +97,8 @@ def test_in_deterministic_mode_it_is_not_used(monkeypatch, without_triton):
         ((1, 256, 970, 970), "gathered_deform_conv2d"),  # 9 * 256 * 970 * 970 is above 2^31
     ],
 )
-def test_nor_for_what_it_cannot_count(monkeypatch, without_triton, shape, form):
+def test_it_is_not_used_for_more_samples_than_it_can_count(
+    monkeypatch, without_triton, shape, form
+):
     x = torch.empty(shape, device="meta")
     assert form_taken(monkeypatch, x, x) == [form]

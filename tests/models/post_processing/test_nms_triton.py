@@ -1,4 +1,4 @@
-"""CLBalancedNMS's kernels: compiled for GPUs that are not there, and decisions at the threshold."""
+"""CLBalancedNMS's kernels: they compile for GPUs, and decide as the CPU at the threshold."""
 
 import itertools
 
@@ -16,7 +16,7 @@ BITS = dict(BITS=nms_triton.BITS)
 
 @pytest.mark.slow
 def test_compile_and_round_each_step_of_an_iou():
-    """All that the package launches. A fused multiply-add would round otherwise than the CPU."""
+    """Every variant that the package launches; fused multiply-adds would not round as the CPU."""
     overlaps = ["*i64", "*i64", "*i64", "i32", "i32", "fp32", "fp32", "fp32"]
     suppress = ["*i64", "*i64", "*i32", "*i32", "i32", "i32"]
     choose = ["*i64", "*i64", "*i32", "*i64", "*fp32", "i32", "i32", "fp32", "fp32"]
@@ -52,7 +52,7 @@ def pairs_at_the_threshold(num):
 
 @pytest.mark.cuda
 def test_a_pair_counts_where_the_rounded_iou_exceeds_the_threshold():
-    """At its own IoU none does; at the number of float32 before it, it does."""
+    """Not at a threshold equal to its IoU, but at the float32 before it."""
     boxes, ious = pairs_at_the_threshold(10)
     scores = torch.linspace(1, 0.5, len(boxes))
     for pair, iou in enumerate(ious):
@@ -64,8 +64,8 @@ def test_a_pair_counts_where_the_rounded_iou_exceeds_the_threshold():
 
 
 @pytest.mark.cuda
-def test_no_cluster_reaches_beyond_its_words():
-    """Of 65 boxes the last lies in a second word; of each cluster the last place counts."""
+def test_clusters_over_two_words():
+    """The last of 65 boxes is in the second word; the last rank of each cluster counts."""
     boxes = torch.tensor([[0.0, 0, 40, 40]]).repeat(65, 1)
     boxes[::2] += 100
     scores = torch.linspace(1, 0.5, 65)
