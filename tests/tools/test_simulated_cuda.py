@@ -116,6 +116,7 @@ def test_launches_are_counted_by_line(device):
         with new_tensor_without_sync(x):
             x.new_tensor([1.0])
     assert counts.num_launches == outer.num_launches == 1 and counts.num_waits == 0
+    assert not any("new_tensor.py" in line for line in counts.launches_by_line())
     from misalign_det.models.layers import star_dcn_offset
 
     distances = torch.ones(1, 4, 2, 2, device="cuda")
