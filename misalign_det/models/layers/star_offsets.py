@@ -8,7 +8,7 @@ from ...utils.validation import check_choice
 OFFSET_MODES = ("box", "grid_plus_box")
 
 
-def star_dcn_offset(distances: Tensor, mode: str = "box", gradient_scale: float = 0.1) -> Tensor:
+def star_dcn_offset(distances: Tensor, mode: str = "box", gradient_mul: float = 0.1) -> Tensor:
     """Offsets of the nine taps from the coarse box of each location (Triple-head Network, eq. 7).
 
     Named after ``star_dcn_offset`` of mmdet's ``VFNetHead``, which samples at the same points.
@@ -19,7 +19,7 @@ def star_dcn_offset(distances: Tensor, mode: str = "box", gradient_scale: float 
         mode: ``'box'``: taps at the corners, edge midpoints and centre of the box;
             ``'grid_plus_box'``: the same points added to the regular grid (``d* + delta d`` read
             literally).
-        gradient_scale: factor on the gradient that reaches the coarse box through the offsets.
+        gradient_mul: factor on the gradient that reaches the coarse box through the offsets.
 
     Returns:
         ``(N, 18, H, W)`` or ``(N, 18, P)`` in cells, ``[y0, x0, y1, x1, ...]``, relative to the
@@ -37,7 +37,7 @@ def star_dcn_offset(distances: Tensor, mode: str = "box", gradient_scale: float 
         tensor([-1., -1.])
     """
     check_choice("offset mode", mode, OFFSET_MODES)
-    distances = scale_gradient(distances, gradient_scale)
+    distances = scale_gradient(distances, gradient_mul)
     near, far = distances.split(2, dim=1)  # (left, top) and (right, bottom)
     # The regular grid is subtracted as Python numbers: a tensor of them would be copied from the
     # host, which is a host-device synchronisation.

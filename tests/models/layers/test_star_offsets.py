@@ -24,7 +24,7 @@ def test_gradient_into_the_box_is_scaled():
     distances = torch.rand(1, 4, 2, 2, requires_grad=True)
     weight = torch.randn(1, 18, 2, 2)
     (full,) = torch.autograd.grad(
-        (star_dcn_offset(distances, gradient_scale=1) * weight).sum(), distances
+        (star_dcn_offset(distances, gradient_mul=1) * weight).sum(), distances
     )
     (tenth,) = torch.autograd.grad((star_dcn_offset(distances) * weight).sum(), distances)
     torch.testing.assert_close(tenth, 0.1 * full)
