@@ -21,6 +21,7 @@ from misalign_det.apis.cli import (
     prepare_work_dir,
     resolve_resume,
 )
+from misalign_det.apis.safeguards import add_safeguards
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
 from misalign_det.engine.distributed import finish_processes
@@ -87,6 +88,7 @@ def main():
     with errors_in_one_line("train.py", resumable=True), tensors_only(args.trust_checkpoint):
         cfg = load_config(args)
         apply_training_options(cfg, args)
+        add_safeguards(cfg)
         resolve_resume(cfg, args.resume)
         preload_checkpoint(cfg)
         prepare_work_dir(cfg)

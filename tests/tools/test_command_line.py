@@ -176,6 +176,9 @@ def test_training_saves_checkpoint_and_config(trained):
     assert (trained / "last_checkpoint").read_text() == str(trained / "iter_1.pth")
     # Not tiny.py: onedl-mim would find a second file of the config's name in the repository.
     assert sorted(path.name for path in trained.glob("*.py")) == ["config.py"]
+    saved = Config.fromfile(trained / "config.py")  # what tools/train.py adds is in it
+    assert saved.default_hooks.checkpoint.type == "AtomicCheckpointHook"
+    assert saved.train_dataloader.dataset.pipeline[0]._scope_ == "misalign_det"
     state = torch.load(trained / "iter_1.pth", weights_only=False)["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values())
 

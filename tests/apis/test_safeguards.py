@@ -1,0 +1,83 @@
+"""What tools/train.py adds to any config that is trained."""
+
+import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmdet.registry import HOOKS, TRANSFORMS
+from mmengine.config import Config
+
+from misalign_det.apis.config_lookup import packaged_configs
+from misalign_det.apis.safeguards import add_safeguards
+from misalign_det.datasets.transforms import LoadImageOrSkip
+from misalign_det.engine import AtomicCheckpointHook, EpochSeedHook, RecordInvalidLossHook
+
+LOAD = dict(type="LoadImageFromFile", color_type="color")
+
+
+def guarded(**parts):
+    cfg = Config(parts)
+    add_safeguards(cfg)
+    return cfg
+
+
+def training_set(*pipeline):
+    return dict(train_dataloader=dict(dataset=dict(type="CocoDataset", pipeline=list(pipeline))))
+
+
+@pytest.mark.parametrize("name", ["fcos_r50_fpn_1x_coco", "jla_triplehead_r18_fpn_12e_bccd"])
+def test_baselines_and_methods_get_the_same(name):
+    cfg = Config.fromfile(packaged_configs()[name])
+    by_epoch = cfg.default_hooks.checkpoint.get("by_epoch", True)
+    add_safeguards(cfg)
+    added = [cfg.default_hooks[key] for key in ("checkpoint", "epoch_seed", "finite_loss")]
+    assert [type(HOOKS.build(hook)) for hook in added] == [
+        AtomicCheckpointHook,
+        EpochSeedHook,
+        RecordInvalidLossHook,
+    ]
+    assert cfg.default_hooks.checkpoint.max_keep_ckpts == 3
+    assert cfg.default_hooks.checkpoint.get("by_epoch", True) == by_epoch
+    first = cfg.train_dataloader.dataset.pipeline[0]
+    assert first.type == "LoadImageFromFile", "the name that mmdet's tools look for"
+    assert type(TRANSFORMS.build(first)) is LoadImageOrSkip
+    for split in ("val", "test"):
+        step = cfg[f"{split}_dataloader"].dataset.pipeline[0]
+        assert type(TRANSFORMS.build(step)) is LoadImageFromFile
+
+
+def test_twice_is_once():
+    cfg = guarded(default_hooks=dict(checkpoint=dict(type="CheckpointHook")), **training_set(LOAD))
+    before = cfg.pretty_text
+    add_safeguards(cfg)
+    assert cfg.pretty_text == before
+
+
+@pytest.mark.parametrize("hooks", [{}, dict(default_hooks=None), dict(default_hooks={})])
+def test_no_checkpoints_stay_none(hooks):
+    assert set(guarded(**hooks).default_hooks) == {"epoch_seed", "finite_loss"}
+
+
+def test_what_a_config_says_counts():
+    mine = dict(checkpoint=dict(type="Mine"), epoch_seed=None, finite_loss=dict(type="Other"))
+    assert guarded(default_hooks=mine).default_hooks == mine
+    assert guarded(default_hooks=dict(checkpoint=None)).default_hooks.checkpoint is None
+
+
+def test_every_training_set_loads_with_skipping():
+    parts = [dict(type="VOCDataset", pipeline=[LOAD]), dict(type="VOCDataset", pipeline=[LOAD])]
+    cfg = guarded(train_dataloader=dict(dataset=dict(type="ConcatDataset", datasets=parts)))
+    for part in cfg.train_dataloader.dataset.datasets:
+        step = TRANSFORMS.build(part.pipeline[0])
+        assert type(step) is LoadImageOrSkip and step.color_type == "color"
+
+
+@pytest.mark.parametrize("step", [dict(type="LoadImageFromNDArray"), dict(type="LoadEmptyImage")])
+def test_other_loading_steps_stay(step):
+    cfg = guarded(**training_set(step, dict(type="PackDetInputs")))
+    assert cfg.train_dataloader.dataset.pipeline == [step, dict(type="PackDetInputs")]
+
+
+@pytest.mark.parametrize("kind", [LoadImageFromFile, "mmcv.LoadImageFromFile"])
+def test_other_spellings_of_the_loading_step(kind):
+    cfg = guarded(**training_set(dict(type=kind)))
+    first = cfg.train_dataloader.dataset.pipeline[0]
+    assert type(TRANSFORMS.build(first)) is LoadImageOrSkip
