@@ -1,11 +1,4 @@
-# RetinaNet with the dynamic coefficient on its positives' classification loss.
-_base_ = 'plain_retinanet_r18_fpn_12e_bccd.py'
-model = dict(
-    bbox_head=dict(
-        loss_cls=dict(
-            _delete_=True,
-            type='DCLoss',
-            loss=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        )
-    )
-)
+# RetinaNet with the dynamic coefficient on the classification loss of its positives.
+_base_ = ['retinanet_r18_fpn_12e_bccd.py', '_base_/dc_loss.py', '_base_/channels_last.py']
+custom_imports = dict(imports=['misalign_det'])
+model = dict(bbox_head=dict(type='DCRetinaHead', loss_cls={{_base_.dc_loss}}))

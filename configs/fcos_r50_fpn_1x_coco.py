@@ -1,4 +1,4 @@
-# FCOS with centerness and conv bias, the model whose parameters paper B's table 4 counts.
+# mmdet's FCOS with centerness; Triple-head Network, table 4, counts the parameters of this model.
 _base_ = [
     '_base_/models/fcos_r50_fpn.py',
     '_base_/datasets/coco_detection.py',

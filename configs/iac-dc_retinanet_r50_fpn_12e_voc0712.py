@@ -1,11 +1,3 @@
-# Paper C, table 2, + DC loss: mAP 79.2.
-_base_ = 'iac_retinanet_r50_fpn_12e_voc0712.py'
-model = dict(
-    bbox_head=dict(
-        loss_cls=dict(
-            _delete_=True,
-            type='DCLoss',
-            loss=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        )
-    )
-)
+# Dynamic Coefficient Loss, + DC loss, table 2, VOC 2007 test: mAP 79.2.
+_base_ = ['iac_retinanet_r50_fpn_12e_voc0712.py', '_base_/dc_loss.py']
+model = dict(bbox_head=dict(loss_cls={{_base_.dc_loss}}))

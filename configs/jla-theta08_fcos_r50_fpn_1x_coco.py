@@ -1,3 +1,3 @@
-# Paper B, table 2: weight threshold 0.8 (AP 38.0). 0.6 is jla_fcos_r50_fpn_1x_coco.py.
+# Triple-head Network, table 2: weight threshold 0.8 (AP 38.0). 0.6 is jla_fcos_r50_fpn_1x_coco.py.
 _base_ = 'jla_fcos_r50_fpn_1x_coco.py'
 model = dict(train_cfg=dict(assigner=dict(theta=0.8)))

@@ -1,4 +1,4 @@
-# Paper B, table 5, + JLA, on ResNet-101.
+# Triple-head Network, table 5, + JLA, on ResNet-101.
 _base_ = 'jla_fcos_r50_fpn_1x_coco.py'
 model = dict(
     backbone=dict(

@@ -1,5 +1,5 @@
-# Paper B, table 5, + JLA: FCOS's two towers without centerness, trained by JLAAssigner (AP 38.0).
-# Also k = 35 of table 1 and theta = 0.6 of table 2.
+# Triple-head Network, table 5, + JLA: FCOS's two towers without centerness, trained by
+# JLAAssigner (AP 38.0). Also k = 35 of table 1 and theta = 0.6 of table 2.
 _base_ = 'jla_triplehead_r50_fpn_1x_coco.py'
 model = dict(
     bbox_head=dict(

@@ -5,6 +5,7 @@ _base_ = [
     '_base_/models/triplehead_r18_fpn.py',
     '_base_/datasets/shapes_detection.py',
     '_base_/default_runtime.py',
+    '_base_/channels_last.py',
 ]
 model = dict(
     backbone=dict(base_channels=32),
@@ -39,6 +40,3 @@ optim_wrapper = dict(
 
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
 randomness = dict(seed=0)
-
-# A tenth less time a step without a GPU.
-custom_hooks = [dict(type='ChannelsLastHook')]

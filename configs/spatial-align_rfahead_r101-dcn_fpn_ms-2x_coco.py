@@ -1,4 +1,5 @@
-# Paper A: AP 48.0 on test-dev. Deformable convolutions in the last three stages.
+# Toward Minimal Misalignment, test-dev: AP 48.0. Deformable convolutions in the last three
+# stages.
 _base_ = 'spatial-align_rfahead_r101_fpn_ms-2x_coco.py'
 model = dict(
     backbone=dict(

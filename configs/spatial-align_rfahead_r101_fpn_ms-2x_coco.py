@@ -1,4 +1,4 @@
-# Paper A: AP 46.3 on test-dev.
+# Toward Minimal Misalignment, test-dev: AP 46.3.
 _base_ = [
     '_base_/models/rfahead_r50_fpn.py',
     '_base_/datasets/coco_detection_multiscale.py',

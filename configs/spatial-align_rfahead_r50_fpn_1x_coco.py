@@ -1,4 +1,4 @@
-# Paper A whole: RFA head and spatial alignment, R50.
+# Toward Minimal Misalignment, everything on: RFA head and spatial alignment, R50.
 _base_ = [
     '_base_/models/rfahead_r50_fpn.py',
     '_base_/datasets/coco_detection.py',

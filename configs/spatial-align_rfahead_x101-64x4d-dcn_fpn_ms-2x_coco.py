@@ -1,4 +1,5 @@
-# Paper A: AP 49.9 on test-dev. Deformable convolutions in the last three stages.
+# Toward Minimal Misalignment, test-dev: AP 49.9. Deformable convolutions in the last three
+# stages.
 _base_ = 'spatial-align_rfahead_x101-64x4d_fpn_ms-2x_coco.py'
 model = dict(
     backbone=dict(

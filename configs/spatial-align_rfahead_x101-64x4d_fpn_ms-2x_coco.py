@@ -1,4 +1,4 @@
-# Paper A: AP 48.5 on test-dev.
+# Toward Minimal Misalignment, test-dev: AP 48.5.
 _base_ = 'spatial-align_rfahead_r101_fpn_ms-2x_coco.py'
 model = dict(
     data_preprocessor=dict(

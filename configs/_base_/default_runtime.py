@@ -1,10 +1,8 @@
-# mmdet's runtime with checkpoints that a full disk or a kill cannot leave half-written, and a stop
-# before a loss that is not finite spoils the weights. A resumed run is the uninterrupted one.
+# mmdet's runtime. tools/train.py adds the hooks that make a run safe to interrupt: see
+# configs/README.md, "What every training run has".
 _base_ = 'mmdet::_base_/default_runtime.py'
 
 default_hooks = dict(
-    logger=dict(interval=10),  # small sets have few steps an epoch
-    checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
-    epoch_seed=dict(type='EpochSeedHook'),
-    finite_loss=dict(type='RecordInvalidLossHook'),
+    logger=dict(interval=10),  # small data sets have few steps per epoch
+    checkpoint=dict(interval=1, max_keep_ckpts=3),
 )

@@ -15,7 +15,7 @@ from ..engine.distributed import prepare_processes
 from ..engine.hooks.atomic_checkpoint_hook import last_good_checkpoint
 from ..errors import CheckpointError, ConfigError, InputError
 from ..utils.processes import is_first_process
-from .config_lookup import resolve_config
+from .config_lookup import find_config
 from .data_root import merge_options
 from .model_check import check_model
 from .user_errors import config_in_use, errors_in_one_line
@@ -131,13 +131,15 @@ def load_config(args):
         ConfigError: the config cannot be read.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    path = resolve_config(args.config)
-    cfg = merge_options(_read_config(path), args.cfg_options)
+    path, options, name = find_config(args.config)
+    cfg = _read_config(path)
+    cfg.merge_from_dict(dict(options))
+    cfg = merge_options(cfg, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir or not cfg.get("work_dir"):
-        cfg.work_dir = args.work_dir or str(Path("work_dirs", Path(path).stem))
+        cfg.work_dir = args.work_dir or str(Path("work_dirs", name))
     if not cfg.get("experiment_name"):
-        cfg.experiment_name = Path(path).stem
+        cfg.experiment_name = name
     if getattr(args, "no_preflight", False):
         cfg.preflight = {**(cfg.get("preflight") or {}), "enabled": False}
     # mmengine saves the merged config in the work dir under the name of the config file. With the

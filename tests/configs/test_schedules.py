@@ -9,13 +9,16 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
+from misalign_det.apis.config_lookup import OPTIONS_36E
+
 BASES = Path(__file__).resolve().parents[2] / "configs" / "_base_"
 register_all_modules()
 
 
-def learning_rates(name, steps_per_epoch=None):
+def learning_rates(name, steps_per_epoch=None, options=None):
     """The rate at each training step of a schedule, counted from 0."""
     cfg = Config.fromfile(BASES / "schedules" / f"{name}.py")
+    cfg.merge_from_dict(dict(options or {}))
     wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), cfg.optim_wrapper)
     schedulers = [
         PARAM_SCHEDULERS.build({**part, "optimizer": wrapper}) for part in cfg.param_scheduler
@@ -32,10 +35,10 @@ def learning_rates(name, steps_per_epoch=None):
 
 
 @pytest.mark.parametrize(
-    ("name", "epochs", "drops"), [("bccd_12e", 12, (8, 11)), ("bccd_36e", 36, (24, 33))]
+    ("options", "epochs", "drops"), [(None, 12, (8, 11)), (OPTIONS_36E, 36, (24, 33))]
 )
-def test_bccd(name, epochs, drops):
-    rates = learning_rates(name, steps_per_epoch=26)
+def test_bccd(options, epochs, drops):
+    rates = learning_rates("bccd_12e", steps_per_epoch=26, options=options)
     assert len(rates) == 26 * epochs
     assert rates[0] == pytest.approx(0.02 * 0.001)
     assert rates[:26] == sorted(rates[:26]) and rates[25] == pytest.approx(0.02)

@@ -64,7 +64,7 @@ SCALES = {
         fcos="fcos_r50_fpn_1x_coco",
         others={"TripleHead + JLA": "jla_triplehead_r50_fpn_1x_coco",
                 "RFAHead + SpatialAlign": "spatial-align_rfahead_r50_fpn_1x_coco",
-                "RetinaNet + IAC + DC": "iac-dc_retinanet_r50_fpn_1x_coco"},
+                "RetinaNet + IAC + DC": "iac-dc_retinanet_r50_fpn_12e_coco"},
     ),
 }  # fmt: skip
 PEERS = {

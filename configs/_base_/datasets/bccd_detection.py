@@ -10,7 +10,7 @@ metainfo = dict(
 )
 
 train_pipeline = [
-    dict(type='LoadImageFromFile', _scope_='misalign_det'),
+    dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(320, 240), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),

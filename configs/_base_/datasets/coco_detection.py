@@ -1,12 +1,12 @@
-# COCO 2017 in the official layout, 1333 x 800, 2 images a GPU. A part of COCO in the same layout
-# (for example 128 + 128 images) needs nothing but another root. Root: environment variable
+# COCO 2017 in the official layout, 1333 x 800, 2 images per GPU. A part of COCO in the same layout
+# (for example 128 + 128 images) needs only another root. Root: environment variable
 # MISALIGN_DET_COCO, or --cfg-options data_root=..., else data/coco.
 _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 
 data_root = '{{$MISALIGN_DET_COCO:data/coco}}/'
 
 train_pipeline = [
-    dict(type='LoadImageFromFile', _scope_='misalign_det'),
+    dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),

@@ -5,7 +5,7 @@ _base_ = 'coco_detection.py'
 train_dataloader = dict(
     dataset=dict(
         pipeline=[
-            dict(type='LoadImageFromFile', _scope_='misalign_det'),
+            dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True),
             dict(type='RandomResize', scale=[(1333, 640), (1333, 800)], keep_ratio=True),
             dict(type='RandomFlip', prob=0.5),

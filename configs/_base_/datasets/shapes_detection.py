@@ -17,7 +17,7 @@ metainfo = dict(
 )
 
 train_pipeline = [
-    dict(type='LoadImageFromFile', _scope_='misalign_det'),
+    dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(320, 240), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
@@ -45,7 +45,7 @@ train_dataloader = dict(
         data_root=data_root,
         ann_file='annotations/instances_train.json',
         data_prefix=dict(img='train/'),
-        # empty images stay in: they teach what the ground looks like
+        # images without objects are kept: they are background
         filter_cfg=dict(filter_empty_gt=False, min_size=32),
         pipeline=train_pipeline,
     ),

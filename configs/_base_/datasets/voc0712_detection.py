@@ -1,4 +1,4 @@
-# PASCAL VOC: train on 07+12 trainval, test on 07 test, 1000 x 600, 2 images a GPU. Reported are
+# PASCAL VOC: train on 07+12 trainval, test on 07 test, 1000 x 600, 2 images per GPU. Reported are
 # AP50, AP75 and mAP over IoU 0.50:0.95, each with the area under the curve, as papers with "AP"
 # on VOC do. Root: environment variable MISALIGN_DET_VOC, or --cfg-options data_root=..., else
 # data/VOCdevkit; it holds VOC2007/ and VOC2012/.
@@ -8,14 +8,14 @@ data_root = '{{$MISALIGN_DET_VOC:data/VOCdevkit}}/'
 dataset_type = 'VOCDataset'
 
 train_pipeline = [
-    dict(type='LoadImageFromFile', _scope_='misalign_det'),
+    dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='Resize', scale=(1000, 600), keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 
-# Iteration-based schedules count steps, so the base's RepeatDataset is dropped.
+# Without mmdet's RepeatDataset: an epoch is one pass over the images.
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,

@@ -1,5 +1,5 @@
-# mmdet's ATSS on the small backbone: a peer on BCCD.
-_base_ = 'triplehead_r18_fpn.py'
+# mmdet's ATSS on the small backbone.
+_base_ = 'fcos_r18_fpn.py'
 model = dict(
     type='ATSS',
     bbox_head=dict(
@@ -25,7 +25,6 @@ model = dict(
         loss_centerness=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
     ),
     train_cfg=dict(
-        _delete_=True,
         assigner=dict(type='ATSSAssigner', topk=9),
         allowed_border=-1,
         pos_weight=-1,

@@ -1,5 +1,5 @@
-# mmdet's GFL on the small backbone: a peer on BCCD.
-_base_ = 'triplehead_r18_fpn.py'
+# mmdet's GFL on the small backbone.
+_base_ = 'fcos_r18_fpn.py'
 model = dict(
     type='GFL',
     bbox_head=dict(
@@ -23,7 +23,6 @@ model = dict(
         loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
     ),
     train_cfg=dict(
-        _delete_=True,
         assigner=dict(type='ATSSAssigner', topk=9),
         allowed_border=-1,
         pos_weight=-1,

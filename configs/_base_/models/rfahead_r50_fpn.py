@@ -1,5 +1,6 @@
-# Paper A's detector: FCOS with the RFA head and spatial alignment of the labels.
-_base_ = 'triplehead_r50_fpn.py'
+# FCOS with the RFA head and spatial alignment of the labels (Toward Minimal Misalignment).
+_base_ = 'fcos_r50_fpn.py'
+custom_imports = dict(imports=['misalign_det'])
 model = dict(
     bbox_head=dict(
         _delete_=True,
@@ -14,5 +15,5 @@ model = dict(
         loss_bbox=dict(type='GIoULoss', loss_weight=1.0),
         loss_quality=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
     ),
-    train_cfg=dict(assigner=dict(_delete_=True, type='SpatialAlignAssigner', topk=9, num_levels=2)),
+    train_cfg=dict(assigner=dict(type='SpatialAlignAssigner', topk=9, num_levels=2)),
 )

@@ -1,25 +1,20 @@
-# A ResNet-18 with a 64-channel FPN, trained from scratch: the small models of BCCD and of the
-# generated set. Everything that a head's config of the R50 models says is scaled in proportion.
-_base_ = 'triplehead_r50_fpn.py'
+# The triple head and joint-loss-aware assignment on the small backbone.
+_base_ = 'fcos_r18_fpn.py'
+custom_imports = dict(imports=['misalign_det'])
 model = dict(
-    data_preprocessor=dict(
-        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
-    ),
-    backbone=dict(
-        depth=18,
-        frozen_stages=-1,
-        norm_cfg=dict(type='BN', requires_grad=True),
-        norm_eval=False,
-        style='pytorch',
-        # Blocks that start as the identity cost a short training from scratch most of its depth.
-        zero_init_residual=False,
-        init_cfg=None,
-    ),
-    neck=dict(in_channels=[64, 128, 256, 512], out_channels=64),
     bbox_head=dict(
+        _delete_=True,
+        type='TripleHead',
+        num_classes=80,
         in_channels=64,
         feat_channels=64,
         stacked_convs=2,
+        strides=[8, 16, 32, 64, 128],
         norm_cfg=dict(type='GN', num_groups=16, requires_grad=True),
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_bbox=dict(type='IoULoss', loss_weight=1.0),
+        loss_bbox_coarse=dict(type='IoULoss', loss_weight=1.0),
+        loss_confidence=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
     ),
+    train_cfg=dict(assigner=dict(type='JLAAssigner', topk=35, theta=0.6)),
 )

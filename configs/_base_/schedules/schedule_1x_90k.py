@@ -1,4 +1,4 @@
-# The 90k schedule of the COCO tables ("1x"): 16 images a step, SGD 0.01, constant warm-up over
+# The 90k schedule of the COCO tables ("1x"): 16 images per step, SGD 0.01, constant warm-up over
 # 500 steps at a third, decay by 10 after 60k and 80k steps. It counts steps: use it with
 # iter_runtime.py. The base batch is 8 GPUs x 2 images; with another one, --auto-scale-lr scales
 # the rate in proportion.

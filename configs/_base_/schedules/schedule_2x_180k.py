@@ -1,7 +1,7 @@
-# Twice schedule_1x_90k.py ("2x"): 16 images a step, SGD 0.01, constant warm-up over 500 steps at a
-# third, 180k steps, decay by 10 after 120k and 160k. It counts steps: use it with iter_runtime.py.
-# The base batch is 8 GPUs x 2 images; with another one, --auto-scale-lr scales the rate in
-# proportion.
+# Twice schedule_1x_90k.py ("2x"): 16 images per step, SGD 0.01, constant warm-up over 500 steps at
+# a third, 180k steps, decay by 10 after 120k and 160k. It counts steps: use it with
+# iter_runtime.py. The base batch is 8 GPUs x 2 images; with another one, --auto-scale-lr scales
+# the rate in proportion.
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=180000, val_interval=20000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

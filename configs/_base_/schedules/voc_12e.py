@@ -1,5 +1,6 @@
-# 12 epochs of VOC 07+12, 16 images a step, SGD 0.01, linear warm-up over 500 steps, decay by 10
-# after 9: mmdet's VOC schedule (4 epochs of the set three times over), counted in single epochs.
+# 12 epochs of VOC 07+12, 16 images per step, SGD 0.01, linear warm-up over 500 steps, decay by 10
+# after 9: as long as mmdet's VOC schedule, which repeats the data set three times in each of 4
+# epochs.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=3)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -1,4 +1,4 @@
-# The schedule of the VOC 07+12 table: 16 images a step, SGD 0.01, constant warm-up over 500 steps
+# The schedule of the VOC 07+12 table: 16 images per step, SGD 0.01, constant warm-up over 500 steps
 # at a third, 45k steps, decay by 10 after 30k and 40k. It counts steps: use it with
 # iter_runtime.py. The base batch is 8 GPUs x 2 images; with another one, --auto-scale-lr scales
 # the rate in proportion.

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_file_backend
 from mmengine.model import BaseModel
@@ -230,15 +229,6 @@ def test_a_removal_is_called_off_when_the_file_was_written_anew(tmp_path):
 def test_other_write_errors_keep_their_own_reason(tmp_path):
     said = describe_write_error(OSError(errno.EROFS, os.strerror(errno.EROFS)), str(tmp_path / "x"))
     assert "Read-only file system" in said and "the disk is full" not in said
-
-
-def test_the_runtime_config_uses_it():
-    root = os.path.join(os.path.dirname(__file__), "../../../configs/_base_")
-    for name, by_epoch in (("default_runtime", True), ("iter_runtime", False)):
-        cfg = Config.fromfile(os.path.join(root, f"{name}.py"))
-        assert cfg.default_hooks.checkpoint.type == "AtomicCheckpointHook"
-        assert cfg.default_hooks.checkpoint.get("by_epoch", True) == by_epoch
-        assert cfg.log_processor.by_epoch == by_epoch
 
 
 def test_the_tools_end_with_one_line(tmp_path):

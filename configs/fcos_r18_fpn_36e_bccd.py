@@ -1,7 +1,0 @@
-_base_ = [
-    '_base_/models/fcos_r18_fpn.py',
-    '_base_/datasets/bccd_detection.py',
-    '_base_/schedules/bccd_36e.py',
-    '_base_/default_runtime.py',
-]
-model = dict(bbox_head=dict(num_classes=3))

@@ -1,3 +1,0 @@
-# Paper C, table 2, + CL-balanced NMS: AP 37.5 / 56.9 / 40.0.
-_base_ = 'iac-dc_retinanet_r50_fpn_1x_coco.py'
-model = dict(test_cfg=dict(nms=dict(type='CLBalancedNMS', iou_threshold=0.5)))

@@ -1,3 +1,0 @@
-# Paper C, + CL-balanced NMS: AP 42.2 / 62.5 / 45.1 on test-dev.
-_base_ = 'iac-dc_retinanet_x101-64x4d_fpn_1x_coco.py'
-model = dict(test_cfg=dict(nms=dict(type='CLBalancedNMS', iou_threshold=0.5)))

@@ -1,3 +1,0 @@
-# RetinaNet with both; their NMS is chosen when it is tested.
-_base_ = 'dc_retinanet_r18_fpn_36e_bccd.py'
-model = dict(train_cfg=dict(assigner=dict(type='IACAssigner')))

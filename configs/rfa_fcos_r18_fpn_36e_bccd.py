@@ -1,3 +1,0 @@
-# RFA alone: mmdet's FCOS, its targets and losses, with the receptive field adaptor.
-_base_ = 'fcos_r18_fpn_36e_bccd.py'
-model = dict(bbox_head=dict(type='RFAFCOSHead', rfa_position='first'))

@@ -1,3 +1,0 @@
-# The assigner alone: FCOS's own towers with the quality branch.
-_base_ = 'spatial-align_rfahead_r18_fpn_36e_bccd.py'
-model = dict(bbox_head=dict(rfa_position=None))

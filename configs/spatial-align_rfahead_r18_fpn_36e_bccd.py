@@ -1,8 +1,0 @@
-# Paper A whole: RFA head and spatial alignment.
-_base_ = [
-    '_base_/models/rfahead_r18_fpn.py',
-    '_base_/datasets/bccd_detection.py',
-    '_base_/schedules/bccd_36e.py',
-    '_base_/default_runtime.py',
-]
-model = dict(bbox_head=dict(num_classes=3))
