@@ -35,7 +35,7 @@ def test_baselines_and_methods_get_the_same(name):
         RecordInvalidLossHook,
     ]
     assert cfg.default_hooks.checkpoint.max_keep_ckpts == 3
-    assert cfg.default_hooks.checkpoint.get("by_epoch", True) == by_epoch
+    assert cfg.log_processor.by_epoch == by_epoch == (name != "fcos_r50_fpn_1x_coco")
     first = cfg.train_dataloader.dataset.pipeline[0]
     assert first.type == "LoadImageFromFile", "the name that mmdet's tools look for"
     assert type(TRANSFORMS.build(first)) is LoadImageOrSkip

@@ -1,0 +1,63 @@
+"""configs/README.md: its config for one's own data builds, its options and names are right."""
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+from mmdet.registry import MODELS
+from mmengine.config import Config, DictAction
+
+from misalign_det.apis.config_lookup import OPTIONS_36E, packaged_configs
+from misalign_det.apis.model_check import check_model
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+README = (CONFIGS / "README.md").read_text()
+
+
+def test_the_config_for_ones_own_data_builds(tmp_path):
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    path = tmp_path / "mine.py"
+    path.write_text(snippet.replace("'_base_/", f"'{CONFIGS}/_base_/"))
+    cfg = Config.fromfile(path)
+    check_model(cfg.model)
+    cfg.model.backbone.init_cfg = None
+    assert MODELS.build(cfg.model).bbox_head.num_classes == 2
+    for split, file in (("train", "train.json"), ("val", "val.json"), ("test", "val.json")):
+        data = cfg[f"{split}_dataloader"].dataset
+        assert (data.data_root, data.ann_file, data.data_prefix.img) == (
+            "data/mine/",
+            file,
+            "images/",
+        )
+        assert data.metainfo.classes == ("bolt", "nut")
+    assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == "data/mine/val.json"
+    assert cfg.auto_scale_lr.base_batch_size == 16
+
+
+def test_the_options_of_36_epochs_are_those_of_the_old_name():
+    (line,) = re.findall(r'^EPOCHS_36="(.*)"$', README, re.MULTILINE)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    args = parser.parse_args(["--cfg-options", *shlex.split(line)])
+    assert args.cfg_options == OPTIONS_36E
+
+
+def names_in(text):
+    """Names of configs in backticks or commands, {a,b} written out."""
+    for name in re.findall(r"[\w{},-]+_fpn_[\w{},-]+", text):
+        names = [name]
+        while any("{" in n for n in names):
+            names = [
+                n.replace(found[0], choice, 1)
+                for n in names
+                for found in [re.search(r"\{([^{}]*)\}", n)]
+                for choice in found[1].split(",")
+            ]
+        yield from names
+
+
+def test_every_config_is_named_and_every_name_is_a_config():
+    text = README.replace("${model}", "")  # of the loops in the commands
+    named = {name for name in names_in(text) if not name.startswith("_")}
+    assert named - {"jla_triplehead_r50_fpn_12e_mine"} == set(packaged_configs())
