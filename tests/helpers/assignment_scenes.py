@@ -1,4 +1,4 @@
-"""Scenes at random for the tests of label assignment."""
+"""Random scenes, ground truth and locations for tests of label assignment."""
 
 import torch
 from mmengine.structures import InstanceData
@@ -44,10 +44,29 @@ def crowd(seed=0, num_classes=2):
     return scene.points, scene.strides, scene.logits[None] / 3, bboxes[None], gts
 
 
-def same_edges(mine, theirs):
-    """Whether two assigners decided the same."""
+def same_assignment(mine, theirs):
+    """Whether two results of ``assign_batch`` are equal."""
     return all(
         getattr(mine, name).shape == getattr(theirs, name).shape
         and torch.equal(getattr(mine, name), getattr(theirs, name))
         for name in ("prior_inds", "losses", "weights", "ignored", "thresholds", "means")
     )
+
+
+def ground_truth(*images):
+    """Ground truth of a batch; each image is a list of ((x1, y1, x2, y2), label)."""
+    return BatchGroundTruth.from_instances(
+        [
+            InstanceData(
+                bboxes=torch.tensor([box for box, _ in image], dtype=torch.float32).reshape(-1, 4),
+                labels=torch.tensor([label for _, label in image], dtype=torch.long),
+            )
+            for image in images
+        ]
+    )
+
+
+def grid(size=4, stride=8):
+    """Locations of a square map, ``(size * size, 2)``, row by row."""
+    ys, xs = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return (torch.stack([xs, ys], dim=-1).reshape(-1, 2) + 0.5) * stride

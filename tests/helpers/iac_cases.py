@@ -1,4 +1,4 @@
-"""Boxes, anchors and probabilities that the tests of IAC's assigners share."""
+"""Boxes, anchors and probabilities for tests of the IAC assigners."""
 
 import torch
 from mmdet.registry import TASK_UTILS

@@ -1,4 +1,4 @@
-"""Rows of losses that tests of the mixture share."""
+"""Rows of losses for tests of the Gaussian mixture."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Random cases that tests of the matching share."""
+"""Random cases for tests of the bipartite matching."""
 
 import torch
 
@@ -6,7 +6,7 @@ from misalign_det.models.utils.bipartite_matching import least_loss
 
 
 def random_case(seed):
-    """Losses, locations, candidates and, in every other case, what is held already."""
+    """Arguments of ``match_locations``; in every other case some pairs are matched already."""
     generator = torch.Generator().manual_seed(seed)
 
     def number(low, high):
@@ -17,7 +17,7 @@ def random_case(seed):
     order = torch.rand(num_gts, num_locations, generator=generator).argsort(dim=1)
     losses = torch.rand(num_gts, width, generator=generator).sort(dim=1).values
     candidates = torch.rand(num_gts, width, generator=generator) < 0.8
-    wanted = candidates & (torch.rand(num_gts, width, generator=generator) < 0.7 * (seed % 2))
+    chosen = candidates & (torch.rand(num_gts, width, generator=generator) < 0.7 * (seed % 2))
     prior_inds = order[:, :width]
-    held = least_loss(losses, prior_inds, wanted, num_locations)
+    held = least_loss(losses, prior_inds, chosen, num_locations)
     return losses, prior_inds, candidates, held, num_locations

@@ -1,9 +1,9 @@
-"""One process of two in tests/models/task_modules/test_per_gt_reweight_processes.py.
+"""One of two processes of test_ambiguity_per_gt_reweight.py.
 
     RANK=0 WORLD_SIZE=2 python per_gt_reweight_step.py STORE OUT
 
-assigns with per_gt_reweight=1 and writes the summed weight of each object. All locations predict
-the same, so every location in an object's box is a positive of it.
+assigns with per_gt_reweight=1 and writes the summed weight of each object. All locations have the
+same predictions, so every location in an object's box is a positive of it.
 """
 
 import os
@@ -30,7 +30,7 @@ def objects(*boxes):
 
 
 def total_weights(assigner, *boxes, points=POINTS):
-    """Of each object, in a batch of one image."""
+    """Summed weight of each object, in a batch of one image."""
     gts = BatchGroundTruth.from_instances([objects(*boxes)])
     logits, bboxes = torch.zeros(1, len(points), 1), torch.full((1, len(points), 4), 99.0)
     return assigner.assign_batch(points, None, logits, bboxes, gts).weights.sum(dim=1)

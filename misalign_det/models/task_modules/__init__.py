@@ -1,7 +1,5 @@
-"""Label assignment: candidate edges, losses, mixture, and the assigners built on them."""
+"""Label assignment: the assigners that a config names. The rest lies in ``assigners``."""
 
-from .assigners.iac_assigner import IACAssigner, IACATSSAssigner
-from .assigners.jla_assigner import JLAAssigner
-from .assigners.spatial_align_assigner import SpatialAlignAssigner
+from .assigners import IACAssigner, IACATSSAssigner, JLAAssigner, SpatialAlignAssigner
 
 __all__ = ["IACAssigner", "IACATSSAssigner", "JLAAssigner", "SpatialAlignAssigner"]

@@ -1,1 +1,1 @@
-"""Parts of heads and assigners that are about no paper: levels, matching, IoU in blocks."""
+"""General tools of heads and assigners: levels, bipartite matching, block-wise IoU."""

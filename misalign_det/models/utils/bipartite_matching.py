@@ -1,24 +1,43 @@
-"""Which GT gets which location where several want the same: sums, minima and a matching."""
+"""Bipartite matching of GTs and locations, and the sums and minima per location that it uses."""
 
 import torch
 from torch import Tensor
 
 from ...utils.triton_support import has_triton
-from .host_flag import HostFlag, may_look
+from .host_flag import HostFlag
 
-MAX_ROUNDS = 32  # of proposals
-MAX_MOVES = 16  # matched GTs that an augmenting path may move
+MAX_ROUNDS = 32  # rounds of proposals
+MAX_MOVES = 16  # matched GTs that one augmenting path may move
 
 
 def scatter_sum(values: Tensor, prior_inds: Tensor, num_locations: int) -> Tensor:
-    """Sum of the edges' values at each location, ``(num_locations,)``."""
+    """Sum of the values at each location.
+
+    Args:
+        values: of each candidate, ``(G, K)``; a bool counts as 0 or 1.
+        prior_inds: location of each candidate, ``(G, K)``.
+        num_locations: N * P.
+
+    Returns:
+        ``(num_locations,)``, int32 for bool.
+    """
     values = values.int() if values.dtype == torch.bool else values
     out = values.new_zeros(num_locations)
     return out.scatter_add_(0, prior_inds.flatten(), values.flatten())
 
 
 def least_loss(losses: Tensor, prior_inds: Tensor, mask: Tensor, num_locations: int) -> Tensor:
-    """The masked edge of least loss at each location; a tie goes to the GT of lower index."""
+    """The candidate of least loss at each location; a tie goes to the GT of lower index.
+
+    Args:
+        losses: of each candidate, no NaN, ``(G, K)``.
+        prior_inds: location of each candidate, ``(G, K)``.
+        mask: candidates that take part, ``(G, K)`` bool.
+        num_locations: N * P.
+
+    Returns:
+        ``(G, K)`` bool, at most one True per location.
+    """
     if losses.numel() and has_triton(losses):
         from . import bipartite_matching_triton
 
@@ -40,28 +59,28 @@ def match_locations(
 ) -> Tensor:
     """Match every unmatched GT to one of its candidate locations, moving others where needed.
 
-    A maximum bipartite matching by augmenting paths, all GTs at once. A path ends at a location
-    that is free, or that its GT can spare because it holds another one. In each round every
-    unmatched GT proposes to the candidate at which its shortest augmenting path begins, of those to
-    the one of least loss; GTs of the same first choice are spread over their equally good ones. A
-    location accepts the proposal of least loss. The GT that held it, if it holds no other, is
-    unmatched in the next round.
+    A maximum bipartite matching by augmenting paths, for all GTs at once. A path ends at a location
+    that is free, or whose GT holds another one. In each round every unmatched GT proposes to the
+    candidate at which its shortest augmenting path begins, of several to that of least loss; GTs of
+    the same first choice are spread over their equally good candidates. A location accepts the
+    proposal of least loss. The GT that held it, if it holds no other, is unmatched in the next
+    round.
 
-    Guarantee: each round matches a GT or shortens the shortest augmenting path by one. So no GT
-    stays unmatched that a path of up to ``MAX_MOVES`` moves could match, as long as the lengths of
-    the paths that are needed one after another sum to no more than ``MAX_ROUNDS``. Disjoint paths
-    are followed in the same rounds. Where no matching covers all GTs, as many as possible are
-    matched, which need not be those that held a location before.
+    Guarantee: each round matches a GT or shortens the shortest augmenting path by one. So every GT
+    is matched that a path of up to ``MAX_MOVES`` moves can match, as long as the lengths of the
+    paths that depend on one another sum to at most ``MAX_ROUNDS``. Disjoint paths are followed in
+    the same rounds. Where no matching covers all GTs, as many as possible are matched, not
+    necessarily those that held a location before.
 
     Args:
         losses: ``(G, K)``, ascending in each row over the candidates.
         prior_inds: location of each, ``(G, K)``.
-        candidates: which may be given, ``(G, K)`` bool; no location twice in a row.
-        held: which are given already, a location to one GT at most, ``(G, K)`` bool.
+        candidates: pairs that may be matched, ``(G, K)`` bool; no location twice in a row.
+        held: pairs that are matched already, ``(G, K)`` bool; a location to one GT at most.
         num_locations: N * P.
 
     Returns:
-        ``held`` after the matching.
+        ``held`` after the matching, ``(G, K)`` bool.
     """
     if losses.numel() == 0:
         return held
@@ -73,7 +92,7 @@ def match_locations(
         )
     num_gts = len(losses)
     gt_inds = torch.arange(num_gts, device=losses.device)[:, None]
-    # num_gts stands for nobody.
+    # num_gts: the location is free.
     owner = scatter_sum(torch.where(held, gt_inds - num_gts, 0), prior_inds, num_locations)
     owner += num_gts
     has_candidates, unfinished = candidates.any(dim=1), HostFlag(losses)
@@ -81,8 +100,8 @@ def match_locations(
         holder = owner[prior_inds]
         held = candidates & (holder == gt_inds)
         num_held = held.sum(dim=1)
-        # Most need nobody to move: the first round looks for paths without a move alone.
-        moves = _path_moves(candidates, holder, num_held, MAX_MOVES if i else 0)
+        # Most GTs need no move: the first round considers only paths without one.
+        moves = _path_moves(candidates, holder, num_held, MAX_MOVES if i else 0)  # (G, K)
         fewest = moves.amin(dim=1, keepdim=True)
         unmatched = has_candidates & (num_held == 0)
         proposes = unmatched & (fewest[:, 0] <= MAX_MOVES)
@@ -98,26 +117,27 @@ def match_locations(
 
 
 def _path_moves(candidates: Tensor, holder: Tensor, num_held: Tensor, most: int) -> Tensor:
-    """Moves of the shortest augmenting path that begins at each candidate, ``(G, K)``.
+    """Number of moves of the shortest augmenting path that begins at each candidate.
 
     Args:
         candidates: see :func:`match_locations`.
         holder: GT that holds each candidate's location, G if it is free, ``(G, K)``.
-        num_held: locations of each GT, ``(G,)``.
-        most: moves that a path may have.
+        num_held: number of locations that each GT holds, ``(G,)``.
+        most: largest number of moves of a path.
 
     Returns:
-        More than ``MAX_MOVES`` where there is no such path.
+        ``(G, K)``; more than ``MAX_MOVES`` where there is no such path.
     """
     never = MAX_MOVES + 1
     can_spare = torch.cat([num_held > 1, num_held.new_ones(1, dtype=torch.bool)])
     moves = torch.where(candidates & can_spare[holder], 0, never)
     for _ in range(most):
-        # Its holder moves along its own shortest path.
+        # One move more than the location's holder needs.
         fewest = torch.cat([moves.amin(dim=1), moves.new_zeros(1)])
         longer = (fewest + 1)[holder].masked_fill(~candidates, never)
         before, moves = moves, torch.minimum(moves, longer)
-        if may_look(moves) and torch.equal(before, moves):
+        # On a GPU the comparison would be a host-device synchronisation.
+        if not moves.is_cuda and torch.equal(before, moves):
             break
     return moves
 
@@ -125,22 +145,26 @@ def _path_moves(candidates: Tensor, holder: Tensor, num_held: Tensor, most: int)
 def _spread(
     losses: Tensor, prior_inds: Tensor, best: Tensor, proposes: Tensor, num_locations: int
 ) -> Tensor:
-    """One of its best candidates for each GT that proposes, ``(G, K)`` bool.
+    """Choose one of its best candidates for each GT that proposes.
 
-    The GT of r-th least loss among those of the same first choice takes its r-th one, so that
-    copies of a box are matched in one round.
+    Of the GTs of the same first choice, that of r-th least loss takes its r-th best candidate, so
+    that copies of a box are matched in one round.
 
     Args:
         losses, prior_inds: see :func:`match_locations`.
-        best: candidates of the shortest path of each GT that proposes, ``(G, K)`` bool.
-        proposes: ``(G,)`` bool.
+        best: candidates at which a shortest path of their GT begins, ``(G, K)`` bool.
+        proposes: GTs that propose, ``(G,)`` bool.
+        num_locations: N * P.
+
+    Returns:
+        ``(G, K)`` bool, one True per GT that proposes.
     """
     first = best.long().argmax(dim=1, keepdim=True)
     target = torch.where(proposes, prior_inds.gather(1, first)[:, 0], num_locations)
     order = losses.gather(1, first)[:, 0].argsort(stable=True)
     order = order[target[order].argsort(stable=True)]
     target = target[order]
-    place = torch.arange(len(order), device=order.device) - torch.searchsorted(target, target)
-    rank = torch.zeros_like(order).scatter(0, order, place)
+    nth = torch.arange(len(order), device=order.device) - torch.searchsorted(target, target)
+    rank = torch.zeros_like(order).scatter(0, order, nth)
     rank = rank % best.sum(dim=1).clamp(min=1)
     return best & (best.cumsum(dim=1) == rank[:, None] + 1)

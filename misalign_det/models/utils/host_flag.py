@@ -1,22 +1,26 @@
-"""Where assignment may read a value on the host, and how without waiting for a GPU."""
+"""A flag that a GPU sets and the host reads without host-device synchronisation."""
 
 import torch
 from torch import Tensor
 
 
-def may_look(values: Tensor) -> bool:
-    """Reading a flag is free on the CPU; on a GPU it would make the host wait."""
-    return not values.is_cuda
-
-
 class HostFlag:
-    """A flag that the device sets and the host reads without waiting.
+    """A bool in host memory, True at first, that a tensor of the device sets.
 
-    On the CPU the host reads what was set last. On a GPU what it reads may be older: a loop that
-    ends once the flag is False takes some more steps, which must change nothing.
+    Reading a tensor of a GPU on the host (``bool(x)``, ``x.item()``) is a host-device
+    synchronisation: the host stops until the GPU has done all that it was given. This flag is
+    copied to pinned memory without one. What the host reads may therefore be out of date: a loop
+    that ends when the flag is False takes some more steps, which must change nothing. On the CPU
+    the host reads the last value.
 
     Args:
         values: any tensor of the device.
+
+    Example:
+        >>> unfinished = HostFlag(x)
+        >>> while unfinished:
+        ...     x = step(x)
+        ...     unfinished.set((x > 1).any())
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -24,8 +28,9 @@ class HostFlag:
         self._on_host = self._value.numpy()
 
     def set(self, value: Tensor) -> None:
-        """Set it to a bool tensor of the device, shape ``()``."""
+        """Set the flag to a bool tensor of the device, shape ``()``."""
         self._value.copy_(value, non_blocking=True)
 
     def __bool__(self) -> bool:
+        """The value on the host."""
         return bool(self._on_host)

@@ -1,4 +1,4 @@
-"""One location for each GT: small divisions by hand, and scipy's maximum matching."""
+"""One location for each GT: small cases by hand, and SciPy's maximum matching."""
 
 import math
 
@@ -17,30 +17,30 @@ from misalign_det.models.utils.bipartite_matching import least_loss, match_locat
 NUM_LOCATIONS = 12
 
 
-def match(wanted, held=None):
-    """Location of each GT, ``None`` where it has none.
+def match(locations, held=None):
+    """Locations of each GT after the matching.
 
     Args:
-        wanted: candidate locations of each GT, best first.
+        locations: candidate locations of each GT, best first.
         held: those that it holds already.
     """
-    width = max(map(len, wanted))
-    candidates = torch.tensor([[k < len(row) for k in range(width)] for row in wanted])
-    prior_inds = torch.tensor([row + [0] * (width - len(row)) for row in wanted])
-    losses = torch.arange(width) + torch.arange(float(len(wanted)))[:, None]
+    width = max(map(len, locations))
+    candidates = torch.tensor([[k < len(row) for k in range(width)] for row in locations])
+    prior_inds = torch.tensor([row + [0] * (width - len(row)) for row in locations])
+    losses = torch.arange(width) + torch.arange(float(len(locations)))[:, None]
     losses = losses.masked_fill(~candidates, math.inf)
     holds = torch.zeros_like(candidates)
     for g, row in enumerate(held or []):
         for location in row:
-            holds[g, wanted[g].index(location)] = True
+            holds[g, locations[g].index(location)] = True
     found = match_locations(losses, prior_inds, candidates, holds, NUM_LOCATIONS)
-    return [prior_inds[g, found[g]].tolist() for g in range(len(wanted))]
+    return [prior_inds[g, found[g]].tolist() for g in range(len(locations))]
 
 
 @pytest.mark.parametrize(
-    "wanted, held, expected",
+    "locations, held, expected",
     [
-        # Its best one, and another one where two want the same.
+        # Its best one, and another one where two GTs have the same best one.
         ([[3, 1], [2]], None, [[3], [2]]),
         ([[3, 1], [3, 2]], None, [[3], [2]]),
         ([[3, 1], [3]], None, [[1], [3]]),
@@ -48,11 +48,11 @@ def match(wanted, held=None):
         ([[1, 2], [1]], [[1, 2], []], [[2], [1]]),
         # From a GT that can move to a free one.
         ([[1, 2], [1]], [[1], []], [[2], [1]]),
-        # The free one is taken, although its own best one could be had by moving another GT.
+        # The free one, although moving another GT would make the best one free.
         ([[1, 2], [1, 5]], [[1], []], [[1], [5]]),
         # A chain of three moves.
         ([[1, 2], [2, 3], [3, 4], [1]], [[1], [2], [3], []], [[2], [3], [4], [1]]),
-        # No division serves both: nobody loses what it has.
+        # No matching covers both: a GT keeps what it has.
         ([[1], [1]], [[1], []], [[1], []]),
         ([[1, 2], [1, 2], [2, 1]], [[1], [2], []], [[1], [2], []]),
         # Copies of one box.
@@ -63,58 +63,66 @@ def match(wanted, held=None):
     ],
     ids=str,
 )
-def test_divisions_by_hand(wanted, held, expected):
-    assert match(wanted, held) == expected
+def test_matchings_by_hand(locations, held, expected):
+    assert match(locations, held) == expected
 
 
 def test_two_lost_gts_may_take_both_locations_of_a_third():
-    """It moves then itself."""
+    """Which moves to another one."""
     assert match([[1, 2, 3], [1], [2]], [[1, 2], [], []]) == [[3], [1], [2]]
 
 
 def chain(length):
-    """The last GT wants what the first one holds; each can move to the next one's location."""
-    wanted = [[g, g + 1] for g in range(length)] + [[0]]
-    return wanted, [[g] for g in range(length)] + [[]]
+    """The last GT needs what the first one holds; each can move to the next one's location."""
+    locations = [[g, g + 1] for g in range(length)] + [[0]]
+    return locations, [[g] for g in range(length)] + [[]]
 
 
 def test_bounds_of_the_search(monkeypatch):
-    wanted, held = chain(5)
+    locations, held = chain(5)
     monkeypatch.setattr(bipartite_matching, "MAX_MOVES", 5)
-    assert match(wanted, held) == [[1], [2], [3], [4], [5], [0]]
+    assert match(locations, held) == [[1], [2], [3], [4], [5], [0]]
     monkeypatch.setattr(bipartite_matching, "MAX_MOVES", 4)
-    assert match(wanted, held) == held
+    assert match(locations, held) == held
     monkeypatch.setattr(bipartite_matching, "MAX_MOVES", 5)
-    # One round that asks for no moves, then one a move and the last step.
+    # One round without moves, then one per move and the last step.
     monkeypatch.setattr(bipartite_matching, "MAX_ROUNDS", 7)
-    assert match(wanted, held)[5] == [0]
+    assert match(locations, held)[5] == [0]
     monkeypatch.setattr(bipartite_matching, "MAX_ROUNDS", 6)
-    assert sum(map(bool, match(wanted, held))) == 5
+    assert sum(map(bool, match(locations, held))) == 5
 
 
 def test_default_bounds():
     assert (bipartite_matching.MAX_ROUNDS, bipartite_matching.MAX_MOVES) == (32, 16)
 
 
-def test_copies_of_a_box_are_served_in_one_round(monkeypatch):
+def test_copies_of_a_box_are_matched_in_one_round(monkeypatch):
     monkeypatch.setattr(bipartite_matching, "MAX_ROUNDS", 1)
     assert match([list(range(12))] * 12) == [[i] for i in range(12)]
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, 2**31 - 1), st.booleans())
-def test_as_many_gts_as_scipys_maximum_matching(seed, look):
+@given(st.integers(0, 2**31 - 1))
+def test_as_many_gts_as_scipys_maximum_matching(seed):
     losses, prior_inds, candidates, held, num_locations = random_case(seed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bipartite_matching, "may_look", lambda values: look)
-        found = match_locations(losses, prior_inds, candidates, held, num_locations)
+    found = match_locations(losses, prior_inds, candidates, held, num_locations)
     pairs = np.zeros((len(losses), num_locations), dtype=int)
     rows, columns = candidates.nonzero(as_tuple=True)
     pairs[rows, prior_inds[rows, columns]] = 1
-    served = maximum_bipartite_matching(csr_matrix(pairs), perm_type="column") >= 0
-    assert found.any(dim=1).sum() == served.sum()
+    matched = maximum_bipartite_matching(csr_matrix(pairs), perm_type="column") >= 0
+    assert found.any(dim=1).sum() == matched.sum()
     assert not (found & ~candidates).any()
     assert scatter_sum(found, prior_inds, num_locations).max() <= 1
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("seed", range(40))
+def test_in_pytorch_on_a_gpu_the_result_is_that_of_the_cpu(seed, without_triton):
+    """There the lengths of paths are not compared to end their search early."""
+    *tensors, num_locations = random_case(seed)
+    expected = match_locations(*tensors, num_locations)
+    found = match_locations(*(part.to("cuda") for part in tensors), num_locations)
+    assert torch.equal(found.cpu(), expected)
 
 
 @pytest.mark.parametrize("num_gts, width", [(0, 3), (2, 0), (0, 0)])
@@ -132,7 +140,7 @@ def test_least_loss_by_hand():
     assert found.tolist() == [[True, True], [False, False], [False, False]]
 
 
-def test_any_number_of_claims_at_one_location():
-    claimed = torch.ones(300, 1, dtype=torch.bool)
-    assert scatter_sum(claimed, torch.zeros(300, 1).long(), 2).tolist() == [300, 0]
-    assert scatter_sum(claimed * 0.5, torch.zeros(300, 1).long(), 2).tolist() == [150, 0]
+def test_sum_of_any_number_of_candidates_at_one_location():
+    ones = torch.ones(300, 1, dtype=torch.bool)
+    assert scatter_sum(ones, torch.zeros(300, 1).long(), 2).tolist() == [300, 0]
+    assert scatter_sum(ones * 0.5, torch.zeros(300, 1).long(), 2).tolist() == [150, 0]

@@ -32,15 +32,15 @@ def test_matches_as_on_the_cpu(seed, tile):
     assert torch.equal(match_locations(*on_gpu(*case)).cpu(), match_locations(*case))
 
 
-def grid(wanted, held=None, width=None):
+def grid(locations, held=None, width=None):
     """Arguments of ``match_locations``: candidate locations of each GT, and those that it holds."""
-    width = width or max(map(len, wanted))
-    candidates = torch.tensor([[k < len(row) for k in range(width)] for row in wanted])
-    prior_inds = torch.tensor([row + [0] * (width - len(row)) for row in wanted])
-    losses = torch.arange(width) + torch.arange(float(len(wanted)))[:, None]
+    width = width or max(map(len, locations))
+    candidates = torch.tensor([[k < len(row) for k in range(width)] for row in locations])
+    prior_inds = torch.tensor([row + [0] * (width - len(row)) for row in locations])
+    losses = torch.arange(width) + torch.arange(float(len(locations)))[:, None]
     holds = torch.tensor([
         [k < len(row) and row[k] in has for k in range(width)]
-        for row, has in zip(wanted, held or [[]] * len(wanted))
+        for row, has in zip(locations, held or [[]] * len(locations))
     ])  # fmt: skip
     return losses.masked_fill(~candidates, math.inf), prior_inds, candidates, holds, 40
 
@@ -53,17 +53,17 @@ def found(case):
 
 
 def chain(length):
-    """The last GT wants what the first one holds; each can move to the next one's location."""
-    wanted = [[g, g + 1] for g in range(length)] + [[0]]
-    return grid(wanted, [[g] for g in range(length)] + [[]])
+    """The last GT needs what the first one holds; each can move to the next one's location."""
+    locations = [[g, g + 1] for g in range(length)] + [[0]]
+    return grid(locations, [[g] for g in range(length)] + [[]])
 
 
 @pytest.mark.cuda
-def test_divisions_by_hand(tile):
+def test_matchings_by_hand(tile):
     assert found(grid([[3, 1], [3]])) == [[1], [3]]
     # From a GT that has another one, which keeps that.
     assert found(grid([[1, 2], [1]], [[1, 2], []])) == [[2], [1]]
-    # No division serves both: nobody loses what it has.
+    # No matching covers both: a GT keeps what it has.
     assert found(grid([[1], [1]], [[1], []])) == [[1], []]
     # Copies of one box, more than there are locations; and a GT without a candidate.
     assert found(grid([[1, 2, 3]] * 4 + [[]])) == [[1], [2], [3], [], []]
@@ -76,7 +76,7 @@ def test_bounds_of_the_search(monkeypatch):
     assert found(chain(3)) == moved
     monkeypatch.setattr(bipartite_matching, "MAX_MOVES", 3)
     assert found(chain(3)) == moved
-    # One round that asks for no moves, then one a move and the last step.
+    # One round without moves, then one per move and the last step.
     monkeypatch.setattr(bipartite_matching, "MAX_ROUNDS", 5)
     assert found(chain(3)) == moved
     monkeypatch.setattr(bipartite_matching, "MAX_ROUNDS", 4)
@@ -87,14 +87,14 @@ def test_bounds_of_the_search(monkeypatch):
 
 
 @pytest.mark.cuda
-def test_copies_of_a_box_are_served_in_one_round(monkeypatch, tile):
+def test_copies_of_a_box_are_matched_in_one_round(monkeypatch, tile):
     monkeypatch.setattr(bipartite_matching, "MAX_ROUNDS", 1)
     assert found(grid([list(range(12))] * 12)) == [[i] for i in range(12)]
 
 
 @pytest.mark.cuda
 def test_a_crowd():
-    """Hundreds of GTs that lack a location, far fewer locations than places of the grid."""
+    """Hundreds of GTs without a location, far fewer locations than entries of the grid."""
     torch.manual_seed(0)
     losses = (torch.rand(300, 35) * 8).round().sort(dim=1).values  # ties
     prior_inds = torch.rand(300, 320).argsort(dim=1)[:, :35]

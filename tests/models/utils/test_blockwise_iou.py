@@ -71,7 +71,7 @@ def test_pairs_in_order(rows, columns, flags, transposed):
 
 @pytest.mark.parametrize("num_gts", [60, 240])
 def test_memory_beyond_the_matrix_of_max_iou_assigner(num_gts, monkeypatch):
-    """mmdet's own takes 36 bytes for each pair; here they are held for one block."""
+    """mmdet's own takes 36 bytes per pair; here only one block does."""
     for name in ("PAIRS", "FLAGS"):
         monkeypatch.setattr(blockwise_iou, name, 2**16)
     priors, gts = boxes(12000, 0), instances(boxes(num_gts, 1))
@@ -86,7 +86,7 @@ def test_memory_beyond_the_matrix_of_max_iou_assigner(num_gts, monkeypatch):
 
 
 def test_memory_of_atss_assigner(monkeypatch):
-    """ATSS holds more than one matrix; beside the one that it compares with nothing is added."""
+    """ATSS holds more than one matrix; nothing is added to them."""
     monkeypatch.setattr(blockwise_iou, "FLAGS", 2**16)
     priors, gts = boxes(12000, 0), instances(boxes(60, 1))
     theirs = ATSSAssigner(topk=3)

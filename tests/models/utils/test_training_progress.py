@@ -1,4 +1,4 @@
-"""The stage follows the runner's counters, through an interrupted and resumed run too."""
+"""Training progress follows the runner's counters, also in an interrupted and resumed run."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from misalign_det.models.utils.training_progress import training_progress
 
 
 class StageRecorder(BaseModel):
-    """A one-parameter model that notes the assigner's rule at each step and stops when told to."""
+    """A one-parameter model that records the assigner's rule at each step and stops at one."""
 
     def __init__(self, stages, stop_at=None):
         super().__init__()

@@ -1,7 +1,8 @@
-"""What the assigners of this package share: a batch interface, and mmdet's for one image."""
+"""Base class of JLAAssigner and SpatialAlignAssigner: a batch interface, and mmdet's per image."""
 
 import math
 from abc import abstractmethod
+from typing import Any
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
@@ -15,8 +16,7 @@ from ....utils import has_triton, new_tensor_without_sync
 from ....utils.compiler import without_compiler
 from ....utils.renamed import renamed_arguments
 from ....utils.validation import check_choice
-from ...utils.host_flag import may_look
-from .ambiguity import BatchAssignResult, one_gt_per_location
+from .ambiguity import BatchAssignResult, one_gt_per_location, reweight_per_gt
 from .candidates import BatchGroundTruth, CandidatePairs, TopCandidates
 from .gaussian_mixture import (
     BACKENDS,
@@ -26,9 +26,8 @@ from .gaussian_mixture import (
     positive_threshold,
 )
 from .joint_loss import pair_losses
-from .per_gt_reweight import reweight_per_gt
 
-LEAST_PROB = 1e-6  # and the distance from 1 of the largest, of scores that are probabilities
+LEAST_PROB = 1e-6  # probabilities are clamped to [LEAST_PROB, 1 - LEAST_PROB]
 
 
 @renamed_arguments(
@@ -37,28 +36,37 @@ LEAST_PROB = 1e-6  # and the distance from 1 of the largest, of scores that are 
 class BatchAssigner(BaseAssigner):
     """An assigner that reads predictions and decides on (location, GT) pairs.
 
-    This package's heads call :meth:`assign_batch`, where a location may serve several GTs; any
-    other head of mmdet that trains through an assigner calls :meth:`assign`.
+    This package's heads call :meth:`assign_batch`, where a location may be a positive of several
+    GTs; any other head of mmdet that trains through an assigner calls :meth:`assign`. Shapes are
+    those of the legend in :mod:`.candidates`.
 
     Args:
-        separation: where the mixture's low component ends: ``'component'`` (paper B: the largest
-            cost that is more likely in it), ``'density_peak'`` (paper A, as PAA) or
-            ``'crossing'``.
-        precisions_init: start of the mixture's precisions, a number or ``'sample'``.
-        mixture_backend: ``'batched'`` or ``'sklearn'``.
-        per_gt_reweight: evens out what GTs weigh, from 0 (papers: every positive counts the same)
-            to 1 (every GT counts the same); see :func:`~.per_gt_reweight.reweight_per_gt`. The
-            total is kept: over the batches of all processes in :meth:`assign_batch`, of the image
-            in :meth:`assign`, which mmdet's heads call once per image.
-        loss_bbox: config of mmdet's box loss that ranks the candidates, ``L_reg``.
-        focal_alpha, focal_gamma: focal loss that ranks the candidates, ``L_cls``.
+        separation: where the positives of the mixture end: ``'component'``, at the largest cost of
+            the low component (`A Triple-head Network with Loss-aware Label Assignment for Object
+            Detection`); ``'density_peak'``, at the low component's cost of highest density
+            (`Toward Minimal Misalignment at Minimal Cost in One-Stage and Anchor-Free Object
+            Detection`, as in PAA); or ``'crossing'``, at the last cost below all those of the high
+            component. See :func:`~.gaussian_mixture.positive_threshold`.
+        loss_bbox: config of one of mmdet's box losses, the ``L_reg`` by which candidates are
+            ranked. It is called with ``reduction_override='none'``.
+        precisions_init: starting precision of the mixture's components, a number or ``'sample'``;
+            see :func:`~.gaussian_mixture.fit_mixture`.
+        mixture_backend: ``'batched'``, all GTs at once, or ``'sklearn'``, one scikit-learn fit per
+            GT on the CPU, for reference.
+        per_gt_reweight: how far the weights of GTs with many and with few positives are made equal,
+            from 0 (as in the papers: every positive counts the same) to 1 (every GT counts the
+            same); see :func:`~.ambiguity.reweight_per_gt`. The total weight is kept: over the
+            batches of all processes in :meth:`assign_batch`, over the image in :meth:`assign`,
+            which mmdet's heads call per image.
+        focal_alpha, focal_gamma: of the focal loss, the ``L_cls`` by which candidates are ranked.
         score_format: what ``pred_instances.scores`` holds in :meth:`assign`: ``'logits'`` (RTMDet)
             or ``'probs'`` (YOLOX).
-        prior_format: ``'point'``, ``(x, y)`` or ``(x, y, stride_x, stride_y)``, or ``'box'``, xyxy
-            anchors whose centre is the location.
+        prior_format: what ``pred_instances.priors`` holds: ``'point'``, ``(x, y)`` or
+            ``(x, y, stride_x, stride_y)``, or ``'box'``, xyxy anchors whose centre is the location.
 
     Raises:
-        ValueError: a value outside its range, or a ``loss_bbox`` that gives no loss a box.
+        ValueError: a value outside its range, or a ``loss_bbox`` that does not give one loss per
+            box.
     """
 
     def __init__(
@@ -105,26 +113,30 @@ class BatchAssigner(BaseAssigner):
         gts: BatchGroundTruth,
         over_processes: bool = True,
     ) -> BatchAssignResult:
-        """Assign a whole batch at once, in float32 whatever autocast says.
+        """Assign a whole batch at once, in float32 also under autocast, without gradients.
 
-        With ``per_gt_reweight`` there is one reduction over the processes, whatever the images
-        hold: each process must call this equally often.
+        With ``per_gt_reweight`` there is one reduction over the processes, also in a batch without
+        objects: each process must call this equally often. For host-device synchronisation see
+        :func:`~.candidates.build_candidate_pairs`.
 
         Args:
-            points: location centres in pixels, level by level, ``(P, 2)``.
-            strides: their strides, ``(P,)``, or ``None`` if the priors carry none.
-            logits: ``(N, P, C)``.
+            points: location centres in pixels, ordered by level, ``(P, 2)``.
+            strides: their strides in pixels, ``(P,)``, or ``None`` if unknown.
+            logits: classification logits, ``(N, P, C)``.
             bboxes: predicted boxes, xyxy in pixels, ``(N, P, 4)``.
             gts: ground truths of the batch.
-            over_processes: ``per_gt_reweight`` keeps the total over all processes; ``False``:
-                that of this batch, without a reduction.
+            over_processes: whether ``per_gt_reweight`` keeps the total weight over all processes,
+                or that of this batch, without a reduction.
+
+        Raises:
+            ValueError: the assigner needs strides and there are none.
         """
         # On the CPU autograd's bookkeeping would be a tenth of the time. On a GPU it costs less
-        # than the copies, a launch each, that autograd needs of what inference mode made.
-        on_cpu = may_look(points)
+        # than copying what inference mode made, one launch per tensor, which autograd would need.
+        on_cpu = not points.is_cuda
         without_graph = torch.inference_mode if on_cpu else torch.no_grad
         with without_graph(), torch.autocast(points.device.type, enabled=False):
-            edges = self._assign_batch(
+            result = self._assign_batch(
                 points.float(),
                 strides if strides is None else strides.float(),
                 logits.flatten(0, 1),
@@ -132,8 +144,8 @@ class BatchAssigner(BaseAssigner):
                 gts,
             )
             if self.per_gt_reweight:
-                edges = reweight_per_gt(edges, self.per_gt_reweight, over_processes)
-        return edges.clone() if on_cpu else edges
+                result = reweight_per_gt(result, self.per_gt_reweight, over_processes)
+        return result.clone() if on_cpu else result
 
     @abstractmethod
     def _assign_batch(
@@ -144,24 +156,25 @@ class BatchAssigner(BaseAssigner):
         bboxes: Tensor,
         gts: BatchGroundTruth,
     ) -> BatchAssignResult:
-        """As :meth:`assign_batch`, predictions of the whole batch joined, ``(N * P, ...)``."""
+        """As :meth:`assign_batch`, with ``logits`` ``(N * P, C)`` and ``bboxes`` ``(N * P, 4)``."""
 
     def _pair_losses(
-        self, edges: CandidatePairs, logits: Tensor, bboxes: Tensor, gts: BatchGroundTruth
+        self, pairs: CandidatePairs, logits: Tensor, bboxes: Tensor, gts: BatchGroundTruth
     ) -> tuple[Tensor, Tensor]:
-        """``L_cls`` and ``L_reg`` of each edge, ``(E,)``."""
+        """``L_cls`` and ``L_reg`` of each pair, ``(E,)``; see :func:`~.joint_loss.pair_losses`."""
         return pair_losses(
-            edges, logits, bboxes, gts, self.loss_bbox, self.focal_alpha, self.focal_gamma
+            pairs, logits, bboxes, gts, self.loss_bbox, self.focal_alpha, self.focal_gamma
         )
 
     def _split_by_mixture(
         self, candidates: TopCandidates, scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Each GT's largest positive cost and the means of its components, ``(G,)``, ``(G, 2)``.
+        """Largest positive cost of each GT, ``(G,)``, and means of its components, ``(G, 2)``.
 
         Args:
             candidates: ranked by cost.
-            scale: what the mixture sees is the cost times this.
+            scale: factor on the costs that the mixture is fitted to. Both results are in the unit
+                of the costs themselves.
         """
         if self.mixture_backend == "batched" and has_triton(candidates.losses):
             from . import gaussian_mixture_triton
@@ -180,26 +193,29 @@ class BatchAssigner(BaseAssigner):
         pred_instances: InstanceData,
         gt_instances: InstanceData,
         gt_instances_ignore: InstanceData | None = None,
-        *args,
-        **kwargs,
+        *args: Any,
+        **kwargs: Any,
     ) -> AssignResult:
         """mmdet's assigner interface, for one image and any head that trains through it.
 
         Args:
-            pred_instances: ``priors`` ``(P, 2 or 4)``, ``scores`` ``(P, C)`` and ``bboxes``
-                ``(P, 4)``; priors and boxes may be of mmdet's box classes.
-            gt_instances: ``bboxes`` ``(G, 4)``, ``labels`` ``(G,)``; see
-                :meth:`BatchGroundTruth.from_instances`.
+            pred_instances: ``priors`` (see ``prior_format``), ``scores`` ``(P, C)`` (see
+                ``score_format``) and ``bboxes``, xyxy in pixels, ``(P, 4)``. Priors and boxes may
+                be of mmdet's box classes.
+            gt_instances: ``bboxes``, xyxy in pixels, ``(G, 4)``, and ``labels`` ``(G,)``; see
+                :meth:`.BatchGroundTruth.from_instances`.
             gt_instances_ignore: not used: the papers have no ignored regions.
-            **kwargs: not used: what a head hands to any assigner.
+            *args: must be empty; heads that pass more are written for another kind of assigner.
+            **kwargs: not used.
 
         Returns:
-            AssignResult with one GT a location. ``max_overlaps`` holds the IoU of the location's
-            predicted box with its GT, and the attribute ``batch_assign_result`` the
-            :class:`BatchAssignResult`, where a location may have several.
+            AssignResult with at most one GT per location. ``max_overlaps`` ``(P,)`` is the IoU of
+            the location's predicted box with its GT. The attribute ``batch_assign_result`` is the
+            :class:`~.ambiguity.BatchAssignResult`, in which a location may have several GTs.
 
         Raises:
             TypeError: the head gives no predictions, or calls as for another kind of assigner.
+            ValueError: the assigner needs strides and the priors carry none.
         """
         given = isinstance(gt_instances, InstanceData) and not args
         if not given or any(name not in pred_instances for name in ("scores", "bboxes")):
@@ -215,39 +231,55 @@ class BatchAssigner(BaseAssigner):
         if self.score_format == "probs":
             logits = torch.logit(logits, eps=LEAST_PROB)
         gts = BatchGroundTruth.from_instances([gt_instances])
-        edges = self.assign_batch(
+        result = self.assign_batch(
             points, strides, logits[None], bboxes[None], gts, over_processes=False
         )
-        gt_inds = one_gt_per_location(edges, gts, len(points))
-        return _to_assign_result(gt_inds, bboxes, gts, edges)
+        gt_inds = one_gt_per_location(result, gts, len(points))
+        return _to_assign_result(gt_inds, bboxes, gts, result)
 
     def _points_and_strides(self, priors: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Location centres, ``(P, 2)``, and strides, ``(P,)``, of priors in ``prior_format``."""
         if self.prior_format == "box":
             return (priors[:, :2] + priors[:, 2:]) / 2, None
         return priors[:, :2], priors[:, 2] if priors.shape[1] > 2 else None
 
 
 def check_box_loss(loss: nn.Module) -> None:
-    """Raise a ValueError unless a box loss of mmdet's gives one loss for each pair of boxes."""
+    """Check that a box loss of mmdet can rank candidates.
+
+    Args:
+        loss: called on two pairs of boxes.
+
+    Raises:
+        ValueError: it does not give one loss per pair of boxes.
+    """
     boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [1.0, 0.0, 5.0, 4.0]])
-    wanted = (
-        f"loss_bbox must be a loss of mmdet's on xyxy boxes that gives one loss a pair with "
+    message = (
+        f"loss_bbox must be one of mmdet's losses on xyxy boxes that gives one loss per pair with "
         f"reduction_override='none', such as 'mmdet.IoULoss' or 'mmdet.GIoULoss'; "
         f"{type(loss).__name__} "
     )
     try:
         found = loss(boxes, boxes.flip(0), reduction_override="none")
     except Exception as error:
-        raise ValueError(f"{wanted}raises {type(error).__name__}: {error}") from error
+        raise ValueError(f"{message}raises {type(error).__name__}: {error}") from error
     if not isinstance(found, Tensor):
-        raise ValueError(f"{wanted}returns a {type(found).__name__}.")
+        raise ValueError(f"{message}returns a {type(found).__name__}.")
     if found.shape != boxes.shape[:1]:
-        raise ValueError(f"{wanted}returns shape {tuple(found.shape)} for two pairs of boxes.")
+        raise ValueError(f"{message}returns shape {tuple(found.shape)} for two pairs of boxes.")
 
 
 def _to_assign_result(
-    gt_inds: Tensor, bboxes: Tensor, gts: BatchGroundTruth, edges: BatchAssignResult
+    gt_inds: Tensor, bboxes: Tensor, gts: BatchGroundTruth, batch_result: BatchAssignResult
 ) -> AssignResult:
+    """mmdet's result of one image.
+
+    Args:
+        gt_inds: see :func:`~.ambiguity.one_gt_per_location`, ``(P,)``.
+        bboxes: predicted boxes, xyxy in pixels, ``(P, 4)``.
+        gts: ground truths of the image.
+        batch_result: kept as an attribute.
+    """
     num_gts = len(gts.bboxes)
     positive = gt_inds > 0
     labels = torch.full_like(gt_inds, -1)
@@ -259,5 +291,5 @@ def _to_assign_result(
             iou = bbox_overlaps(bboxes.float(), gts.bboxes[index], is_aligned=True)
         overlaps = torch.where(positive, iou, overlaps)
     result = AssignResult(num_gts, gt_inds, overlaps, labels=labels)
-    result.batch_assign_result = edges
+    result.batch_assign_result = batch_result
     return result

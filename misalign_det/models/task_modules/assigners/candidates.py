@@ -1,8 +1,9 @@
-"""The candidate edge list: every (location, GT) pair whose location lies in the GT box.
+"""Candidates of label assignment: every (location, GT) pair whose location lies in the GT box.
 
-Shape legend of the whole package: N images, P priors (locations) of one image over all levels,
-G ground truths of the whole batch, C classes, K candidates kept a GT, E edges. Boxes are xyxy in
-pixels of the network input. A location's flat index over the batch is ``image * P + prior``.
+Shape legend of the whole package: N images, P priors (locations) per image over all levels,
+G ground truths in the whole batch, C classes, K candidates kept per GT, E (location, GT) pairs.
+Boxes are xyxy in pixels of the network input. A location's flat index over the batch is
+``image * P + prior``.
 """
 
 import math
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
 from torch import Tensor
 
 
@@ -21,7 +23,7 @@ class BatchGroundTruth:
     Attributes:
         bboxes: GT boxes, xyxy in pixels, ``(G, 4)`` float32.
         labels: class indices, ``(G,)`` int64.
-        image_inds: image that each GT belongs to, ``(G,)`` int64.
+        image_inds: index of the image that each GT belongs to, ascending, ``(G,)`` int64.
         num_images: N.
     """
 
@@ -31,16 +33,16 @@ class BatchGroundTruth:
     num_images: int
 
     @classmethod
-    def from_instances(cls, batch_gt_instances: Sequence) -> "BatchGroundTruth":
-        """Join mmdet's ``InstanceData`` of each image; the sizes are known on the host already.
+    def from_instances(cls, batch_gt_instances: Sequence[InstanceData]) -> "BatchGroundTruth":
+        """Concatenate the ground truths of all images, without host-device synchronisation.
 
         Args:
-            batch_gt_instances: of each image, ``bboxes``, a tensor ``(g, 4)`` or one of mmdet's box
-                classes, and ``labels``, ``(g,)``, of any number type. Those of an image without
-                objects may have any empty shape.
+            batch_gt_instances: one ``InstanceData`` per image with ``bboxes``, a tensor ``(g, 4)``
+                or one of mmdet's box classes, and ``labels``, ``(g,)``, of any number type. An
+                image without objects may have empty tensors of any shape.
 
         Raises:
-            ValueError: boxes without four numbers, or not as many labels as boxes.
+            ValueError: boxes are not of shape ``(g, 4)``, or boxes and labels differ in number.
         """
         bboxes, labels, image_inds = [], [], []
         for i, gt in enumerate(batch_gt_instances):
@@ -60,12 +62,12 @@ class BatchGroundTruth:
 
 @dataclass
 class CandidatePairs:
-    """Edges in order of GT, then of location.
+    """(location, GT) pairs, sorted by GT, then by location.
 
     Attributes:
-        prior_inds: flat location index ``image * P + prior``, ``(E,)``.
-        gt_inds: GT index over the batch, ascending, ``(E,)``.
-        counts: number of edges of each GT, ``(G,)``.
+        prior_inds: flat location index ``image * P + prior``, ``(E,)`` int64.
+        gt_inds: GT index over the batch, ascending, ``(E,)`` int64.
+        counts: number of pairs of each GT, ``(G,)`` int64.
     """
 
     prior_inds: Tensor
@@ -73,18 +75,23 @@ class CandidatePairs:
     counts: Tensor
 
     def __len__(self) -> int:
+        """E."""
         return len(self.prior_inds)
 
 
 @dataclass
 class TopCandidates:
-    """The K least-loss edges of each GT, ascending in loss; absent places come last.
+    """The K pairs of least loss of each GT, ascending in loss.
+
+    A GT with fewer than K pairs has absent entries at the end of its row: ``losses`` is ``inf``
+    there, ``valid`` is False, and the two indices are arbitrary (in range, unless the batch has no
+    location at all).
 
     Attributes:
-        losses: ``(G, K)``, ``inf`` where a GT has fewer than K candidates.
-        prior_inds: flat location index, ``(G, K)``, any where absent.
+        losses: ``(G, K)`` float32.
+        prior_inds: flat location index, ``(G, K)`` int64.
         valid: ``(G, K)`` bool.
-        pair_inds: place in the edge list, ``(G, K)``, any where absent.
+        pair_inds: index into :class:`CandidatePairs`, ``(G, K)`` int64.
     """
 
     losses: Tensor
@@ -99,10 +106,15 @@ def build_candidate_pairs(
     strides: Tensor | None = None,
     center_radius: float | None = None,
 ) -> CandidatePairs:
-    """List the pairs of a location and a GT box that contains it (paper B, indicator of eq. 2).
+    """List the pairs of a location and a GT box that contains it.
 
-    The ``nonzero`` here is where assignment waits for the device, once: it sizes the edges. A
-    location on the border of a box is outside it.
+    This is the indicator of `A Triple-head Network with Loss-aware Label Assignment for Object
+    Detection`, eq. 2. A location on the border of a box is outside it.
+
+    On a GPU the ``nonzero`` below is a host-device synchronisation: E, the size of what follows, is
+    read on the host. It is the only one of JLAAssigner and SpatialAlignAssigner with the batched
+    mixture, unless ``level_mode='regress_range'`` copies the ranges to the device. The rest of a
+    training step has others.
 
     Args:
         points: location centres in pixels, ``(P, 2)``.
@@ -110,16 +122,19 @@ def build_candidate_pairs(
         strides: stride of each location in pixels, ``(P,)``; needed with ``center_radius``.
         center_radius: keep only locations within this many strides of the box centre along both
             axes, as FCOS's center sampling does. ``None`` (the paper) keeps the whole box.
+
+    Raises:
+        ValueError: ``center_radius`` without ``strides``.
     """
     x, y = points.unbind(1)
     left, top, right, bottom = gts.bboxes[..., None].unbind(1)  # (G, 1) each
     if center_radius is not None:
         if strides is None:
             raise ValueError("center_radius counts in strides: pass the strides of the locations.")
-        reach = center_radius * strides
+        radius = center_radius * strides
         center_x, center_y = (left + right) / 2, (top + bottom) / 2
-        left, right = torch.max(left, center_x - reach), torch.min(right, center_x + reach)
-        top, bottom = torch.max(top, center_y - reach), torch.min(bottom, center_y + reach)
+        left, right = torch.max(left, center_x - radius), torch.min(right, center_x + radius)
+        top, bottom = torch.max(top, center_y - radius), torch.min(bottom, center_y + radius)
     inside = x > left  # (G, P)
     inside &= x < right
     inside &= y > top
@@ -131,39 +146,44 @@ def build_candidate_pairs(
 
 
 def gt_counts(gt_inds: Tensor, num_gts: int) -> Tensor:
-    """How often each GT stands in ``gt_inds``, ascending, ``(E,)`` -> ``(G,)``."""
+    """Number of pairs of each GT, ``(G,)``, from their ascending GT indices, ``(E,)``."""
     bounds = torch.arange(num_gts + 1, device=gt_inds.device)
     return torch.searchsorted(gt_inds.contiguous(), bounds).diff()
 
 
-def select_top_candidates(edges: CandidatePairs, losses: Tensor, topk: int) -> TopCandidates:
-    """Keep the ``topk`` finite least-loss edges of each GT; ties go to the lower location index.
+def select_top_candidates(pairs: CandidatePairs, losses: Tensor, topk: int) -> TopCandidates:
+    """Keep the ``topk`` pairs of least finite loss of each GT; ties go to the lower location index.
 
     Memory is proportional to E: one sort, no ``(G, P)`` cost matrix.
 
     Args:
-        edges: E edges over G ground truths.
-        losses: joint loss of each edge, ``(E,)``; NaN and inf are dropped.
+        pairs: E pairs of G ground truths.
+        losses: joint loss of each pair, ``(E,)``; NaN and inf are dropped.
         topk: K.
     """
     column = torch.arange(topk, device=losses.device)
-    if len(edges) == 0:
-        absent = column.new_zeros((len(edges.counts), topk))
+    if len(pairs) == 0:
+        absent = column.new_zeros((len(pairs.counts), topk))
         return TopCandidates(losses.new_full(absent.shape, math.inf), absent, absent.bool(), absent)
     losses = losses.nan_to_num(math.inf, math.inf, math.inf)
-    order = _ascending_within(edges.gt_inds, losses)
-    first = edges.counts.cumsum(0) - edges.counts  # of each GT, in that order
-    top_pairs = order[(first[:, None] + column).clamp(max=len(edges) - 1)]
-    top_losses = losses[top_pairs].masked_fill_(column >= edges.counts[:, None], math.inf)
+    order = _ascending_within(pairs.gt_inds, losses)
+    first = pairs.counts.cumsum(0) - pairs.counts  # position of each GT's first pair in `order`
+    top_pairs = order[(first[:, None] + column).clamp(max=len(pairs) - 1)]
+    top_losses = losses[top_pairs].masked_fill_(column >= pairs.counts[:, None], math.inf)
     valid = top_losses < math.inf
-    return TopCandidates(top_losses, edges.prior_inds[top_pairs], valid, top_pairs)
+    return TopCandidates(top_losses, pairs.prior_inds[top_pairs], valid, top_pairs)
 
 
 def _ascending_within(groups: Tensor, values: Tensor) -> Tensor:
-    """Stable order by group, and within a group by value; ``groups`` (n,) below 2^31.
+    """Indices that stably sort by group, and by value within a group, ``(E,)``.
 
-    One sort of integers: a float's bits ascend with it once those of negative ones are flipped.
-    Adding 0 turns -0.0 into 0.0, whose bits differ.
+    One sort of int64 keys: the group in the upper 32 bits, the value's bits in the lower ones. The
+    bits of a float32 ascend with its value once those of negative numbers are flipped. Adding 0
+    turns -0.0, whose bits differ, into 0.0.
+
+    Args:
+        groups: ``(E,)`` int64, below 2^31.
+        values: ``(E,)``, no NaN.
     """
     bits = (values.float() + 0.0).view(torch.int32)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)

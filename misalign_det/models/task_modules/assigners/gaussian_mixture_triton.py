@@ -1,8 +1,10 @@
-"""The mixtures of all GTs (paper B, eq. 3) in one launch on a GPU; see :mod:`.gaussian_mixture`.
+"""The mixtures of all GTs in one launch on a GPU; see :mod:`.gaussian_mixture`.
 
 A program holds the values of ``ROWS`` GTs in its registers, in float64, and takes all steps of the
-EM. On a GPU ``ROWS`` is 1; more of them spare Triton's interpreter programs.
+EM. On a GPU ``ROWS`` is 1; Triton's interpreter is faster with fewer programs of more rows.
 """
+
+from typing import Any
 
 import torch
 import triton
@@ -16,27 +18,34 @@ ROWS = 1
 
 
 def fit(values: Tensor, precisions_init: float | str) -> MixtureFit:
-    """As :func:`~.gaussian_mixture.fit_mixture`, of values ``(G, K)``, ``inf`` where absent."""
+    """The same as :func:`~.gaussian_mixture.fit_mixture`.
+
+    Args:
+        values: ``(G, K)``, ``inf`` where absent.
+        precisions_init: see there.
+    """
     fitted = values.new_empty((3, len(values), 2), dtype=torch.float64)
     is_low = torch.empty_like(values, dtype=torch.bool)
     log_density = torch.empty_like(values, dtype=torch.float64)
     _launch(fit_kernel, values, (fitted, is_low, log_density), precisions_init)
-    return MixtureFit(*fitted.unbind(), is_low, log_density)
+    means, variances, weights = fitted.unbind()
+    return MixtureFit(means, variances, weights, is_low, log_density)
 
 
 def split(
     losses: Tensor, scale: float, precisions_init: float | str, separation: str
 ) -> tuple[Tensor, Tensor]:
-    """Thresholds and means of the components, low first, in the unit of the losses.
+    """Thresholds and means of the components, the low one first, in the unit of the losses.
 
     Args:
         losses: ``(G, K)`` float32, ``inf`` where absent.
-        scale: the mixture is that of the losses times this.
+        scale: factor on the losses that the mixture is fitted to.
         precisions_init: see :func:`~.gaussian_mixture.fit_mixture`.
         separation: see :func:`~.gaussian_mixture.positive_threshold`.
 
     Returns:
-        ``(G,)`` in the dtype of the losses, ``-inf`` where a GT has none; ``(G, 2)`` float64.
+        Thresholds ``(G,)`` in the dtype of the losses, ``-inf`` where a GT has none, and means
+        ``(G, 2)`` float64.
     """
     thresholds = losses.new_empty(len(losses))
     means = losses.new_empty((len(losses), 2), dtype=torch.float64)
@@ -47,10 +56,17 @@ def split(
     return thresholds, means
 
 
-def _launch(kernel, values, outputs, precisions_init, **constants) -> None:
+def _launch(
+    kernel: Any,
+    values: Tensor,
+    outputs: tuple[Tensor, ...],
+    precisions_init: float | str,
+    **constants: Any,
+) -> None:
+    """Launch one of the two kernels on ``values`` ``(G, K)``, with its ``constexpr`` arguments."""
     num_gts, width = values.shape
     block = triton.next_power_of_2(max(width, 1))
-    sample = precisions_init == "sample"
+    sample = isinstance(precisions_init, str)  # 'sample'
     launch(
         kernel,
         (triton.cdiv(num_gts, ROWS),),
@@ -59,7 +75,7 @@ def _launch(kernel, values, outputs, precisions_init, **constants) -> None:
         num_gts,
         width,
         SAMPLE=sample,
-        VARIANCE=1.0 if sample else 1 / precisions_init,
+        VARIANCE=1.0 if isinstance(precisions_init, str) else 1 / precisions_init,
         ROWS=ROWS,
         BLOCK=block,
         num_warps=min(max(block // 128, 1), 8),
@@ -83,9 +99,9 @@ def fit_kernel(
 ):  # fmt: skip
     """``fitted (3, G, 2)``, ``is_low`` and ``log_density (G, K)`` of ``values (G, K)``."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    at, inside, x, there = _load(values, row, G, K, BLOCK)
+    at, inside, x, exists = _load(values, row, G, K, BLOCK)
     low, density, m0, m1, v0, v1, w0, w1 = _fit(
-        tl.where(there, x, 0.0).to(tl.float64), there,
+        tl.where(exists, x, 0.0).to(tl.float64), exists,
         SAMPLE, VARIANCE, ROWS, MAX_STEPS, TOL, REG, LEAST, TIE,
     )  # fmt: skip
     tl.store(is_low + at, low, mask=inside)
@@ -109,9 +125,9 @@ def split_kernel(
 ):  # fmt: skip
     """``thresholds (G,)`` and ``means (G, 2)`` of ``losses (G, K)``; see :func:`split`."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    at, inside, x, there = _load(losses, row, G, K, BLOCK)
+    at, inside, x, exists = _load(losses, row, G, K, BLOCK)
     low, density, m0, m1, v0, v1, w0, w1 = _fit(
-        tl.where(there, x * SCALE, 0.0).to(tl.float64), there,
+        tl.where(exists, x * SCALE, 0.0).to(tl.float64), exists,
         SAMPLE, VARIANCE, ROWS, MAX_STEPS, TOL, REG, LEAST, TIE,
     )  # fmt: skip
     threshold = tl.max(tl.where(low, x, float("-inf")), 1)
@@ -134,7 +150,7 @@ def split_kernel(
 
 @triton.jit
 def _load(values, row, G, K, BLOCK: tl.constexpr):
-    """Places of the rows' values, which are inside the grid, the values, and which are there."""
+    """Offsets of the rows' values, whether they are inside the grid, the values, which exist."""
     column = tl.arange(0, BLOCK)
     inside = (row[:, None] < G) & (column[None, :] < K)
     at = row[:, None].to(tl.int64) * K + column[None, :]
@@ -144,25 +160,25 @@ def _load(values, row, G, K, BLOCK: tl.constexpr):
 
 @triton.jit
 def _fit(
-    x, there,
+    x, exists,
     SAMPLE: tl.constexpr, VARIANCE: tl.constexpr, ROWS: tl.constexpr, MAX_STEPS: tl.constexpr,
     TOL: tl.constexpr, REG: tl.constexpr, LEAST: tl.constexpr, TIE: tl.constexpr,
 ):  # fmt: skip
-    """The whole of ``fit_mixture`` for the values ``x (ROWS, BLOCK)``, 0 where not ``there``.
+    """All of ``fit_mixture`` for the values ``x (ROWS, BLOCK)``, 0 where not ``exists``.
 
     Returns:
-        Which are low and the log density but for its constant, ``(ROWS, BLOCK)``; means, variances
-        and weights of both components, the low one first, ``(ROWS,)`` each.
+        Which values are low, and the log density without its constant, ``(ROWS, BLOCK)`` each;
+        means, variances and weights of both components, the low one first, ``(ROWS,)`` each.
     """
-    # A number in an expression may count as float32; tl.full takes it as it is.
+    # A Python number in an expression may become a float32; tl.full makes a float64 of it.
     reg = tl.full([ROWS], REG, tl.float64)
     tol = tl.full([ROWS], TOL, tl.float64)
     tie = tl.full([ROWS], TIE, tl.float64)
-    mask = there.to(tl.float64)
+    mask = exists.to(tl.float64)
     count = tl.sum(mask, 1)
     n = tl.maximum(count, 1.0)
-    m0 = tl.where(count > 0, tl.min(tl.where(there, x, float("inf")), 1), 0.0)
-    m1 = tl.where(count > 0, tl.max(tl.where(there, x, float("-inf")), 1), 0.0)
+    m0 = tl.where(count > 0, tl.min(tl.where(exists, x, float("inf")), 1), 0.0)
+    m1 = tl.where(count > 0, tl.max(tl.where(exists, x, float("-inf")), 1), 0.0)
     if SAMPLE:
         centred = (x - (tl.sum(x, 1) / n)[:, None]) * mask
         v0 = tl.sum(centred * centred, 1) / n + reg
@@ -182,7 +198,7 @@ def _fit(
         norm = _log_sum_exp(l0, l1)
         r0, r1 = tl.exp(l0 - norm) * mask, tl.exp(l1 - norm) * mask
         bound = tl.sum(norm * mask, 1) / n
-        # M step; a row that has converged keeps what it has.
+        # M step; a row that has converged keeps its parameters.
         new_w0, new_w1 = tl.sum(r0, 1) / n + least, tl.sum(r1, 1) / n + least
         new_m0, new_m1 = tl.sum(r0 * x, 1) / n / new_w0, tl.sum(r1 * x, 1) / n / new_w1
         d0, d1 = x - new_m0[:, None], x - new_m1[:, None]
@@ -201,15 +217,15 @@ def _fit(
     low_v, high_v = tl.where(swap, v1, v0), tl.where(swap, v0, v1)
     low_w, high_w = tl.where(swap, w1, w0), tl.where(swap, w0, w1)
     l0, l1 = _log_prob(x, low_m, low_v, low_w), _log_prob(x, high_m, high_v, high_w)
-    low = there & (l1 - l0 <= tie[:, None])
+    low = exists & (l1 - l0 <= tie[:, None])
     nothing_low = tl.sum(low.to(tl.int32), 1) == 0
-    low = low | (there & nothing_low[:, None])
+    low = low | (exists & nothing_low[:, None])
     return low, _log_sum_exp(l0, l1), low_m, high_m, low_v, high_v, low_w, high_w
 
 
 @triton.jit
 def _log_prob(x, mean, variance, weight):
-    """As ``mixture._component_log_prob``: ``x (ROWS, BLOCK)``, the rest ``(ROWS,)``."""
+    """As ``gaussian_mixture._component_log_prob``: ``x (ROWS, BLOCK)``, the rest ``(ROWS,)``."""
     centred = x - mean[:, None]
     constant = tl.log(weight / tl.sqrt(variance))
     return centred * centred * (-0.5 / variance)[:, None] + constant[:, None]
@@ -217,4 +233,5 @@ def _log_prob(x, mean, variance, weight):
 
 @triton.jit
 def _log_sum_exp(a, b):
+    """``log(exp(a) + exp(b))``."""
     return tl.maximum(a, b) + tl.log(1.0 + tl.exp(-tl.abs(a - b)))

@@ -1,6 +1,10 @@
-"""JLAAssigner: joint-loss-aware dynamic label assignment (paper B, section 3.2)."""
+"""JLAAssigner: joint-loss-aware dynamic label assignment.
+
+Section 3.2 of `A Triple-head Network with Loss-aware Label Assignment for Object Detection`.
+"""
 
 import math
+from typing import Any
 
 from mmdet.registry import TASK_UTILS
 from mmdet.utils import ConfigType
@@ -19,27 +23,32 @@ class JLAAssigner(BatchAssigner):
     """Positives by a two-component mixture over the joint loss of each GT's best candidates.
 
     `A Triple-head Network with Loss-aware Label Assignment for Object Detection`, section 3.2.
-    Per GT, the ``topk`` in-box locations of least ``L_cls + alpha * L_reg`` over all levels go to
-    a Gaussian mixture; those up to the low component's boundary are positive. Locations that
-    several GTs claim are weighted in the first part of training and go to the least loss later.
+    Per GT, a Gaussian mixture is fitted to the joint losses ``L_cls + alpha * L_reg`` of the
+    ``topk`` in-box locations that have the least of it over all levels; those in the low component
+    are positive. Ambiguous locations are weighted in the first part of training, and go to the GT
+    of least loss later.
 
     Args:
-        topk: candidates a GT, k of table 1.
+        topk: candidates per GT, k of table 1, at least 1.
         alpha: weight of the localisation loss (eq. 2), 0 or larger.
-        theta: weight threshold for two GTs (eq. 6). Below 0.5 ambiguous locations go to the GT of
-            least loss throughout (section 4.3.2).
+        theta: weight threshold for two GTs (eq. 6). Below 0.5 ambiguous locations always go to the
+            GT of least loss (section 4.3.2).
         ambiguous: ``'soft'``, ``'ignore'`` or ``'argmin'``; see
             :func:`~misalign_det.models.task_modules.assigners.ambiguity.resolve_ambiguity`.
-        weighted_until: share of training after which ``'argmin'`` takes over; 0 never weighted,
-            1 always. Read each step from the runner's own counters, so a resumed run is in the
-            right stage. The paper gives no figure.
-        center_radius: candidates within this many strides of the GT's centre; ``None`` (paper)
-            takes the whole box.
-        separation, others: see :class:`BatchAssigner`.
-        loss_bbox: as there; mmdet's ``IoULoss`` (eq. 2) if not given.
+        weighted_until: share of the training, in [0, 1], after which ``'argmin'`` takes over. It is
+            read at each step from the runner's own counters, so that a resumed run is in the right
+            stage. The paper gives no value.
+        center_radius: take only candidates within this many strides of the GT's centre along both
+            axes; ``None`` (the paper) takes the whole box.
+        separation: see :class:`~.batch_assigner.BatchAssigner`; the default is the paper's.
+        loss_bbox: see there; mmdet's ``IoULoss`` (eq. 2) by default.
+        **kwargs: passed to :class:`~.batch_assigner.BatchAssigner`.
+
+    Raises:
+        ValueError: a value outside its range.
 
     Example:
-        In any stock config of RTMDet's::
+        A config of mmdet's RTMDet with this assigner::
 
             _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
             custom_imports = dict(imports=['misalign_det'])
@@ -58,7 +67,7 @@ class JLAAssigner(BatchAssigner):
         center_radius: float | None = None,
         separation: str = "component",
         loss_bbox: ConfigType = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
             separation=separation, loss_bbox=loss_bbox or dict(type="mmdet.IoULoss"), **kwargs
@@ -82,7 +91,7 @@ class JLAAssigner(BatchAssigner):
         self.center_radius = center_radius
 
     def ambiguous_mode(self) -> str:
-        """The treatment of ambiguous locations at this point of training."""
+        """How ambiguous locations are treated at this point of the training."""
         weighted = training_progress() < self.weighted_until and self.theta >= 0.5
         return self.ambiguous if weighted else "argmin"
 
@@ -94,12 +103,12 @@ class JLAAssigner(BatchAssigner):
         bboxes: Tensor,
         gts: BatchGroundTruth,
     ) -> BatchAssignResult:
-        edges = build_candidate_pairs(points, gts, strides, self.center_radius)
-        losses = joint_loss(*self._pair_losses(edges, logits, bboxes, gts), self.alpha)
-        candidates = select_top_candidates(edges, losses, self.topk)
+        pairs = build_candidate_pairs(points, gts, strides, self.center_radius)
+        losses = joint_loss(*self._pair_losses(pairs, logits, bboxes, gts), self.alpha)
+        candidates = select_top_candidates(pairs, losses, self.topk)
         thresholds, means = self._split_by_mixture(candidates)
-        positives = resolve_ambiguity(
+        result = resolve_ambiguity(
             candidates, thresholds, len(logits), self.theta, self.ambiguous_mode()
         )
-        positives.means = means
-        return positives
+        result.means = means
+        return result

@@ -1,6 +1,7 @@
 """Classification loss of (location, GT) pairs as one Triton kernel; see :mod:`.joint_loss`.
 
-``L_cls`` of paper B's eq. 2: the focal loss (Lin et al. 2017, eq. 5) summed over the classes.
+``L_cls`` of eq. 2 in `A Triple-head Network with Loss-aware Label Assignment for Object Detection`:
+the focal loss (Lin et al. 2017, eq. 5) summed over the classes.
 """
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from ....utils import launch
 from .candidates import CandidatePairs
 
-PAIRS, CLASSES = 16, 128  # handled at once by a program
+PAIRS, CLASSES = 16, 128  # that a program handles at a time
 
 
 @triton.jit
@@ -26,7 +27,7 @@ def _softplus(x):
 
 @triton.jit
 def _focal_of_negatives(x, gamma, GAMMA: tl.constexpr):
-    """As the function of that name in joint_loss: ``sigmoid(x)^gamma softplus(x)``."""
+    """As ``joint_loss.focal_of_negatives``: ``sigmoid(x)^gamma softplus(x)``."""
     loss = _softplus(x)
     if GAMMA == 0:
         return loss
@@ -37,7 +38,8 @@ def _focal_of_negatives(x, gamma, GAMMA: tl.constexpr):
     return tl.exp(gamma * log_p) * loss
 
 
-# Number and places of pairs change with each step; Triton would compile a kernel for each kind.
+# Number and addresses of pairs change with each step, and Triton would compile a variant of the
+# kernel for each of their kinds.
 @triton.jit(do_not_specialize=["prior_inds", "gt_inds", "num_pairs"])
 def focal_kernel(
     logits, prior_inds, gt_inds, gt_labels, losses,
@@ -46,33 +48,33 @@ def focal_kernel(
 ):  # fmt: skip
     """Each program sums the focal losses of ``PAIRS`` pairs over all classes."""
     pair = tl.program_id(0) * PAIRS + tl.arange(0, PAIRS)
-    there = pair < num_pairs
-    row = tl.load(prior_inds + pair, mask=there, other=0) * row_stride  # int64
-    gt = tl.load(gt_inds + pair, mask=there, other=0)
-    label = tl.load(gt_labels + gt, mask=there, other=0)
+    inside = pair < num_pairs
+    row = tl.load(prior_inds + pair, mask=inside, other=0) * row_stride  # int64
+    gt = tl.load(gt_inds + pair, mask=inside, other=0)
+    label = tl.load(gt_labels + gt, mask=inside, other=0)
     total = tl.zeros([PAIRS], tl.float32)
     for first in range(0, num_classes, CLASSES):
         column = first + tl.arange(0, CLASSES)
         negative = (column[None, :] < num_classes) & (column[None, :] != label[:, None])
-        negative = negative & there[:, None]
-        place = row[:, None] + column[None, :].to(tl.int64) * class_stride
-        x = tl.load(logits + place, mask=negative, other=float("-inf")).to(tl.float32)
+        negative = negative & inside[:, None]
+        offset = row[:, None] + column[None, :].to(tl.int64) * class_stride
+        x = tl.load(logits + offset, mask=negative, other=float("-inf")).to(tl.float32)
         total += tl.sum(_focal_of_negatives(x, gamma, GAMMA), 1)
-    own = tl.load(logits + row + label * class_stride, mask=there, other=0.0).to(tl.float32)
+    own = tl.load(logits + row + label * class_stride, mask=inside, other=0.0).to(tl.float32)
     loss = (1.0 - alpha) * total + alpha * _focal_of_negatives(-own, gamma, GAMMA)
-    tl.store(losses + pair, loss, mask=there)
+    tl.store(losses + pair, loss, mask=inside)
 
 
 def pair_classification_loss(
-    edges: CandidatePairs, logits: Tensor, gt_labels: Tensor, alpha: float, gamma: float
+    pairs: CandidatePairs, logits: Tensor, gt_labels: Tensor, alpha: float, gamma: float
 ) -> Tensor:
-    """As :func:`~.joint_loss.pair_classification_loss`, in one launch."""
-    losses = torch.empty(len(edges), device=logits.device)
-    inds = [part.contiguous() for part in (edges.prior_inds, edges.gt_inds, gt_labels)]
+    """The same as :func:`~.joint_loss.pair_classification_loss`, in one launch."""
+    losses = torch.empty(len(pairs), device=logits.device)
+    inds = [part.contiguous() for part in (pairs.prior_inds, pairs.gt_inds, gt_labels)]
     launch(
-        focal_kernel, (triton.cdiv(len(edges), PAIRS),),
+        focal_kernel, (triton.cdiv(len(pairs), PAIRS),),
         logits, *inds, losses,
-        len(edges), logits.shape[1], logits.stride(0), logits.stride(1), alpha, gamma,
+        len(pairs), logits.shape[1], logits.stride(0), logits.stride(1), alpha, gamma,
         GAMMA=int(gamma) if gamma in (0, 2) else -1, PAIRS=PAIRS,
         CLASSES=min(CLASSES, triton.next_power_of_2(max(1, logits.shape[1]))), num_warps=4,
     )  # fmt: skip

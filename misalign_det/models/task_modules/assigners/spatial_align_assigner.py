@@ -1,6 +1,11 @@
-"""SpatialAlignAssigner: positives where both tasks fit and agree (paper A)."""
+"""SpatialAlignAssigner: positives where both losses are small and agree.
+
+`Toward Minimal Misalignment at Minimal Cost in One-Stage and Anchor-Free Object Detection`
+(arXiv 2112.08902).
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.registry import TASK_UTILS
@@ -32,30 +37,38 @@ FCOS_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8))
 class SpatialAlignAssigner(BatchAssigner):
     """Positives by a mixture over fitness and misalignment of the two losses.
 
-    Paper A, arXiv 2112.08902. Per GT the ``num_levels`` levels of least mean joint loss are kept,
-    with the ``topk`` best in-box locations of each; a Gaussian mixture over
-    ``sqrt(S_f * S_m)`` of these locations finds the positives. A location that several GTs want
-    goes to the one of least cost.
+    `Toward Minimal Misalignment at Minimal Cost in One-Stage and Anchor-Free Object Detection`,
+    whose last version calls this assigner Aligned Points Sampler. Per GT, the ``num_levels`` levels
+    of least mean joint loss are kept, with the ``topk`` best in-box locations of each. A Gaussian
+    mixture over the cost ``sqrt(S_f * S_m)`` of these locations finds the positives. An ambiguous
+    location goes to the GT of least cost.
 
     Args:
-        topk: candidates a GT and level.
-        num_levels: levels a GT, l* of the paper.
-        level_mode: ``'loss'`` (paper) or ``'regress_range'``: FCOS's fixed ranges of the longest
-            distance say which levels a location may serve.
-        regress_ranges: those ranges in pixels, one pair a level.
-        fitness: ``'sum'``: the losses as they are; ``'softmax'``: each task's losses as shares of
-            a GT's candidates, the published summary's wording.
-        cost_scale: factor on the cost that the mixture sees; with ``precisions_init=1`` it decides
-            how finely the mixture can separate.
-        separation, others: see :class:`BatchAssigner`; priors must carry strides.
-        loss_bbox: as there; mmdet's ``GIoULoss`` if not given.
+        topk: candidates per GT and level, at least 1.
+        num_levels: levels per GT, l* of the paper, 1 to ``MAX_LEVELS``.
+        level_mode: ``'loss'`` (the paper), or ``'regress_range'``: only the level whose range holds
+            the location's longest distance to a side of the GT box, as in FCOS.
+        regress_ranges: least and largest such distance of each level, in pixels. Levels beyond the
+            last range use that one.
+        fitness: what the cost is made of. ``'sum'``: the losses themselves; ``'softmax'``: their
+            softmax over the candidates of a GT, as a published summary words it.
+        cost_scale: factor on the costs that the mixture is fitted to, above 0; with
+            ``precisions_init=1`` it decides how finely the mixture can separate.
+        separation: see :class:`~.batch_assigner.BatchAssigner`; the default is the authors'.
+        loss_bbox: see there; mmdet's ``GIoULoss`` by default.
+        **kwargs: passed to :class:`~.batch_assigner.BatchAssigner`. ``prior_format`` must be
+            ``'point'``, with strides.
 
-    Example::
+    Raises:
+        ValueError: a value outside its range.
 
-        custom_imports = dict(imports=['misalign_det'])
-        bbox_head = dict(
-            type='RFAHead', num_classes=80, in_channels=256, strides=[8, 16, 32, 64, 128])
-        train_cfg = dict(assigner=dict(type='SpatialAlignAssigner', topk=9, num_levels=2))
+    Example:
+        A config of mmdet's RTMDet with this assigner::
+
+            _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+            custom_imports = dict(imports=['misalign_det'])
+            model = dict(train_cfg=dict(assigner=dict(
+                _delete_=True, type='SpatialAlignAssigner', topk=9, num_levels=2)))
     """
 
     def __init__(
@@ -69,7 +82,7 @@ class SpatialAlignAssigner(BatchAssigner):
         cost_scale: float = 10.0,
         separation: str = "density_peak",
         loss_bbox: ConfigType = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
             separation=separation, loss_bbox=loss_bbox or dict(type="mmdet.GIoULoss"), **kwargs
@@ -107,44 +120,56 @@ class SpatialAlignAssigner(BatchAssigner):
             raise ValueError(
                 "SpatialAlignAssigner needs the strides of the priors: (x, y, stride, stride)."
             )
-        edges = build_candidate_pairs(points, gts)
-        cls_loss, reg_loss = self._pair_losses(edges, logits, bboxes, gts)
-        candidates = self._candidates(edges, cls_loss, reg_loss, points, strides, gts)
+        pairs = build_candidate_pairs(points, gts)
+        cls_loss, reg_loss = self._pair_losses(pairs, logits, bboxes, gts)
+        candidates = self._candidates(pairs, cls_loss, reg_loss, points, strides, gts)
         candidates = self._rank_by_cost(candidates, cls_loss, reg_loss)
         thresholds, means = self._split_by_mixture(candidates, self.cost_scale)
-        # The least cost decides: no theta is read.
-        positives = resolve_ambiguity(candidates, thresholds, len(logits), 0.0, "argmin")
-        positives.means = means
-        return positives
+        # The mode 'argmin' does not read theta.
+        result = resolve_ambiguity(candidates, thresholds, len(logits), 0.0, "argmin")
+        result.means = means
+        return result
 
     def _candidates(
         self,
-        edges: CandidatePairs,
+        pairs: CandidatePairs,
         cls_loss: Tensor,
         reg_loss: Tensor,
         points: Tensor,
         strides: Tensor,
         gts: BatchGroundTruth,
     ) -> TopCandidates:
-        """The best locations of each GT at its levels l*, ``(G, num_levels * topk)``."""
+        """The best locations of each GT on its levels l*, ``(G, num_levels * topk)``.
+
+        Args:
+            pairs: E pairs.
+            cls_loss, reg_loss: of each, ``(E,)``.
+            points, strides: see :meth:`~.batch_assigner.BatchAssigner.assign_batch`.
+            gts: the batch's ground truths.
+        """
         losses, levels = joint_loss(cls_loss, reg_loss), level_of_priors(strides)
         if self.level_mode == "regress_range":
-            location = edges.prior_inds % len(points)
+            location = pairs.prior_inds % len(points)
             ranges = points.new_tensor(self.regress_ranges, dtype=torch.float32)
             in_range = within_regress_range(
                 points[location],
-                gts.bboxes[edges.gt_inds],
+                gts.bboxes[pairs.gt_inds],
                 levels[location].clamp(max=len(ranges) - 1),
                 ranges,
             )
             losses = losses.masked_fill(~in_range, float("inf"))
-        per_level = candidates_per_level(edges, losses, levels, self.topk)
+        per_level = candidates_per_level(pairs, losses, levels, self.topk)
         return gather_levels(per_level, select_levels(per_level.losses, self.num_levels))
 
     def _rank_by_cost(
         self, candidates: TopCandidates, cls_loss: Tensor, reg_loss: Tensor
     ) -> TopCandidates:
-        """The same candidates with the alignment cost for the loss, ascending."""
+        """The same candidates with the alignment cost in place of the loss, ascending in it.
+
+        Args:
+            candidates: ``(G, num_levels * topk)``.
+            cls_loss, reg_loss: of each pair, ``(E,)``.
+        """
         if len(cls_loss) == 0:
             return candidates
         terms = fitness(

@@ -1,6 +1,7 @@
-"""Fitness, misalignment and the choice of levels (paper A, arXiv 2112.08902).
+"""Choice of levels, fitness and misalignment, from the two losses of (location, GT) pairs.
 
-Pure functions of the classification and regression loss of (location, GT) pairs.
+`Toward Minimal Misalignment at Minimal Cost in One-Stage and Anchor-Free Object Detection`
+(arXiv 2112.08902), as its authors' code does it.
 """
 
 from dataclasses import dataclass
@@ -11,18 +12,20 @@ from torch import Tensor
 
 from .candidates import CandidatePairs, TopCandidates, select_top_candidates
 
-MAX_LEVELS = 16  # rows reserved a GT, so that no size has to be read from the device
+MAX_LEVELS = 16  # levels reserved per GT: their number is known only on the device
 FITNESS_MODES = ("sum", "softmax")
 
 
 @dataclass
 class LevelCandidates:
-    """The K best in-box locations of each GT at each of L levels.
+    """The K best in-box locations of each GT on each of L levels.
+
+    Absent entries come last, as in :class:`~.candidates.TopCandidates`.
 
     Attributes:
         losses: ``L_cls + L_reg``, ascending, ``inf`` where absent, ``(G, L, K)``.
-        pair_inds: place in the edge list, ``(G, L, K)``, any where absent.
-        prior_inds: flat location index, ``(G, L, K)``, any where absent.
+        pair_inds: index into :class:`~.candidates.CandidatePairs`, ``(G, L, K)``.
+        prior_inds: flat location index, ``(G, L, K)``.
     """
 
     losses: Tensor
@@ -31,28 +34,35 @@ class LevelCandidates:
 
 
 def level_of_priors(strides: Tensor) -> Tensor:
-    """Level index of each location from its stride; locations come level by level, ``(P,)``."""
+    """Level index of each location from its stride.
+
+    Args:
+        strides: of locations ordered by level, ``(P,)``. A new level begins where it changes.
+
+    Returns:
+        ``(P,)`` int64, at most ``MAX_LEVELS - 1``.
+    """
     changed = F.pad(strides[1:] != strides[:-1], (1, 0)) if len(strides) else strides
     return changed.cumsum(0, dtype=torch.long).clamp_(max=MAX_LEVELS - 1)
 
 
 def candidates_per_level(
-    edges: CandidatePairs, losses: Tensor, levels: Tensor, topk: int
+    pairs: CandidatePairs, losses: Tensor, levels: Tensor, topk: int
 ) -> LevelCandidates:
-    """The ``topk`` finite least-loss edges of each GT at each level.
+    """The ``topk`` pairs of least finite loss of each GT on each level.
 
     Args:
-        edges: E edges over G ground truths.
-        losses: ``L_cls + L_reg`` of each edge, ``(E,)``.
+        pairs: E pairs of G ground truths.
+        losses: ``L_cls + L_reg`` of each pair, ``(E,)``.
         levels: level index of each location, ``(P,)``.
         topk: K.
     """
-    num_gts = len(edges.counts)
-    # A (GT, level) pair takes the place of a GT: the same selection, grouped more finely.
-    groups = edges.gt_inds * MAX_LEVELS + levels[edges.prior_inds % len(levels)]
+    num_gts = len(pairs.counts)
+    # The same selection, with each (GT, level) in place of a GT.
+    groups = pairs.gt_inds * MAX_LEVELS + levels[pairs.prior_inds % len(levels)]
     counts = groups.new_zeros(num_gts * MAX_LEVELS)
     counts.scatter_add_(0, groups, torch.ones_like(groups))
-    top = select_top_candidates(CandidatePairs(edges.prior_inds, groups, counts), losses, topk)
+    top = select_top_candidates(CandidatePairs(pairs.prior_inds, groups, counts), losses, topk)
     shape = (num_gts, MAX_LEVELS, topk)
     return LevelCandidates(
         top.losses.view(shape), top.pair_inds.view(shape), top.prior_inds.view(shape)
@@ -60,11 +70,11 @@ def candidates_per_level(
 
 
 def select_levels(losses: Tensor, num_levels: int) -> Tensor:
-    """The levels of least mean loss over the candidates they have (paper A, l*).
+    """The levels of least mean loss over the candidates they have, l* of the paper.
 
     Args:
         losses: ``(G, L, K)``, ``inf`` where absent.
-        num_levels: levels kept a GT.
+        num_levels: levels kept per GT.
 
     Returns:
         Level indices, ``(G, num_levels)``, best first. Levels without a candidate come last.
@@ -76,7 +86,15 @@ def select_levels(losses: Tensor, num_levels: int) -> Tensor:
 
 
 def gather_levels(candidates: LevelCandidates, chosen: Tensor) -> TopCandidates:
-    """Join the candidates of the chosen levels, ``(G, num_levels)`` -> ``(G, num_levels * K)``."""
+    """Concatenate each GT's candidates of the chosen levels.
+
+    Args:
+        candidates: ``(G, L, K)``.
+        chosen: level indices, ``(G, num_levels)``.
+
+    Returns:
+        ``(G, num_levels * K)``.
+    """
     index = chosen[..., None].expand(-1, -1, candidates.losses.shape[-1])
     losses, pair_inds, prior_inds = (
         part.gather(1, index).flatten(1)
@@ -86,44 +104,62 @@ def gather_levels(candidates: LevelCandidates, chosen: Tensor) -> TopCandidates:
 
 
 def within_regress_range(points: Tensor, bboxes: Tensor, levels: Tensor, ranges: Tensor) -> Tensor:
-    """Whether a pair's level regresses its distances, FCOS's static choice of levels, ``(E,)``.
+    """Whether the range of a pair's level holds its longest distance, as in FCOS.
 
     Args:
-        points: location of each edge, ``(E, 2)`` in pixels.
-        bboxes: GT box of each edge, xyxy, ``(E, 4)``.
-        levels: level of each edge, ``(E,)``.
-        ranges: least and largest of a level's longest distances in pixels, ``(L, 2)``.
+        points: location of each pair, ``(E, 2)`` in pixels.
+        bboxes: GT box of each pair, xyxy in pixels, ``(E, 4)``.
+        levels: level of each pair, ``(E,)``.
+        ranges: least and largest distance to the farthest side of the box on each level, in pixels,
+            both included, ``(L, 2)``.
+
+    Returns:
+        ``(E,)`` bool.
     """
     distances = torch.cat([points - bboxes[:, :2], bboxes[:, 2:] - points], dim=1).amax(dim=1)
     low, high = ranges[levels].unbind(dim=-1)
     return (distances >= low) & (distances <= high)
 
 
-def fitness(cls_loss: Tensor, reg_loss: Tensor, valid: Tensor, mode: str = "sum") -> tuple:
-    """The two terms that fitness and misalignment are made of, on one scale.
+def fitness(
+    cls_loss: Tensor, reg_loss: Tensor, valid: Tensor, mode: str = "sum"
+) -> tuple[Tensor, Tensor]:
+    """The classification and the regression term of fitness and misalignment.
 
     Args:
         cls_loss, reg_loss: ``(G, K)``.
-        valid: ``(G, K)`` bool; the rest is not read.
-        mode: ``'sum'``, the losses themselves; ``'softmax'``, the seed's wording: each task's
-            losses turned into shares that sum to one over a GT's candidates.
+        valid: which candidates exist, ``(G, K)`` bool.
+        mode: ``'sum'``: the losses themselves; ``'softmax'``: the softmax of each loss over a GT's
+            candidates, as a published summary words it.
 
     Returns:
-        ``(classification, regression)`` terms, ``(G, K)``, 0 where invalid.
+        Both ``(G, K)``, 0 where not valid.
+
+    Raises:
+        ValueError: an unknown ``mode``.
     """
     if mode == "sum":
         return torch.where(valid, cls_loss, 0), torch.where(valid, reg_loss, 0)
     if mode == "softmax":
-        # A row without candidates has no softmax; its places are absent anyway.
+        # Not -inf, of which a row without candidates would have a softmax of NaN.
         lowest = torch.finfo(cls_loss.dtype).min
-        shares = (loss.masked_fill(~valid, lowest).softmax(dim=1) for loss in (cls_loss, reg_loss))
-        return tuple(share.masked_fill(~valid, 0) for share in shares)
+        cls_share, reg_share = (
+            loss.masked_fill(~valid, lowest).softmax(dim=1).masked_fill(~valid, 0)
+            for loss in (cls_loss, reg_loss)
+        )
+        return cls_share, reg_share
     raise ValueError(f"fitness must be one of {FITNESS_MODES}, not {mode!r}.")
 
 
 def alignment_cost(cls_term: Tensor, reg_term: Tensor) -> Tensor:
-    """``sqrt(S_f * S_m)``, ``S_f = L_cls + L_reg``, ``S_m = sigmoid(|L_cls - L_reg|)`` (paper A).
+    """``sqrt(S_f * S_m)``: fitness ``S_f`` times misalignment ``S_m``.
 
-    Shapes: any, alike; the result is at least 0.
+    ``S_f = L_cls + L_reg`` and ``S_m = sigmoid(|L_cls - L_reg|)``.
+
+    Args:
+        cls_term, reg_term: see :func:`fitness`; any shape, the same for both.
+
+    Returns:
+        At least 0, of that shape.
     """
     return ((cls_term + reg_term) * (cls_term - reg_term).abs().sigmoid()).clamp(min=0).sqrt()

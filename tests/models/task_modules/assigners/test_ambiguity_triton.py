@@ -18,7 +18,7 @@ INF = math.inf
 
 
 def random_case(seed):
-    """Candidates, thresholds and number of locations: few places for many GTs."""
+    """Candidates, thresholds and number of locations: few locations for many GTs."""
     generator = torch.Generator().manual_seed(seed)
 
     def number(low, high):
@@ -45,12 +45,12 @@ def resolve(case, mode, theta=0.6, device="cpu"):
     return resolve_ambiguity(candidates, thresholds, case[3], theta, mode)
 
 
-def in_mmdets_form(edges, num_locations):
+def in_mmdets_form(assigned, num_locations):
     """For two images of as many locations each, the first half of the GTs in the first."""
-    num_gts = len(edges.losses)
-    image_inds = (torch.arange(num_gts) >= num_gts // 2).long().to(edges.losses.device)
-    gts = BatchGroundTruth(edges.losses[:, :1].expand(-1, 4), None, image_inds, 2)
-    return one_gt_per_location(edges, gts, num_locations // 2).cpu()
+    num_gts = len(assigned.losses)
+    image_inds = (torch.arange(num_gts) >= num_gts // 2).long().to(assigned.losses.device)
+    gts = BatchGroundTruth(assigned.losses[:, :1].expand(-1, 4), None, image_inds, 2)
+    return one_gt_per_location(assigned, gts, num_locations // 2).cpu()
 
 
 def assert_equal(found, expected):
@@ -93,21 +93,21 @@ def test_by_hand():
     case = losses, torch.tensor([[0, 1, 0], [0, 2, 0], [1, 0, 3]]), losses[:, 0], 5
     # Location 0: losses 1 and 3, shares 3/4 and 1/4 (eq. 5); theta* = 0.6 (eq. 6). The second GT
     # is left with nothing and gets its free candidate.
-    edges = resolve(case, "soft", device="cuda")
-    assert edges.weights.tolist() == [[0.75, 0, 0], [0, 1, 0], [1, 0, 0]]
-    assert edges.rescued.tolist() == [[False] * 3, [False, True, False], [False] * 3]
-    assert edges.ambiguous.tolist() == [[True, False, False]] * 2 + [[False] * 3]
-    assert not edges.ignored.any().item()
+    assigned = resolve(case, "soft", device="cuda")
+    assert assigned.weights.tolist() == [[0.75, 0, 0], [0, 1, 0], [1, 0, 0]]
+    assert assigned.rescued.tolist() == [[False] * 3, [False, True, False], [False] * 3]
+    assert assigned.ambiguous.tolist() == [[True, False, False]] * 2 + [[False] * 3]
+    assert not assigned.ignored.any().item()
 
 
 @pytest.mark.cuda
 def test_a_location_that_nobody_passes_and_one_that_is_given_back():
     losses = torch.tensor([[1.0, INF], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0]])
     case = losses, torch.tensor([[0, 1], [0, 2], [3, 4], [3, 5]]), torch.ones(4), 6
-    edges = resolve(case, "ignore", device="cuda")
+    assigned = resolve(case, "ignore", device="cuda")
     # 0 is given back to the first GT, which has no other; 3 to the third, the others get theirs.
-    assert edges.weights.tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
-    assert not edges.ignored.any().item()
+    assert assigned.weights.tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
+    assert not assigned.ignored.any().item()
     case = torch.tensor([[1.0, 1.0], [1.0, 1.0]]), torch.tensor([[0, 1], [0, 2]]), torch.ones(2), 4
     assert resolve(case, "ignore", device="cuda").ignored.tolist() == [True, False, False, False]
 
@@ -124,7 +124,7 @@ def test_any_size(shape, num_locations, mode):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("mode", AMBIGUOUS_MODES)
-def test_five_launches_and_no_wait(mode, simulated_cuda):
+def test_five_launches_and_no_synchronisation(mode, simulated_cuda):
     losses, prior_inds, thresholds, num = random_case(2)
     losses, prior_inds = losses.to("cuda"), prior_inds.contiguous().to("cuda")
     candidates = TopCandidates(losses, prior_inds, losses.isfinite(), prior_inds)
@@ -144,7 +144,7 @@ def test_compiles_for_gpus():
     kernels = []
     for mode in AMBIGUOUS_MODES:
         kernels.append((
-            MODULE, "claim_kernel", [*grid, *sums, "i32", "i32"],
+            MODULE, "location_kernel", [*grid, *sums, "i32", "i32"],
             dict(LEAST=1e-6, MODE=mode, TILE=1024),
         ))  # fmt: skip
         kernels.append((

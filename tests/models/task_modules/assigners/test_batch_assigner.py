@@ -1,4 +1,4 @@
-"""What the assigners over edges share: both interfaces, precision, what they refuse."""
+"""Base class of the assigners: both interfaces, precision, what they refuse."""
 
 import copy
 from dataclasses import fields
@@ -13,7 +13,7 @@ from mmengine.registry import DefaultScope, Registry
 from mmengine.structures import InstanceData
 from torch import nn
 
-from misalign_det.models.task_modules.assigners import per_gt_reweight as reweight_module
+from misalign_det.models.task_modules.assigners import ambiguity
 from misalign_det.models.task_modules.assigners.candidates import BatchGroundTruth, TopCandidates
 
 BOTH = ["JLAAssigner", "SpatialAlignAssigner"]
@@ -47,16 +47,16 @@ def test_autograd_can_use_what_inference_mode_made(assigner, per_gt_reweight, nu
     scene = Scene(0, num_gts, 3)
     gts = BatchGroundTruth.from_instances([InstanceData(bboxes=scene.gts, labels=scene.labels)])
     logits = scene.logits[None].requires_grad_()
-    edges = make(assigner, per_gt_reweight=per_gt_reweight).assign_batch(
+    assigned = make(assigner, per_gt_reweight=per_gt_reweight).assign_batch(
         scene.points, scene.strides, logits, scene.bboxes[None], gts
     )
-    for field in fields(edges):
-        part = getattr(edges, field.name)
+    for field in fields(assigned):
+        part = getattr(assigned, field.name)
         assert not part.is_inference() and not part.requires_grad, field.name
     # Autograd keeps the indices and the weights for the backward pass.
-    (logits[0, edges.prior_inds].sigmoid().sum(-1) * edges.weights).sum().backward()
+    (logits[0, assigned.prior_inds].sigmoid().sum(-1) * assigned.weights).sum().backward()
     assert (logits.grad.abs().sum() > 0) == (num_gts > 0)
-    edges.weights *= 2  # a head may change what it was given
+    assigned.weights *= 2  # a head may change what it was given
 
 
 @pytest.mark.parametrize("kind", BOTH)
@@ -80,8 +80,8 @@ def test_locations_are_compared_in_float32():
     """As the boxes are: this location is on the border of one."""
     gts = BatchGroundTruth.from_instances([objects((16, 0, 32, 32))])
     points = torch.tensor([[16.0 + 1e-9, 8.0]], dtype=torch.float64)
-    edges = make().assign_batch(points, None, torch.zeros(1, 1, 1), torch.ones(1, 1, 4), gts)
-    assert len(edges.nonzero()[0]) == 0
+    assigned = make().assign_batch(points, None, torch.zeros(1, 1, 1), torch.ones(1, 1, 4), gts)
+    assert len(assigned.nonzero()[0]) == 0
 
 
 def test_strides_of_half_precision_reach_as_far():
@@ -89,10 +89,10 @@ def test_strides_of_half_precision_reach_as_far():
     gts = BatchGroundTruth.from_instances([objects((0, 0, 1000, 1000))])
     points = torch.tensor([[500 + 294.45, 500.0]])
     strides = torch.tensor([128.0]).half()
-    edges = make(center_radius=2.3).assign_batch(
+    assigned = make(center_radius=2.3).assign_batch(
         points, strides, torch.zeros(1, 1, 1), torch.ones(1, 1, 4), gts
     )
-    assert len(edges.nonzero()[0]) == 0
+    assert len(assigned.nonzero()[0]) == 0
 
 
 @pytest.mark.parametrize("kind", BOTH)
@@ -113,7 +113,7 @@ def test_box_classes_and_other_types(kind):
 
 
 def test_anchors_may_be_boxes_of_half_precision():
-    """Their corners' sum has no place in it: 1000.5 + 1023.5 would round to the border."""
+    """The sum of their corners does not fit: 1000.5 + 1023.5 would round to the border."""
     anchors = torch.tensor([[1000.5, 0, 1023.5, 8], [0, 0, 8, 8]])
     gt = objects((1011.9, 0, 1012.1, 8))
     pred = InstanceData(priors=HorizontalBoxes(anchors), scores=torch.zeros(2, 1),
@@ -147,14 +147,12 @@ def test_an_infinite_logit_is_a_certain_class():
 @pytest.mark.parametrize("per_gt_reweight", [0.0, 1.0])
 @pytest.mark.parametrize("boxes, num_points", [(0, 3), (2, 3), (2, 0), (0, 0)])
 @pytest.mark.parametrize("kind", BOTH)
-def test_one_reduction_a_batch_and_none_an_image(
+def test_one_reduction_per_batch_and_none_per_image(
     kind, boxes, num_points, per_gt_reweight, by_image, monkeypatch
 ):
     """With objects and locations and without, as many as on the other processes."""
     calls = []
-    monkeypatch.setattr(
-        reweight_module, "reduce_mean", lambda sums: calls.append(len(sums)) or sums
-    )
+    monkeypatch.setattr(ambiguity, "reduce_mean", lambda sums: calls.append(len(sums)) or sums)
     pred, gt = predictions()[:num_points], objects((0, 0, 24, 8), (0, 0, 9, 8))[:boxes]
     assigner = make(kind, per_gt_reweight=per_gt_reweight)
     if by_image:
@@ -162,15 +160,15 @@ def test_one_reduction_a_batch_and_none_an_image(
         assert result.num_gts == boxes and len(result.gt_inds) == num_points
         assert (result.gt_inds > 0).any() == (boxes > 0 and num_points > 0)
         assert ((result.labels >= 0) == (result.gt_inds > 0)).all()
-        edges = result.batch_assign_result
+        assigned = result.batch_assign_result
     else:
         priors = pred.priors
-        edges = assigner.assign_batch(
+        assigned = assigner.assign_batch(
             priors[:, :2], priors[:, 2], pred.scores[None], pred.bboxes[None],
             BatchGroundTruth.from_instances([gt]),
         )  # fmt: skip
-    assert len(edges.weights) == boxes and edges.ignored.shape == (num_points,)
-    assert edges.thresholds.shape == (boxes,) and edges.means.shape == (boxes, 2)
+    assert len(assigned.weights) == boxes and assigned.ignored.shape == (num_points,)
+    assert assigned.thresholds.shape == (boxes,) and assigned.means.shape == (boxes, 2)
     assert calls == ([2] if per_gt_reweight and not by_image else [])
 
 
@@ -178,10 +176,10 @@ def test_a_batch_without_locations_has_several_images():
     gts = BatchGroundTruth.from_instances([objects((0, 0, 9, 9)), objects()])
     for kind, kwargs in [(BOTH[0], dict(center_radius=1.5)),
                          (BOTH[1], dict(level_mode="regress_range"))]:  # fmt: skip
-        edges = make(kind, **kwargs).assign_batch(
+        assigned = make(kind, **kwargs).assign_batch(
             torch.zeros(0, 2), torch.zeros(0), torch.zeros(2, 0, 3), torch.zeros(2, 0, 4), gts
         )
-        assert len(edges.nonzero()[0]) == 0 and edges.ignored.shape == (0,)
+        assert len(assigned.nonzero()[0]) == 0 and assigned.ignored.shape == (0,)
 
 
 def test_per_gt_reweight_evens_out_the_objects_of_an_image():
@@ -287,11 +285,11 @@ def test_a_compiled_step_leaves_assignment_alone(kind):
     @torch.compile(backend=backend)
     def step(logits):
         gts = BatchGroundTruth.from_instances([gt])
-        edges = assigner.assign_batch(
+        assigned = assigner.assign_batch(
             priors[:, :2], priors[:, 2], (logits * 2).detach()[None], pred.bboxes[None], gts
         )
         result = assigner.assign(pred, gt)
-        return (logits.sigmoid()[edges.prior_inds].sum(-1) * edges.weights).sum(), result
+        return (logits.sigmoid()[assigned.prior_inds].sum(-1) * assigned.weights).sum(), result
 
     logits = pred.scores.clone().requires_grad_()
     for _ in range(2):

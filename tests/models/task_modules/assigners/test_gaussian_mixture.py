@@ -39,7 +39,7 @@ def test_labels_equal_scikit_learn(precisions_init, num):
             means_init=[samples.min(0), samples.max(0)],
             precisions_init=[[[precision]]] * 2,
             init_params="random_from_data",
-        )  # all is given: spares a k-means
+        )  # all three starts are given: the k-means that would find them is left out
         label = gaussian_mixture.fit_predict(samples)
         expected = label == gaussian_mixture.means_[:, 0].argmin()
         # Even odds (all losses equal, or one at the exact middle of a symmetric row): there
@@ -53,26 +53,26 @@ def test_labels_equal_scikit_learn(precisions_init, num):
     assert undecided < 0.005 * num
 
 
+@pytest.mark.cuda
 @pytest.mark.parametrize("precisions_init", [1.0, "sample"])
-def test_the_fit_on_a_gpu_is_that_on_the_cpu(precisions_init, monkeypatch):
-    """There all rows take the steps of the slowest, in torch; run here on the CPU."""
+def test_the_fit_in_pytorch_on_a_gpu_is_that_of_the_cpu(precisions_init, without_triton):
+    """On a GPU all rows take as many steps as the slowest."""
     values = random_losses(700, 35, seed=9)
     values[7] = INF
     values[8, 1:] = INF  # one value: nothing to fit
     valid = values.isfinite()
     on_host = fit_mixture(values, valid, precisions_init)
-    monkeypatch.setattr(gaussian_mixture, "may_look", lambda values: False)
-    on_device = fit_mixture(values, valid, precisions_init)
-    assert torch.equal(on_host.is_low, on_device.is_low)
+    on_device = fit_mixture(values.to("cuda"), valid.to("cuda"), precisions_init)
+    assert torch.equal(on_host.is_low, on_device.is_low.cpu())
     for name in ("means", "variances", "weights"):
-        host, device = getattr(on_host, name), getattr(on_device, name)
+        host, device = getattr(on_host, name), getattr(on_device, name).cpu()
         torch.testing.assert_close(host, device, rtol=1e-6, atol=1e-9)
 
 
-def test_a_gpu_stops_when_it_is_told_that_all_rows_have_converged(monkeypatch):
-    """The news comes at once here; on a GPU it may come later, and changes nothing."""
-    values = random_losses(50, 35, seed=2)
-    monkeypatch.setattr(gaussian_mixture, "may_look", lambda values: False)
+@pytest.mark.cuda
+def test_a_gpu_stops_when_the_host_learns_that_all_rows_have_converged(monkeypatch, without_triton):
+    """On a real GPU it may learn so some steps later, which changes nothing."""
+    values = random_losses(50, 35, seed=2).to("cuda")
     step, taken = gaussian_mixture._em_step, []
     monkeypatch.setattr(
         gaussian_mixture, "_em_step", lambda *args: taken.append(None) or step(*args)
@@ -94,7 +94,7 @@ def test_losses_equal_but_for_rounding_are_all_positive():
 @pytest.mark.parametrize("precisions_init", [1.0, "sample"])
 @pytest.mark.parametrize("backend", ["batched", "sklearn"])
 def test_nearly_equal_losses_leave_no_gt_without_a_positive(precisions_init, backend):
-    """Half of such rows have a high component that claims every loss."""
+    """In half of such rows the high component is the likelier one for every loss."""
     torch.manual_seed(0)
     values = (1 + 1e-3 * torch.rand(40, 45)).sort(dim=1).values
     fit = fit_mixture(values, values.isfinite(), precisions_init, backend)
@@ -154,7 +154,7 @@ def test_thresholds_by_hand():
     assert positive_threshold(values, fit, "crossing").item() == pytest.approx(0.2)
 
 
-def test_crossing_stops_before_the_tail_that_a_wide_low_component_claims():
+def test_crossing_stops_before_the_tail_of_a_wide_low_component():
     values = torch.tensor([[0.0, 1.0, 2.0, 9.0]])
     fit = fit_mixture(values, values.isfinite())
     fit.is_low = torch.tensor([[True, False, False, True]])
@@ -191,7 +191,7 @@ def test_bad_arguments_are_named(kwargs, named):
         fit_mixture(torch.rand(1, 3), torch.ones(1, 3, dtype=torch.bool), **kwargs)
 
 
-def test_bad_boundary_is_named():
+def test_bad_separation_is_named():
     values = torch.rand(1, 3)
     with pytest.raises(ValueError, match="density_peak"):
         positive_threshold(values, fit_mixture(values, values.isfinite()), "peak")
@@ -205,28 +205,29 @@ def test_constants_are_scikit_learns():
     assert gaussian_mixture.TIE == 1e-9 and gaussian_mixture.SYNC_INTERVAL == 4
 
 
-@pytest.mark.parametrize("look", [True, False])
-def test_a_row_that_takes_many_steps(look, monkeypatch):
+@pytest.mark.cuda
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_row_that_takes_many_steps(device, without_triton):
     """Squares: scikit-learn stops after 36 steps; after 12 six of the ten would be low."""
-    monkeypatch.setattr(gaussian_mixture, "may_look", lambda values: look)
     values = torch.arange(10.0)[None] ** 2
     samples = values[0].double().numpy()[:, None]
     reference = GaussianMixture(
         2, weights_init=[0.5] * 2, means_init=[[0], [81]], precisions_init=[[[1.0]]] * 2
     ).fit(samples)
     assert reference.n_iter_ > 30
+    values = values.to(device)
     fit = fit_mixture(values, values.isfinite())
-    assert fit.is_low[0].sum() == 4
-    np.testing.assert_allclose(fit.means[0], reference.means_[:, 0], rtol=1e-6)
-    np.testing.assert_allclose(fit.variances[0], reference.covariances_[:, 0, 0], rtol=1e-6)
-    np.testing.assert_allclose(fit.weights[0], reference.weights_, rtol=1e-6)
+    assert fit.is_low[0].sum().item() == 4
+    np.testing.assert_allclose(fit.means[0].cpu(), reference.means_[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(fit.variances[0].cpu(), reference.covariances_[:, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(fit.weights[0].cpu(), reference.weights_, rtol=1e-6)
 
 
-@pytest.mark.parametrize("look", [True, False])
+@pytest.mark.cuda
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("row", [[0.0, 1, 2], [0, 0.1, 0.2], [0, 10, 20], [1, 2, 3, 4, 5]], ids=str)
-def test_the_exact_middle_of_a_symmetric_row_is_low(row, look, monkeypatch):
-    monkeypatch.setattr(gaussian_mixture, "may_look", lambda values: look)
-    values = torch.tensor([row])
+def test_the_exact_middle_of_a_symmetric_row_is_low(row, device, without_triton):
+    values = torch.tensor([row], device=device)
     fit = fit_mixture(values, values.isfinite())
     assert fit.is_low[0].tolist() == [i <= len(row) // 2 for i in range(len(row))]
 
@@ -252,23 +253,23 @@ def test_crossing_excludes_a_low_loss_equal_to_the_first_high_one():
     # All low losses beyond the first high one: they stand as they are.
     fit.is_low = torch.tensor([[False, True, True]])
     assert positive_threshold(values, fit, "crossing").item() == 1.0
-    # An absent place is not a high loss.
+    # An absent value is not a high loss.
     values = torch.tensor([[0.0, 1.0, INF]])
     fit.is_low = torch.tensor([[True, True, False]])
     assert positive_threshold(values, fit, "crossing").item() == 1.0
 
 
 @pytest.mark.parametrize(
-    "lib, array", [(np, np.array), (torch, torch.tensor)], ids=["host", "device"]
+    "xp, array", [(np, np.array), (torch, torch.tensor)], ids=["host", "device"]
 )
-def test_a_component_of_no_value_keeps_scikit_learns_least_size(lib, array):
-    """Its size is 10 eps, its mean 0, in place of 0 / 0."""
-    x = array([[1.0, 3.0]], dtype=lib.float64)
+def test_a_component_of_no_value_keeps_scikit_learns_least_size(xp, array):
+    """Its size is 10 eps, and its mean 0 instead of 0 / 0."""
+    x = array([[1.0, 3.0]], dtype=xp.float64)
     data, squared = gaussian_mixture._em_data(
-        lib, x, lib.ones_like(x), array([2]), array([[2.0, 1e9]], dtype=lib.float64)
+        xp, x, xp.ones_like(x), array([2]), array([[2.0, 1e9]], dtype=xp.float64)
     )
-    start = array([[1.0, 1.0]], dtype=lib.float64), array([[0.5, 0.5]], dtype=lib.float64)
-    (means, variances, weights), squared, _ = gaussian_mixture._em_step(lib, *data, squared, *start)
+    start = array([[1.0, 1.0]], dtype=xp.float64), array([[0.5, 0.5]], dtype=xp.float64)
+    (means, variances, weights), squared, _ = gaussian_mixture._em_step(xp, *data, squared, *start)
     np.testing.assert_allclose(means, [[2, 0]], rtol=1e-12)
     np.testing.assert_allclose(weights, [[1, 10 * np.finfo(float).eps / 2]], rtol=1e-9)
     np.testing.assert_allclose(variances, [[1 + 1e-6, 1e-6]], rtol=1e-9)

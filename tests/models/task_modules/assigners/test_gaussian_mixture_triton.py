@@ -108,7 +108,7 @@ def test_rows_by_hand():
 
 @pytest.mark.cuda
 def test_nearly_equal_losses_leave_no_gt_without_a_positive():
-    """Half of such rows have a high component that claims every loss."""
+    """In half of such rows the high component is the likelier one for every loss."""
     torch.manual_seed(0)
     values = (1 + 1e-3 * torch.rand(40, 45)).sort(dim=1).values
     fit = fit_mixture(values.to("cuda"), values.isfinite().to("cuda"))
@@ -141,7 +141,7 @@ def test_what_is_absent_may_hold_anything():
 
 
 @pytest.mark.cuda
-def test_one_launch_and_no_wait(simulated_cuda):
+def test_one_launch_and_no_synchronisation(simulated_cuda):
     losses = rows(14, (20,)).to("cuda")
     candidates = TopCandidates(losses, losses.long(), losses.isfinite(), losses.long())
     if simulated_cuda is not None:

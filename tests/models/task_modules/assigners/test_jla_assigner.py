@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from helpers.assignment_scenes import crowd, same_edges
+from helpers.assignment_scenes import crowd, same_assignment
 from mmdet.registry import TASK_UTILS
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
@@ -75,8 +75,8 @@ def test_positives_by_hand():
 def test_topk_one_is_the_least_joint_loss():
     pred, gt = predictions(), ground_truth([(8, 8, 60, 60)], [1])
     result = make(topk=1).assign(pred, gt)
-    edges = make(topk=100).assign(pred, gt).batch_assign_result
-    assert result.gt_inds.nonzero().flatten().tolist() == [edges.prior_inds[0, 0].item()]
+    assigned = make(topk=100).assign(pred, gt).batch_assign_result
+    assert result.gt_inds.nonzero().flatten().tolist() == [assigned.prior_inds[0, 0].item()]
 
 
 @pytest.mark.parametrize("gt", [ground_truth([], []), ground_truth([(1, 1, 2, 2)], [0])])
@@ -122,14 +122,14 @@ def test_batch_equals_image_by_image():
     from misalign_det.models.task_modules.assigners.candidates import BatchGroundTruth
 
     batch = BatchGroundTruth.from_instances(gts)
-    edges = assigner.assign_batch(
+    assigned = assigner.assign_batch(
         preds[0].priors,
         None,
         torch.stack([pred.scores for pred in preds]),
         torch.stack([pred.bboxes for pred in preds]),
         batch,
     )
-    together = one_gt_per_location(edges, batch, 100).view(3, 100)
+    together = one_gt_per_location(assigned, batch, 100).view(3, 100)
     for i in range(3):
         assert torch.equal(together[i], assigner.assign(preds[i], gts[i]).gt_inds)
 
@@ -173,7 +173,7 @@ PAPER = dict(
 
 
 def test_defaults_are_the_papers():
-    assert same_edges(make().assign_batch(*crowd()), make(**PAPER).assign_batch(*crowd()))
+    assert same_assignment(make().assign_batch(*crowd()), make(**PAPER).assign_batch(*crowd()))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_defaults_are_the_papers():
     ids=str,
 )  # fmt: skip
 def test_every_argument_is_read(other):
-    assert not same_edges(make().assign_batch(*crowd()), make(**other).assign_batch(*crowd()))
+    assert not same_assignment(make().assign_batch(*crowd()), make(**other).assign_batch(*crowd()))
 
 
 def test_theta_decides_which_locations_are_ignored():
@@ -197,32 +197,32 @@ def test_theta_decides_which_locations_are_ignored():
         make(ambiguous="ignore", **kwargs).assign_batch(*crowd())
         for kwargs in ({}, dict(theta=0.6), dict(theta=0.65))
     )
-    assert same_edges(default, sixty) and not same_edges(sixty, seventy)
+    assert same_assignment(default, sixty) and not same_assignment(sixty, seventy)
     assert sixty.ignored.sum() < seventy.ignored.sum()
 
 
-def test_joint_loss_of_an_edge_by_hand():
+def test_joint_loss_of_a_pair_by_hand():
     """Focal loss at logit 0 for three classes, and -log IoU, times alpha."""
     pred, gt = predictions(), ground_truth([(0, 0, 8, 8)], [2])
     pred.scores[:] = 0.0
     pred.bboxes[0] = torch.tensor([0.0, 0, 8, 4])  # IoU 1/2
     log2 = math.log(2)
     for alpha in (1.0, 3.0):
-        edges = make(alpha=alpha).assign(pred, gt).batch_assign_result
+        assigned = make(alpha=alpha).assign(pred, gt).batch_assign_result
         # Two other classes as negatives, the own one as a positive.
         expected = (2 * 0.75 + 0.25) * 0.25 * log2 + alpha * log2
-        assert edges.losses[0, 0].item() == pytest.approx(expected, rel=1e-6)
-        assert edges.thresholds.item() == pytest.approx(expected, rel=1e-6)
+        assert assigned.losses[0, 0].item() == pytest.approx(expected, rel=1e-6)
+        assert assigned.thresholds.item() == pytest.approx(expected, rel=1e-6)
         # One candidate: both components are at its loss.
-        assert edges.means[0].tolist() == pytest.approx([expected] * 2, rel=1e-6)
+        assert assigned.means[0].tolist() == pytest.approx([expected] * 2, rel=1e-6)
 
 
 def test_thirty_five_candidates():
     """Over all levels, those of least joint loss."""
-    edges = make().assign(predictions(), ground_truth([(0, 0, 80, 80)], [0])).batch_assign_result
-    assert edges.losses.shape == (1, 35) and edges.losses.isfinite().all()
+    assigned = make().assign(predictions(), ground_truth([(0, 0, 80, 80)], [0])).batch_assign_result
+    assert assigned.losses.shape == (1, 35) and assigned.losses.isfinite().all()
     every = make(topk=100).assign(predictions(), ground_truth([(0, 0, 80, 80)], [0]))
-    assert torch.equal(edges.losses, every.batch_assign_result.losses[:, :35])
+    assert torch.equal(assigned.losses, every.batch_assign_result.losses[:, :35])
 
 
 def test_bounds_of_arguments():

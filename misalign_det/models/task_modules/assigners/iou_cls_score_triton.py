@@ -1,10 +1,11 @@
-"""IAC's choice (paper C, eq. 4 and 5) in Triton: scores, the best pairs of a GT, the GT of each.
+"""Additional positives by the IAC score in Triton; see :mod:`.iou_cls_score`.
 
-The same decisions as :meth:`~.iac_assigner.IoUClsScoreMixin._promote` makes in PyTorch, in three
-launches. Import it only where :func:`~misalign_det.utils.triton_support.has_triton` is true.
+The same decisions as :meth:`~.iou_cls_score.IoUClsScoreMixin._add_positives` makes in PyTorch, in
+three launches: scores of all pairs, the best pairs of each GT, the best GT of each anchor. Import
+it only where :func:`~misalign_det.utils.triton_support.has_triton` is true.
 
-What is compared is one int64, a key: the score's bits above, the index below, in which lower wins a
-tie.
+Kernels compare int64 keys: the bits of the score in the upper half, an index in the lower half, of
+which the lower one wins a tie.
 """
 
 import torch
@@ -20,13 +21,14 @@ BLOCK = 1024
 _NOTHING, _LOW = tl.constexpr(NOTHING), tl.constexpr(0x7FFFFFFF)
 
 
-# Numbers and places of pairs change with each image; Triton would compile a kernel for each kind.
+# Number and addresses of pairs change with each image, and Triton would compile a variant of the
+# kernel for each of their kinds.
 @triton.jit(do_not_specialize=["prior_inds", "gt_inds", "num_pairs"])
-def score_keys(
+def score_kernel(
     prior_inds, gt_inds, priors, gts, probabilities, assigned, keys, num_pairs,
-    alpha, beta, threshold, reach, CENTERED: tl.constexpr, BLOCK: tl.constexpr,
+    alpha, beta, threshold, center_distance, CENTERED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Key of each pair, ``NOTHING`` where it is no candidate. One program: ``BLOCK`` pairs."""
+    """Key of each pair, ``NOTHING`` where it must not be positive. ``BLOCK`` pairs per program."""
     e = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = e < num_pairs
     prior = tl.load(prior_inds + e, mask=inside, other=0)
@@ -47,8 +49,8 @@ def score_keys(
     usable = inside & (score >= threshold) & (score < float("inf"))
     if CENTERED:
         x, y = (left + right) * 0.5, (top + bottom) * 0.5
-        usable = usable & (x - gt_left > reach) & (gt_right - x > reach)
-        usable = usable & (y - gt_top > reach) & (gt_bottom - y > reach)
+        usable = usable & (x - gt_left > center_distance) & (gt_right - x > center_distance)
+        usable = usable & (y - gt_top > center_distance) & (gt_bottom - y > center_distance)
         usable = usable & (tl.load(assigned + prior) >= 0)
     key = (ascending_bits(tl.where(score == 0, 0.0, score)).to(tl.int64) << 32) + (_LOW - prior)
     tl.store(keys + e, tl.where(usable, key, _NOTHING), mask=inside)
@@ -56,7 +58,7 @@ def score_keys(
 
 @triton.jit
 def _first_pair(gt_inds, num_pairs, gt):
-    """How many pairs have a lower GT: their ``gt_inds`` ascend."""
+    """Index of the first pair of a GT, by bisection: ``gt_inds`` ascend."""
     low = gt * 0
     high = low + num_pairs
     while low < high:
@@ -67,10 +69,10 @@ def _first_pair(gt_inds, num_pairs, gt):
 
 
 @triton.jit(do_not_specialize=["num_pairs", "topk"])
-def claim(keys, gt_inds, owners, num_pairs, topk, BLOCK: tl.constexpr):
-    """Claim the ``topk`` best pairs of a GT for it. One program: a GT.
+def select_kernel(keys, gt_inds, owners, num_pairs, topk, BLOCK: tl.constexpr):
+    """Raise ``owners`` of the anchors of a GT's ``topk`` best pairs to its keys. A GT per program.
 
-    A key is used up once it was the largest; keys of a GT are unique.
+    The keys of a GT are unique; each pass takes the largest one below the last.
     """
     gt = tl.program_id(0)
     first, end = _first_pair(gt_inds, num_pairs, gt), _first_pair(gt_inds, num_pairs, gt + 1)
@@ -78,8 +80,8 @@ def claim(keys, gt_inds, owners, num_pairs, topk, BLOCK: tl.constexpr):
     last = tl.full([BLOCK], 0x7FFFFFFFFFFFFFFF, tl.int64)
     for _ in range(topk):
         best = tl.full([BLOCK], _NOTHING, tl.int64)
-        # Not from `first` on: Triton up to 3.2 aborts the process where a range begins with what
-        # a `while` has computed.
+        # Not from `first` on: Triton up to 3.2 aborts the process if a range begins with a result
+        # of a `while` loop.
         for start in range(0, end - first, BLOCK):
             at = first + start + column
             key = tl.load(keys + at, mask=at < end, other=_NOTHING)
@@ -91,8 +93,8 @@ def claim(keys, gt_inds, owners, num_pairs, topk, BLOCK: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["num_priors"])
-def take(owners, gt_labels, assigned, labels, num_priors, BLOCK: tl.constexpr):
-    """Give a location that is no positive to the GT of its best key. ``BLOCK`` locations."""
+def assign_kernel(owners, gt_labels, assigned, labels, num_priors, BLOCK: tl.constexpr):
+    """Assign anchors that are not positive to the GT of their best key. ``BLOCK`` per program."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = i < num_priors
     key = tl.load(owners + i, mask=inside, other=_NOTHING)
@@ -102,7 +104,7 @@ def take(owners, gt_labels, assigned, labels, num_priors, BLOCK: tl.constexpr):
     tl.store(labels + i, tl.load(gt_labels + gt, mask=gains, other=0), mask=gains)
 
 
-def promote(
+def add_positives(
     assigned: Tensor,
     labels: Tensor,
     pairs: tuple[Tensor, Tensor],
@@ -113,21 +115,21 @@ def promote(
     alpha: float,
     threshold: float,
     topk: int,
-    reach: float | None,
+    center_distance: float | None,
 ) -> None:
-    """Give locations to the GTs whose best pairs of a score over ``threshold`` they are.
+    """Make the anchors of each GT's best pairs positives, in place.
 
     Args:
-        assigned: 1 + GT of each location, 0 or less where it is no positive, ``(P,)`` int64;
+        assigned: 1 + GT index of each anchor, 0 or less where it is not positive, ``(P,)`` int64;
             changed in place.
-        labels: ``(P,)`` int64; changed in place.
-        pairs: GT, ascending, and location of each, ``(E,)`` int64 both.
+        labels: class of each anchor's GT, ``(P,)`` int64; changed in place.
+        pairs: GT index, ascending, and anchor index of each pair, ``(E,)`` int64 each.
         priors, gt_bboxes: xyxy in pixels, ``(P, 4)`` and ``(G, 4)``.
         gt_labels: ``(G,)`` int64.
-        probabilities: of the GT's class at the location, ``(E,)`` float32.
-        alpha, threshold, topk: see :class:`~.iac_assigner.IoUClsScoreMixin`.
-        reach: pixels from the location's centre to each side of the box; with it, locations
-            that are ignored (-1) stay so.
+        probabilities: of the GT's class at the anchor, ``(E,)`` float32.
+        alpha, threshold, topk: see :class:`~.iou_cls_score.IoUClsScoreMixin`.
+        center_distance: if given, the anchor's centre must be farther than this from each side of
+            the GT box, in pixels, and ignored anchors (-1) stay ignored.
     """
     gt_inds, prior_inds = (index.contiguous() for index in pairs)
     priors, gt_bboxes = priors.float().contiguous(), gt_bboxes.float().contiguous()
@@ -135,12 +137,16 @@ def promote(
     num_pairs, num_priors, num_gts = len(gt_inds), len(priors), len(gt_bboxes)
     keys, owners = torch.empty_like(gt_inds), torch.full_like(assigned, NOTHING)
     launch(
-        score_keys, (triton.cdiv(num_pairs, BLOCK),), prior_inds, gt_inds, priors, gt_bboxes,
+        score_kernel, (triton.cdiv(num_pairs, BLOCK),), prior_inds, gt_inds, priors, gt_bboxes,
         probabilities.contiguous(), assigned, keys, num_pairs, float(alpha), float(1 - alpha),
-        float(threshold), float(reach or 0), CENTERED=reach is not None, BLOCK=BLOCK,
+        float(threshold), float(center_distance or 0),
+        CENTERED=center_distance is not None, BLOCK=BLOCK,
     )  # fmt: skip
-    launch(claim, (num_gts,), keys, gt_inds, owners, num_pairs, min(topk, num_pairs), BLOCK=BLOCK)
     launch(
-        take, (triton.cdiv(num_priors, BLOCK),), owners, gt_labels, assigned, labels, num_priors,
+        select_kernel, (num_gts,), keys, gt_inds, owners, num_pairs, min(topk, num_pairs),
         BLOCK=BLOCK,
+    )  # fmt: skip
+    launch(
+        assign_kernel, (triton.cdiv(num_priors, BLOCK),), owners, gt_labels, assigned, labels,
+        num_priors, BLOCK=BLOCK,
     )  # fmt: skip

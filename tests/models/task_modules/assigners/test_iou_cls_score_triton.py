@@ -1,4 +1,4 @@
-"""IAC's choice on a GPU: the same decisions as on the CPU, kernels that compile, few launches."""
+"""Positives by the IAC score on a GPU: the CPU's decisions, few launches, kernels that compile."""
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ def test_more_pairs_than_one_block(kind):
 @pytest.mark.cuda
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_gts", [1, 7, 50])
-def test_few_launches_and_one_host_wait(kind, num_gts, simulated_cuda, monkeypatch):
+def test_few_launches_and_no_further_synchronisation(kind, num_gts, simulated_cuda, monkeypatch):
     """Beyond mmdet's own, whatever the number of objects."""
     if simulated_cuda is None:
         pytest.skip("counted on the simulated device alone")
@@ -103,10 +103,13 @@ def test_few_launches_and_one_host_wait(kind, num_gts, simulated_cuda, monkeypat
 def test_kernels_compile():
     keys = ["*i64", "*i64", "*fp32", "*fp32", "*fp32", "*i64", "*i64", "i32", *["fp32"] * 4]
     kernels = [
-        *(("score_keys", keys, dict(CENTERED=centered, BLOCK=1024)) for centered in (True, False)),
-        ("claim", ["*i64", "*i64", "*i64", "i32", "i32"], dict(BLOCK=1024)),
-        ("take", ["*i64", "*i64", "*i64", "*i64", "i32"], dict(BLOCK=1024)),
+        *(
+            ("score_kernel", keys, dict(CENTERED=centered, BLOCK=1024))
+            for centered in (True, False)
+        ),
+        ("select_kernel", ["*i64", "*i64", "*i64", "i32", "i32"], dict(BLOCK=1024)),
+        ("assign_kernel", ["*i64", "*i64", "*i64", "*i64", "i32"], dict(BLOCK=1024)),
     ]
-    module = "misalign_det.models.task_modules.assigners.iac_triton"
+    module = "misalign_det.models.task_modules.assigners.iou_cls_score_triton"
     kernels = [(module, *kernel) for kernel in kernels]
     assert compile_for_gpus(kernels, absent="fma.rn.f32") == 8
