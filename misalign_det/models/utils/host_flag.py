@@ -17,10 +17,13 @@ class HostFlag:
         values: any tensor of the device.
 
     Example:
+        >>> x = torch.zeros(3)
         >>> unfinished = HostFlag(x)
         >>> while unfinished:
-        ...     x = step(x)
-        ...     unfinished.set((x > 1).any())
+        ...     x = x + 1
+        ...     unfinished.set((x < 4).any())
+        >>> x
+        tensor([4., 4., 4.])
     """
 
     def __init__(self, values: Tensor) -> None:
