@@ -1,8 +1,10 @@
-"""Refuses what the config of a loss-aware head has left over from another head."""
+"""Checks of a loss-aware head's config: keys and parts left over from another head, strides."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.losses import (
     BalancedL1Loss,
     BoundedIoULoss,
@@ -15,6 +17,7 @@ from mmdet.models.losses import (
 from mmdet.models.task_modules.coders import DistancePointBBoxCoder
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.registry import MODELS, TASK_UTILS
+from torch import Tensor
 
 from ...utils import argument_names, find_type, is_type
 
@@ -61,6 +64,15 @@ def refuse_assigner(head: type, train_cfg: Mapping | None) -> None:
         )
 
 
+def check_levels(head: BaseDenseHead, feats: Sequence[Tensor]) -> None:
+    """Raise a ValueError where a head's strides are not one for each level that it is given."""
+    if len(feats) != len(head.strides):
+        raise ValueError(
+            f"{type(head).__name__} has strides {list(head.strides)} and is given {len(feats)} "
+            "levels. Set one stride for each level of the neck (num_outs)."
+        )
+
+
 def _unread(key: str, config: Mapping, read: set[str], reader: str) -> list[str]:
     unread = []
     for name in config:
@@ -80,7 +92,7 @@ def _wrong_parts(config: Mapping) -> list[str]:
             f"bbox_head.bbox_coder is a {coder.__name__}, and the head predicts distances: leave "
             "it out for DistancePointBBoxCoder"
         )
-    losses = (
+    losses: tuple[tuple[str, tuple[type, ...], str], ...] = (
         ("loss_cls", QUALITY_LOSSES, "takes no class labels: FocalLoss does"),
         ("loss_bbox", COORDINATE_LOSSES, "compares coordinates, not whole boxes as IoULoss does"),
     )
@@ -97,11 +109,12 @@ def _is_idle(key: str, value: object) -> bool:
         kind = value.get("type") if isinstance(value, Mapping) else value
         return kind is None or is_type(kind, PseudoSampler, TASK_UTILS)
     if key == "pos_weight":
-        return value is None or value == 1 or value <= 0  # mmdet: 0 or less is 1
+        # mmdet takes 0 or less as 1.
+        return value is None or (isinstance(value, int | float) and (value == 1 or value <= 0))
     return key in ("allowed_border", "debug")
 
 
-def _wrong_training(train_cfg: Mapping, head: type) -> list[str]:
+def _wrong_training(train_cfg: Mapping, head: Any) -> list[str]:
     changes = {key: value for key, value in train_cfg.items() if not _is_idle(key, value)}
     problems = _unread("train_cfg", changes, set(head.train_cfg_keys), head.__name__)
     if problems and head.__module__.split(".")[0] != __name__.split(".")[0]:

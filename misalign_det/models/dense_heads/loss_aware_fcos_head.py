@@ -1,34 +1,29 @@
-"""A point head that trains from weighted positive edges: FCOS's towers, any assigner of ours."""
+"""A point head that trains on weighted positive pairs, with any assigner of this package."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import Scale
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
-from mmdet.models.losses.utils import weight_reduce_loss
+from mmdet.models.losses import GIoULoss
 from mmdet.registry import MODELS, TASK_UTILS
-from mmdet.utils import InstanceList, OptConfigType, OptInstanceList, reduce_mean
+from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
-from ...utils import new_tensor_without_sync
 from ...utils.renamed import renamed_arguments
+from ...utils.validation import check_choice
 from ..layers import run_tower
 from ..task_modules.assigners.candidates import BatchGroundTruth
-from ..utils.multi_level import (
-    CachedPointGenerator,
-    flatten_levels,
-    join_levels,
-    scaled_levels,
-    split_levels,
-)
+from ..utils.multi_level import CachedPointGenerator, flatten_levels, scaled_levels, split_levels
+from .dense_targets import DenseTargets
 from .float32_logits import at_least_float32
-from .head_config_checks import ASSIGNERS, check_head_config
+from .head_config_checks import ASSIGNERS, check_head_config, check_levels
+from .score_modes import check_score_mode, logits_of_roots
 
 # exp(8) strides is far beyond any image; without a bound one bad step overflows to inf.
 MAX_LOG_DISTANCE = 8.0
-SCORE_MODES = ("product", "geometric_mean", "class")
 # What stands for absent keys of test_cfg. Under -1, its own default for nms_pre, mmdet leaves out
 # the last candidate of each level.
 NO_LIMITS = dict(nms_pre=2**31 - 1, nms=None, max_per_img=None)
@@ -37,6 +32,7 @@ FOCAL_LOSS = dict(type="mmdet.FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.2
 IOU_LOSS = dict(type="mmdet.IoULoss", loss_weight=1.0)
 BINARY_CROSS_ENTROPY = dict(type="mmdet.CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0)
 DISTANCE_CODER = dict(type="mmdet.DistancePointBBoxCoder")
+OLD_IOU_BRANCHES = ("conv_confidence", "conv_quality")  # layers in checkpoints of version 0.1.0
 
 
 @MODELS.register_module()
@@ -44,62 +40,86 @@ DISTANCE_CODER = dict(type="mmdet.DistancePointBBoxCoder")
 class LossAwareFCOSHead(AnchorFreeHead):
     """FCOS's two towers without centerness, trained by an assigner that sees the predictions.
 
-    The second row of table 5 in paper B, and the base of this package's point heads. A location
-    may be a positive of several GTs, each with its own weight: the pair's classification and box
-    loss are multiplied by it. Boxes are ``exp(scale * output)`` strides to the left, top, right
-    and bottom.
+    Base of this package's point heads; with ``JLAAssigner`` the second row of table 5 in
+    `A Triple-head Network with Loss-aware Label Assignment for Object Detection`. A location may be
+    a positive of several GTs, each pair with its own weight, which multiplies the pair's
+    classification, box and IoU loss. Boxes are ``exp(scale * output)`` strides to the left, top,
+    right and bottom of the location. An optional branch predicts the IoU of each box with its GT.
 
     Args:
+        with_iou_branch: add a branch of one 3x3 convolution that predicts the box's IoU.
+        iou_branch_on: tower whose features it reads, ``'regression'`` or ``'classification'``.
+        iou_mode: what it is trained to predict, ``'iou'`` or ``'giou'``, clamped to [0, 1].
+        loss_iou: loss of the IoU branch, binary cross entropy of weight 1 by default.
+        score_mode: detection score, the ``'class'`` probability alone, its ``'product'`` with the
+            predicted IoU or their ``'geometric_mean'``. ``test_cfg.score_thr`` and ``nms_pre``
+            select by the class probability in every mode.
+        centerness_weight: weight the box loss of each positive pair by FCOS's centerness.
         init_distance: distance in strides that an untrained head predicts on all four sides.
         strides: of each level in pixels.
+        conv_bias: whether the towers' convolutions have a bias.
+        norm_cfg: group norm of 32 groups by default.
         loss_cls: focal loss (0.25, 2) of weight 1 by default; another needs ``use_sigmoid=True``.
         loss_bbox: IoU loss of weight 1 by default.
         bbox_coder: mmdet's ``DistancePointBBoxCoder`` by default.
-        train_cfg: ``assigner``, one of this package's; see there. Training needs it.
-        test_cfg: as in mmdet; absent keys, and None, exclude nothing: without ``nms`` no box is
-            suppressed, without ``score_thr``, ``nms_pre``, ``max_per_img`` none is left out.
-        others: those of mmdet's ``AnchorFreeHead``.
+        **kwargs: passed to mmdet's ``AnchorFreeHead``. Of ``train_cfg`` the head reads
+            ``assigner``, one of this package's; training needs it. Absent keys of ``test_cfg``, and
+            None, exclude nothing: without ``nms`` no box is suppressed.
 
     Raises:
-        ValueError: names the keys of the config that the head does not read, as those of a head
-            that it replaced, and the parts that do not fit it.
+        ValueError: names the keys of the config that the head does not read, such as those of a
+            head that it replaced, and the parts that do not fit it.
 
     Example::
 
         custom_imports = dict(imports=['misalign_det'])
         bbox_head = dict(
             type='LossAwareFCOSHead', num_classes=80, in_channels=256,
-            strides=[8, 16, 32, 64, 128])
+            strides=[8, 16, 32, 64, 128], with_iou_branch=True, score_mode='geometric_mean')
         train_cfg = dict(assigner=dict(type='JLAAssigner'))
     """
 
-    score_mode = "class"
     train_cfg_keys = ("assigner",)  # what the head reads of train_cfg
+    prior_generator: CachedPointGenerator
 
     def __init__(
         self,
         num_classes: int,
         in_channels: int,
         *,
+        with_iou_branch: bool = False,
+        iou_branch_on: str = "regression",
+        iou_mode: str = "iou",
+        loss_iou: OptConfigType = None,
+        score_mode: str = "class",
+        centerness_weight: bool = False,
         init_distance: float = 4.0,
-        strides=(8, 16, 32, 64, 128),
-        conv_bias=True,
-        norm_cfg=None,
+        strides: Sequence[int] = (8, 16, 32, 64, 128),
+        conv_bias: bool | str = True,
+        norm_cfg: OptConfigType = None,
         loss_cls: OptConfigType = None,
         loss_bbox: OptConfigType = None,
         bbox_coder: OptConfigType = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         loss_cls, loss_bbox = loss_cls or FOCAL_LOSS, loss_bbox or IOU_LOSS
         bbox_coder = bbox_coder or DISTANCE_CODER
         parts = dict(loss_cls=loss_cls, loss_bbox=loss_bbox, bbox_coder=bbox_coder)
         check_head_config(type(self), {**kwargs, **parts})
+        check_choice("iou_branch_on", iou_branch_on, ("regression", "classification"))
+        check_choice("iou_mode", iou_mode, ("iou", "giou"))
+        check_score_mode(score_mode, with_iou_branch)
         if norm_cfg is None:
             norm_cfg = dict(type="GN", num_groups=32, requires_grad=True)
         if init_distance <= 0:
             raise ValueError(f"init_distance must be positive, not {init_distance}.")
         if not all(isinstance(stride, int | float) and stride > 0 for stride in strides):
-            raise ValueError(f"strides are one positive number a level, not {strides}.")
+            raise ValueError(f"strides must be one positive number per level, not {strides}.")
+        self.with_iou_branch = with_iou_branch
+        self.iou_branch_on = iou_branch_on
+        self.iou_mode = iou_mode
+        self.score_mode = score_mode
+        self.centerness_weight = centerness_weight
         self.init_distance = init_distance
         super().__init__(
             num_classes,
@@ -113,8 +133,9 @@ class LossAwareFCOSHead(AnchorFreeHead):
         if not self.use_sigmoid_cls:
             raise ValueError(
                 "loss_cls has to be a sigmoid loss: write use_sigmoid=True beside its type. The "
-                "joint loss sums one sigmoid a class."
+                "joint loss sums one sigmoid per class."
             )
+        self.loss_iou = MODELS.build(loss_iou or BINARY_CROSS_ENTROPY)
         self.prior_generator = CachedPointGenerator(
             self.prior_generator.strides, self.prior_generator.offset
         )
@@ -124,28 +145,58 @@ class LossAwareFCOSHead(AnchorFreeHead):
     def _init_layers(self) -> None:
         super()._init_layers()
         self.scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
+        self._init_iou_branch()
+
+    def _init_iou_branch(self) -> None:
+        if self.with_iou_branch:
+            self.conv_iou = nn.Conv2d(self.feat_channels, 1, 3, padding=1)
 
     def init_weights(self) -> None:
         super().init_weights()
         self._set_init_distance(self.conv_reg)
 
     def _set_init_distance(self, conv: nn.Conv2d) -> None:
+        assert conv.bias is not None
         nn.init.constant_(conv.bias, float(torch.tensor(self.init_distance).log()))
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # The layer is where it was among the parameters, so that an optimizer's state, which is
+        # saved by position, needs no renaming.
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            layer, _, rest = key[len(prefix) :].partition(".")
+            if layer in OLD_IOU_BRANCHES:
+                state_dict[f"{prefix}conv_iou.{rest}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
-        """Class logits ``(N, C, H, W)`` and box distances in pixels ``(N, 4, H, W)`` per level."""
+        """Outputs per level.
+
+        Args:
+            x: features ``(N, D, H, W)`` per level.
+
+        Returns:
+            Class logits ``(N, C, H, W)``, distances to the box's left, top, right and bottom in
+            pixels ``(N, 4, H, W)``, and IoU logits ``(N, 1, H, W)``; without an IoU branch, an
+            empty list.
+        """
         check_levels(self, x)
-        cls_scores, log_distances, _, _ = self.towers(x)
-        return cls_scores, self._pixel_distances(log_distances)
+        cls_scores, log_distances, cls_feats, reg_feats = self.towers(x)
+        iou_preds = []
+        if self.with_iou_branch:
+            feats = reg_feats if self.iou_branch_on == "regression" else cls_feats
+            iou_preds = [self.conv_iou(feat) for feat in feats]
+        return cls_scores, self._pixel_distances(log_distances), iou_preds
 
     def _pixel_distances(self, log_distances: Sequence[Tensor]) -> list[Tensor]:
-        """Of the regression outputs per level; in pixels, as views per level."""
+        """Regression outputs per level -> distances in pixels, as views per level."""
         distances = exp_distance(scaled_levels(log_distances, self.scales))
         _, strides = self.prior_generator.joined(log_distances)
         return split_levels(distances * strides, log_distances)
 
     def towers(self, x: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
-        """Both branches: class logits, log distances in strides, their features, all per level."""
+        """Class logits, log distances in strides, and the features of both, all per level."""
         cls_feats, reg_feats = run_tower(self.cls_convs, x), run_tower(self.reg_convs, x)
         cls_scores = [self.conv_cls(feat) for feat in cls_feats]
         return cls_scores, [self.conv_reg(feat) for feat in reg_feats], cls_feats, reg_feats
@@ -154,16 +205,23 @@ class LossAwareFCOSHead(AnchorFreeHead):
         self,
         cls_scores: list[Tensor],
         bbox_preds: list[Tensor],
+        iou_preds: list[Tensor],
         batch_gt_instances: InstanceList,
         batch_img_metas: list[dict],
         batch_gt_instances_ignore: OptInstanceList = None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch; see :meth:`forward` for the shapes."""
+        """Losses of a batch; see :meth:`forward` for the outputs."""
         targets = self.get_targets(cls_scores, bbox_preds, batch_gt_instances)
-        return dict(
-            loss_cls=self.classification_loss(targets),
-            loss_bbox=self.box_loss(self.loss_bbox, targets, targets.bboxes),
+        box_losses = targets.box_losses(self.loss_bbox, targets.bboxes)
+        centerness = targets.centerness() if self.centerness_weight else None
+        losses = dict(
+            loss_cls=targets.classification_loss(self.loss_cls, self.num_classes),
+            loss_bbox=targets.mean(box_losses, centerness),
         )
+        if self.with_iou_branch:
+            ious = self.iou_targets(targets, box_losses)
+            losses["loss_iou"] = targets.iou_branch_loss(self.loss_iou, iou_preds, ious)
+        return losses
 
     def get_targets(
         self,
@@ -171,12 +229,13 @@ class LossAwareFCOSHead(AnchorFreeHead):
         bbox_preds: list[Tensor],
         batch_gt_instances: InstanceList,
         assign_preds: list[Tensor] | None = None,
-    ) -> "DenseTargets":
+    ) -> DenseTargets:
         """Assign the batch and gather what the losses need.
 
         Args:
-            cls_scores, bbox_preds: outputs a level.
-            assign_preds: boxes that drive the assigner, if not ``bbox_preds``.
+            cls_scores, bbox_preds: outputs per level; see :meth:`forward`.
+            batch_gt_instances: ``bboxes`` and ``labels`` of each image.
+            assign_preds: distances of the boxes that drive the assigner, if not ``bbox_preds``.
 
         Raises:
             ValueError: the head was built without an assigner.
@@ -189,164 +248,63 @@ class LossAwareFCOSHead(AnchorFreeHead):
         points, strides = self.prior_generator.joined(cls_scores)
         logits = flatten_levels(cls_scores)
         bboxes = self.decode(points, bbox_preds)
-        assign_boxes = bboxes if assign_preds is None else self.decode(points, assign_preds)
+        assign_bboxes = bboxes if assign_preds is None else self.decode(points, assign_preds)
         gts = BatchGroundTruth.from_instances(batch_gt_instances)
-        edges = self.assigner.assign_batch(
-            points, strides, logits.detach(), assign_boxes.detach(), gts
+        assign_result = self.assigner.assign_batch(
+            points, strides, logits.detach(), assign_bboxes.detach(), gts
         )
-        parts = (part.flatten(0, 1) for part in (logits, bboxes, assign_boxes))
-        return DenseTargets(*parts, points, gts, edges)
+        logits, bboxes, assign_bboxes = (
+            part.flatten(0, 1) for part in (logits, bboxes, assign_bboxes)
+        )
+        return DenseTargets(logits, bboxes, assign_bboxes, points, gts, assign_result)
 
     def decode(self, points: Tensor, bbox_preds: list[Tensor]) -> Tensor:
-        """Distances in pixels a level -> xyxy boxes in pixels, ``(N, P, 4)`` float32."""
+        """Distances in pixels per level -> xyxy boxes in pixels, ``(N, P, 4)`` float32."""
         distances = flatten_levels(bbox_preds).float()
         return self.bbox_coder.decode(points.expand(distances.shape[0], -1, -1), distances)
 
-    def classification_loss(self, targets: "DenseTargets") -> Tensor:
-        """Every location that is neither positive nor ignored as background, plus each edge.
-
-        A location with several positive GTs contributes one weighted row for each.
-        """
-        # All locations are rows, so that nobody asks the device how many are background. One that
-        # is not has weight 0 and the logit 0: its own might be infinite.
-        background = targets.background
-        negatives = torch.where(background[:, None], targets.logits, 0)
-        logits = torch.cat([negatives, targets.logits[targets.prior_inds]])
-        labels = torch.cat(
-            [targets.labels.new_full((len(background),), self.num_classes), targets.labels]
-        )
-        weights = torch.cat([background.to(targets.weights), targets.weights])
-        logits = at_least_float32(logits)  # Float32LogitsMixin says why
-        return self.loss_cls(logits, labels, weights, avg_factor=targets.avg_factor)
-
-    def box_loss(
-        self,
-        loss: nn.Module,
-        targets: "DenseTargets",
-        bboxes: Tensor,
-        pos_weights: Tensor | None = None,
-    ) -> Tensor:
-        """A box loss of mmdet's, averaged over the positive edges.
+    def iou_targets(self, targets: DenseTargets, box_losses: Tensor) -> Tensor:
+        """IoU or GIoU of each positive pair's box with its GT, clamped to [0, 1], ``(E,)``.
 
         Args:
-            bboxes: ``(N * P, 4)``.
-            pos_weights: further weights of the edges, ``(E,)``.
+            targets: from :meth:`get_targets`.
+            box_losses: ``loss_bbox`` of each pair, ``(E,)``. mmdet's ``GIoULoss`` is ``1 - GIoU``,
+                which is then not computed again.
         """
-        losses = self.box_losses(loss, targets, bboxes)
-        return self.mean_over_positives(losses, targets, pos_weights)
-
-    def box_losses(self, loss: nn.Module, targets: "DenseTargets", bboxes: Tensor) -> Tensor:
-        """A box loss of mmdet's of each positive edge, ``(E,)``; see :meth:`box_loss`."""
-        predicted = bboxes[targets.prior_inds]
-        if len(predicted) == 0:  # an empty sum keeps every parameter in the graph
-            return predicted.sum(dim=1)
-        # Given the weights, mmdet's IoU losses would ask the device whether any is positive.
-        with new_tensor_without_sync(predicted):
-            return loss(predicted, targets.gt_bboxes, reduction_override="none")
-
-    def mean_over_positives(
-        self, losses: Tensor, targets: "DenseTargets", pos_weights: Tensor | None = None
-    ) -> Tensor:
-        """Mean of the losses of the positive edges by their weights, over all processes.
-
-        Args:
-            losses: ``(E,)``.
-            pos_weights: further weights, ``(E,)``.
-        """
-        weights, avg_factor = targets.weights, targets.avg_factor
-        if pos_weights is not None:
-            weights = weights * pos_weights
-            avg_factor = reduce_mean(weights.sum()).clamp(min=1e-6)
-        return weight_reduce_loss(losses, weights, "mean", avg_factor)
-
-    def quality_loss(
-        self, loss: nn.Module, targets: "DenseTargets", outputs: list[Tensor], quality: Tensor
-    ) -> Tensor:
-        """Loss of a one-channel output a level against the quality of each positive edge.
-
-        Args:
-            loss: binary cross entropy of mmdet's.
-            outputs: logits ``(N, 1, H, W)`` a level.
-            quality: target of each edge in [0, 1], ``(E,)``.
-        """
-        logits = at_least_float32(flatten_levels(outputs).flatten()[targets.prior_inds])
-        if len(logits) == 0:
-            return logits.sum()
-        return loss(logits, quality, targets.weights, avg_factor=targets.avg_factor)
+        weight = self.loss_bbox.loss_weight if type(self.loss_bbox) is GIoULoss else 0
+        if self.iou_mode == "giou" and weight:
+            return (1 - box_losses.detach() / weight).clamp(0, 1)
+        return targets.ious(targets.bboxes, self.iou_mode).clamp(0, 1)
 
     def predict_by_feat(
-        self, cls_scores: list[Tensor], bbox_preds: list[Tensor], **kwargs
-    ) -> InstanceList:
-        """Detections, as mmdet's of that name; the score is the class probability."""
-        return self.predict_with_quality(cls_scores, bbox_preds, None, **kwargs)
-
-    def predict_with_quality(
         self,
         cls_scores: list[Tensor],
         bbox_preds: list[Tensor],
-        qualities: list[Tensor] | None,
+        iou_preds: list[Tensor],
+        *,
         cfg: ConfigDict | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> InstanceList:
-        """Detections whose score combines class probability and quality by ``score_mode``.
+        """Detections, scored by ``score_mode``.
 
-        ``score_thr`` and ``nms_pre`` of the config select by the class probability, before the
-        quality, in every mode.
+        Args:
+            cls_scores, bbox_preds, iou_preds: outputs per level; see :meth:`forward`.
+            cfg: in place of ``test_cfg``.
+            **kwargs: passed to mmdet's method of this name.
         """
         cfg = (self.test_cfg or {}) if cfg is None else cfg
         cfg = ConfigDict(NO_LIMITS, **{k: v for k, v in cfg.items() if v is not None})
         # mmdet places the priors in this dtype.
         cls_scores = [at_least_float32(level) for level in cls_scores]
-        factors = None
-        if self.score_mode != "class":
-            factors = [at_least_float32(level) for level in qualities]
-        if self.score_mode == "geometric_mean":
+        factors = None if self.score_mode == "class" else [at_least_float32(x) for x in iou_preds]
+        if factors and self.score_mode == "geometric_mean":
             # mmdet, and what exports it, multiplies the sigmoids of both and compares the first
             # with score_thr: the product of the roots is the geometric mean.
-            cls_scores, factors = map(_logits_of_roots, (cls_scores, factors))
+            cls_scores, factors = logits_of_roots(cls_scores), logits_of_roots(factors)
             cfg.score_thr = max(cfg.get("score_thr", 0), 0) ** 0.5
         return super().predict_by_feat(cls_scores, bbox_preds, factors, cfg=cfg, **kwargs)
-
-
-class DenseTargets:
-    """Predictions of a batch beside the positives they are trained towards.
-
-    Attributes:
-        logits, bboxes: of all locations, ``(N * P, C)`` and xyxy ``(N * P, 4)``.
-        assign_bboxes: the boxes that drove the assigner, xyxy, ``(N * P, 4)``.
-        points: location centres, ``(P, 2)``.
-        prior_inds, weights, labels, gt_bboxes: of the positive edges, ``(E, ...)``.
-        background: locations trained as background, ``(N * P,)`` bool.
-        avg_factor: sum of the weights, averaged over processes, at least 1; a tensor, ``()``.
-    """
-
-    def __init__(self, logits, bboxes, assign_bboxes, points, gts, edges) -> None:
-        self.logits, self.bboxes, self.assign_bboxes = logits, bboxes, assign_bboxes
-        self.points, self.edges = points, edges
-        self.prior_inds, gt_inds, self.weights = edges.nonzero()
-        self.labels, self.gt_bboxes = gts.labels[gt_inds], gts.bboxes[gt_inds]
-        self.background = ~edges.ignored
-        self.background[self.prior_inds] = False
-        self.avg_factor = reduce_mean(self.weights.sum()).clamp(min=1)
 
 
 def exp_distance(log_distance: Tensor) -> Tensor:
     """Positive distances from a head's output, in float32 even under autocast."""
     return log_distance.float().clamp(max=MAX_LOG_DISTANCE).exp()
-
-
-def check_levels(head: nn.Module, feats: tuple[Tensor]) -> None:
-    """Raise a ValueError where a head's strides are not one for each level that it is given."""
-    if len(feats) != len(head.strides):
-        raise ValueError(
-            f"{type(head).__name__} has strides {list(head.strides)} and is given {len(feats)} "
-            "levels. Set one stride for each level of the neck (num_outs)."
-        )
-
-
-def _logits_of_roots(levels: list[Tensor]) -> list[Tensor]:
-    """``x`` -> ``logit(sqrt(sigmoid(x)))``, without a difference of nearly equal numbers."""
-    x = join_levels(levels)
-    # With s the root: log(s / (1 - s)) = log(s) + log(1 + s) - log(1 - s * s).
-    out = F.logsigmoid(x) / 2 + x.sigmoid().sqrt().log1p() - F.logsigmoid(-x)
-    return split_levels(out, levels)

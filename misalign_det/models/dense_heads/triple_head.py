@@ -1,20 +1,19 @@
-"""TripleHead: a pre-regression branch that guides classification and regression (paper B)."""
+"""TripleHead: a pre-regression branch that guides classification and regression."""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule, Scale
 from mmdet.registry import MODELS
-from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from torch import Tensor, nn
 
-from ...utils import new_tensor_without_sync
 from ...utils.compiler import exporting
 from ...utils.renamed import renamed_arguments
 from ...utils.validation import check_choice
 from ..layers import (
     AutoDeformConv2d,
-    adapt_receptive_field,
     deform_levels,
     init_offsets,
     run_tower,
@@ -23,29 +22,28 @@ from ..layers import (
 )
 from ..layers.star_offsets import OFFSET_MODES
 from ..utils.multi_level import join_levels, scaled_levels, split_levels
-from .float32_logits import at_least_float32
-from .loss_aware_fcos_head import (
-    BINARY_CROSS_ENTROPY,
-    IOU_LOSS,
-    SCORE_MODES,
-    LossAwareFCOSHead,
-    check_levels,
-    exp_distance,
-)
-
-ROUNDING = 1e-5  # relative, of probabilities in float32
+from .head_config_checks import check_levels
+from .loss_aware_fcos_head import IOU_LOSS, LossAwareFCOSHead, exp_distance
+from .rfa_head import adapt_branches
+from .sparse_refinement import detectable_levels, guided_around
 
 
 @MODELS.register_module()
-@renamed_arguments(offset_gradient="gradient_mul")
+@renamed_arguments(
+    offset_gradient="gradient_mul",
+    confidence_target="iou_target",
+    with_confidence="with_iou_branch",
+    loss_confidence="loss_iou",
+)
 class TripleHead(LossAwareFCOSHead):
-    """Three branches: pre-regression (coarse box, confidence), classification, regression.
+    """Three branches: pre-regression (coarse box and its IoU), classification, regression.
 
     `A Triple-head Network with Loss-aware Label Assignment for Object Detection`, section 3.3.
     Pre-regression has ``stacked_convs`` conv-GN-ReLU blocks; the other two have one less, then a
     3x3 deformable convolution without bias and norm whose taps sit on the coarse box (eq. 7). The
-    final distances are ``exp(scale * output) x coarse`` (eq. 8). With the defaults on R50-FPN the
-    model has 34,614,307 parameters less the backbone's BN affine ones, the paper's figure.
+    final distances are ``exp(scale * output) x coarse`` (eq. 8). The IoU branch, the paper's
+    confidence, shares the features of the coarse box. With the defaults on R50-FPN the model has
+    34,614,307 parameters less the backbone's BN affine ones, the paper's figure.
 
     Args:
         offset_mode: ``'box'`` or ``'grid_plus_box'``, the two readings of eq. 7; see
@@ -54,25 +52,26 @@ class TripleHead(LossAwareFCOSHead):
         refine_mode: ``'multiply'`` (eq. 8), ``'add'``: coarse + output in strides, or ``'none'``:
             the regression branch alone.
         refine_detach: whether eq. 8 stops the gradient into the coarse box.
-        confidence_target: the confidence is trained towards the IoU of the ``'coarse'`` or the
-            ``'refined'`` box with its GT, by ``loss_confidence``.
-        score_mode: detection score, ``'product'`` of class probability and confidence, their
-            ``'geometric_mean'``, or ``'class'`` probability alone. ``test_cfg.score_thr`` bounds
-            the class probability in every mode.
+        with_iou_branch, score_mode: see :class:`LossAwareFCOSHead`, with the paper's choices as
+            defaults.
+        iou_target: the IoU branch is trained towards the IoU of the ``'coarse'`` or the
+            ``'refined'`` box with its GT.
         assign_boxes: which boxes drive the assigner, ``'coarse'`` or ``'refined'``. Under the
             refined ones the coarse box learns slowly, and with it everything that it guides: after
             three epochs on BCCD its loss was 0.67, under its own 0.47 (see configs/README.md).
-        with_confidence: whether the confidence branch exists; without it, ``score_mode='class'``.
-        rfa_position, rfa_modulated: paper A's adaptor in one conv-GN-ReLU block of each branch; see
-            :class:`RFAHead`. Not in paper B.
-        loss_bbox_coarse, loss_confidence: losses of the pre-regression branch; IoU loss and binary
-            cross entropy, both of weight 1, by default.
-        init_distance: distance in strides that the untrained coarse box reaches on every side.
+        rfa_position, rfa_modulated: a receptive field adaptor in one conv-GN-ReLU block of each
+            branch, which the paper does not have; see :class:`RFAHead`.
+        loss_bbox_coarse: loss of the coarse box, IoU loss of weight 1 by default.
         sparse_refinement: at inference, refine boxes only where ``test_cfg`` lets a detection
             through (``score_thr``, ``nms_pre``); elsewhere the coarse box stands. The detections
             are the same up to rounding. Read from the head's own ``test_cfg``; an export refines
             everywhere.
-        others: those of mmdet's ``AnchorFreeHead``.
+        **kwargs: passed to :class:`LossAwareFCOSHead`. ``init_distance`` is what the untrained
+            coarse box reaches on every side.
+
+    Raises:
+        ValueError: as :class:`LossAwareFCOSHead`; or its ``iou_branch_on``, ``centerness_weight``
+            or mmdet's ``dcn_on_last_conv`` is set, which have no place here.
 
     Example::
 
@@ -91,51 +90,48 @@ class TripleHead(LossAwareFCOSHead):
         gradient_mul: float = 0.1,
         refine_mode: str = "multiply",
         refine_detach: bool = True,
-        confidence_target: str = "coarse",
+        with_iou_branch: bool = True,
+        iou_target: str = "coarse",
         score_mode: str = "product",
         assign_boxes: str = "coarse",
-        with_confidence: bool = True,
         rfa_position: str | None = None,
         rfa_modulated: bool = False,
         sparse_refinement: bool = False,
         loss_bbox_coarse: OptConfigType = None,
-        loss_confidence: OptConfigType = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
-        loss_confidence = loss_confidence or BINARY_CROSS_ENTROPY
-        loss_bbox_coarse = loss_bbox_coarse or IOU_LOSS
         check_choice("offset_mode", offset_mode, OFFSET_MODES)
         check_choice("refine_mode", refine_mode, ("multiply", "add", "none"))
-        check_choice("confidence_target", confidence_target, ("coarse", "refined"))
-        check_choice("score_mode", score_mode, SCORE_MODES)
+        check_choice("iou_target", iou_target, ("coarse", "refined"))
         check_choice("assign_boxes", assign_boxes, ("refined", "coarse"))
-        if not with_confidence and score_mode != "class":
-            raise ValueError(
-                f"score_mode={score_mode!r} needs the confidence branch: with_confidence=False "
-                "goes with score_mode='class'."
-            )
-        self.with_confidence = with_confidence
-        self.rfa_position = rfa_position
-        self.rfa_modulated = rfa_modulated
         self.offset_mode = offset_mode
         self.gradient_mul = gradient_mul
         self.refine_mode = refine_mode
         self.refine_detach = refine_detach
-        self.confidence_target = confidence_target
-        self.score_mode = score_mode
+        self.iou_target = iou_target
         self.assign_boxes = assign_boxes
+        self.rfa_position = rfa_position
+        self.rfa_modulated = rfa_modulated
         self.sparse_refinement = sparse_refinement
-        super().__init__(num_classes, in_channels, **kwargs)
-        if self.dcn_on_last_conv:
-            raise ValueError("TripleHead's guided layers are deformable: drop dcn_on_last_conv.")
-        self.loss_bbox_coarse = MODELS.build(loss_bbox_coarse)
-        self.loss_confidence = MODELS.build(loss_confidence)
+        super().__init__(
+            num_classes,
+            in_channels,
+            with_iou_branch=with_iou_branch,
+            score_mode=score_mode,
+            **kwargs,
+        )
+        for name in ("dcn_on_last_conv", "centerness_weight", "iou_branch_on"):
+            if kwargs.get(name):
+                raise ValueError(
+                    f"TripleHead does not read {name}: its guided layers are deformable, its IoU "
+                    "branch is on the coarse box, and it has no centerness. Drop it."
+                )
+        self.loss_bbox_coarse = MODELS.build(loss_bbox_coarse or IOU_LOSS)
 
     def _init_layers(self) -> None:
         self.pre_convs = self._conv_blocks(self.stacked_convs)
         self.conv_coarse = nn.Conv2d(self.feat_channels, 4, 3, padding=1)
-        if self.with_confidence:
-            self.conv_confidence = nn.Conv2d(self.feat_channels, 1, 3, padding=1)
+        self._init_iou_branch()
         self.cls_convs = self._conv_blocks(self.stacked_convs - 1)
         self.reg_convs = self._conv_blocks(self.stacked_convs - 1)
         width = self.in_channels if self.stacked_convs == 1 else self.feat_channels
@@ -144,9 +140,8 @@ class TripleHead(LossAwareFCOSHead):
         self._init_predictor()
         self.scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
         self.coarse_scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
-        if self.rfa_position is not None:
-            for tower in (self.pre_convs, self.cls_convs, self.reg_convs):
-                adapt_receptive_field(tower, self.rfa_position, self.rfa_modulated)
+        towers = (self.pre_convs, self.cls_convs, self.reg_convs)
+        adapt_branches(self.rfa_position, self.rfa_modulated, *towers)
 
     def _conv_blocks(self, num: int) -> nn.Sequential:
         return nn.Sequential(
@@ -175,63 +170,63 @@ class TripleHead(LossAwareFCOSHead):
         init_offsets(self)
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
-        """Outputs a level.
+        """Outputs per level.
+
+        Args:
+            x: features ``(N, D, H, W)`` per level.
 
         Returns:
-            Class logits ``(N, C, H, W)``, refined distances in pixels ``(N, 4, H, W)``, confidence
-            logits ``(N, 1, H, W)`` and coarse distances in pixels ``(N, 4, H, W)``.
+            Class logits ``(N, C, H, W)``, refined distances in pixels ``(N, 4, H, W)``, IoU logits
+            ``(N, 1, H, W)``, without an IoU branch an empty list, and coarse distances in pixels
+            ``(N, 4, H, W)``.
         """
         check_levels(self, x)
-        log_coarse, confidences = self._pre_outputs(run_tower(self.pre_convs, x))
+        log_coarse, iou_preds = self._pre_outputs(run_tower(self.pre_convs, x))
         coarse = exp_distance(scaled_levels(log_coarse, self.coarse_scales))
-        offsets = star_dcn_offset(coarse, self.offset_mode, self.gradient_mul)
-        offsets = split_levels(offsets, log_coarse)
+        joined_offsets = star_dcn_offset(coarse, self.offset_mode, self.gradient_mul)
+        offsets = split_levels(joined_offsets, log_coarse)
         cls_feats, reg_feats = run_tower(self.cls_convs, x), run_tower(self.reg_convs, x)
         logits = [self.conv_cls(feat) for feat in _guided(self.cls_guided, cls_feats, offsets)]
-        sparse = self._refines_sparsely()
-        if sparse:
-            where = [self._detectable(level) for level in logits]
-            guided = map(F.relu, map(self._guided_around, where, reg_feats, offsets))
-        else:
-            guided = _guided(self.reg_guided, reg_feats, offsets)
-        outputs = [self.conv_reg(feat) for feat in guided]
-        refined = self._refine(scaled_levels(outputs, self.scales), coarse)
-        if sparse:
-            refined = torch.where(join_levels(where), refined, coarse)
+        refined = self._refined_distances(reg_feats, offsets, logits, coarse)
         strides = self.prior_generator.joined(x)[1]
         return (
             logits,
             split_levels(refined * strides, x),
-            confidences,
+            iou_preds,
             split_levels(coarse * strides, x),
         )
 
-    def _detectable(self, logits: Tensor) -> Tensor:
-        return detectable(at_least_float32(logits).sigmoid(), self.test_cfg or {})
+    def _refined_distances(
+        self, feats: list[Tensor], offsets: list[Tensor], logits: list[Tensor], coarse: Tensor
+    ) -> Tensor:
+        """Final distances in strides of all levels joined, ``(N, 4, P)``."""
+        where = None
+        if self._refines_sparsely():
+            where = detectable_levels(logits, self.test_cfg)
+            guided = [
+                F.relu(guided_around(level, self.reg_guided, feat, offset))
+                for level, feat, offset in zip(where, feats, offsets)
+            ]
+        else:
+            guided = _guided(self.reg_guided, feats, offsets)
+        outputs = [self.conv_reg(feat) for feat in guided]
+        refined = self._refine(scaled_levels(outputs, self.scales), coarse)
+        return refined if where is None else torch.where(join_levels(where), refined, coarse)
 
     def _refines_sparsely(self) -> bool:
         inference = not self.training and not torch.is_grad_enabled()
         return self.sparse_refinement and inference and not exporting()
 
-    def _pre_outputs(self, feats: list[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Log of the coarse distances in strides, and the confidence logits if there are any."""
-        if not self.with_confidence:
-            return [self.conv_coarse(feat) for feat in feats], [None] * len(feats)
+    def _pre_outputs(self, feats: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Log of the coarse distances in strides, and the IoU logits if there are any."""
+        if not self.with_iou_branch:
+            return [self.conv_coarse(feat) for feat in feats], []
         # As one convolution: five output channels take no longer than one.
-        weight = torch.cat([self.conv_coarse.weight, self.conv_confidence.weight])
-        bias = torch.cat([self.conv_coarse.bias, self.conv_confidence.bias])
+        layers: tuple[Any, ...] = (self.conv_coarse, self.conv_iou)
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers])
         outs = [F.conv2d(feat, weight, bias, padding=1).split([4, 1], dim=1) for feat in feats]
-        return tuple(map(list, zip(*outs)))
-
-    def _guided_around(self, where: Tensor, x: Tensor, offset: Tensor) -> Tensor:
-        """The guided layer of regression as far as its output convolution sees it from there."""
-        seen = seen_by_output(where)
-        (locations,) = seen.flatten().nonzero(as_tuple=True)
-        if len(locations) > seen.numel() / 2:  # all of them are cheaper then
-            return self.reg_guided(x, offset)
-        guided = x.new_zeros(seen.numel(), self.feat_channels)
-        guided[locations] = self.reg_guided.at(x, offset, locations)
-        return guided.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+        return [coarse for coarse, _ in outs], [iou for _, iou in outs]
 
     def _refine(self, output: Tensor, coarse: Tensor) -> Tensor:
         """Final distances in strides from the scaled regression output (eq. 8)."""
@@ -242,47 +237,45 @@ class TripleHead(LossAwareFCOSHead):
             return coarse + output.float()
         return exp_distance(output)
 
-    def loss_by_feat(
+    def loss_by_feat(  # type: ignore[override]  # mmdet passes a head its own outputs
         self,
         cls_scores: list[Tensor],
         bbox_preds: list[Tensor],
-        confidences: list[Tensor],
+        iou_preds: list[Tensor],
         coarse_preds: list[Tensor],
         batch_gt_instances: InstanceList,
         batch_img_metas: list[dict],
         batch_gt_instances_ignore: OptInstanceList = None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch; see :meth:`forward` for the shapes."""
+        """Losses of a batch; see :meth:`forward` for the outputs."""
         assign_preds = coarse_preds if self.assign_boxes == "coarse" else bbox_preds
         targets = self.get_targets(cls_scores, bbox_preds, batch_gt_instances, assign_preds)
         coarse_bboxes = targets.assign_bboxes
         if self.assign_boxes != "coarse":
             coarse_bboxes = self.decode(targets.points, coarse_preds).flatten(0, 1)
+        box_losses = targets.box_losses(self.loss_bbox, targets.bboxes)
+        coarse_losses = targets.box_losses(self.loss_bbox_coarse, coarse_bboxes)
         losses = dict(
-            loss_cls=self.classification_loss(targets),
-            loss_bbox=self.box_loss(self.loss_bbox, targets, targets.bboxes),
-            loss_bbox_coarse=self.box_loss(self.loss_bbox_coarse, targets, coarse_bboxes),
+            loss_cls=targets.classification_loss(self.loss_cls, self.num_classes),
+            loss_bbox=targets.mean(box_losses),
+            loss_bbox_coarse=targets.mean(coarse_losses),
         )
-        if self.with_confidence:
-            boxes = targets.bboxes if self.confidence_target == "refined" else coarse_bboxes
-            boxes = boxes[targets.prior_inds].detach()
-            with new_tensor_without_sync(boxes):
-                iou = bbox_overlaps(boxes, targets.gt_bboxes, is_aligned=True).clamp(0, 1)
-            losses["loss_confidence"] = self.quality_loss(
-                self.loss_confidence, targets, confidences, iou
-            )
+        if self.with_iou_branch:
+            bboxes = targets.bboxes if self.iou_target == "refined" else coarse_bboxes
+            ious = targets.ious(bboxes, self.iou_mode).clamp(0, 1)
+            losses["loss_iou"] = targets.iou_branch_loss(self.loss_iou, iou_preds, ious)
         return losses
 
-    def predict_by_feat(
+    def predict_by_feat(  # type: ignore[override]  # mmdet passes a head its own outputs
         self,
         cls_scores: list[Tensor],
         bbox_preds: list[Tensor],
-        confidences: list[Tensor],
+        iou_preds: list[Tensor],
         coarse_preds: list[Tensor],
-        **kwargs,
+        **kwargs: Any,
     ) -> InstanceList:
-        """Detections from the refined boxes; the score is that of ``score_mode``."""
-        return self.predict_with_quality(cls_scores, bbox_preds, confidences, **kwargs)
+        """Detections from the refined boxes, scored by ``score_mode``."""
+        return super().predict_by_feat(cls_scores, bbox_preds, iou_preds, **kwargs)
 
 
 def _guided(layer: AutoDeformConv2d, feats: list[Tensor], offsets: list[Tensor]) -> list[Tensor]:
@@ -290,31 +283,3 @@ def _guided(layer: AutoDeformConv2d, feats: list[Tensor], offsets: list[Tensor])
     if takes_all_levels(layer, feats[0]):
         return deform_levels(feats, offsets, layer.weight, activation=F.relu)
     return [F.relu(layer(feat, offset)) for feat, offset in zip(feats, offsets)]
-
-
-def detectable(probabilities: Tensor, test_cfg: dict) -> Tensor:
-    """Locations of one level that mmdet can make a detection of.
-
-    Those it keeps before NMS, the ``nms_pre`` best pairs of location and class above ``score_thr``,
-    are among them.
-
-    Args:
-        probabilities: ``(N, C, H, W)``.
-        test_cfg: ``score_thr`` and ``nms_pre``; absent, they exclude nothing.
-
-    Returns:
-        ``(N, 1, H, W)`` bool.
-    """
-    best = probabilities.amax(dim=1, keepdim=True)
-    # What mmdet compares may differ by rounding: of a geometric mean it sees the root.
-    where = best > (test_cfg.get("score_thr") or 0) * (1 - ROUNDING)
-    rows, limit = best.flatten(1), test_cfg.get("nms_pre") or -1
-    if 0 < limit < rows.shape[1]:
-        least = rows.topk(limit, dim=1).values[:, -1, None, None, None]
-        where &= best >= least * (1 - ROUNDING)
-    return where
-
-
-def seen_by_output(where: Tensor) -> Tensor:
-    """Locations that a 3x3 convolution sees from others, ``(N, 1, H, W)`` bool both."""
-    return F.max_pool2d(where.float(), 3, stride=1, padding=1) > 0

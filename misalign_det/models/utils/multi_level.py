@@ -1,11 +1,13 @@
-"""All levels of a feature pyramid side by side, so that a step on them is taken once."""
+"""All levels of a feature pyramid joined in one tensor, so that an operation runs once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
+from mmcv.cnn import Scale
 from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...utils.compiler import exporting
 
@@ -29,8 +31,16 @@ def flatten_levels(levels: Sequence[Tensor]) -> Tensor:
     return torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
 
 
-def scaled_levels(levels: Sequence[Tensor], scales: nn.ModuleList) -> Tensor:
-    """:func:`join_levels` of each level times its own factor, an mmcv ``Scale``."""
+def scaled_levels(levels: Sequence[Tensor], scales: Iterable[Scale]) -> Tensor:
+    """:func:`join_levels` of each level multiplied by its own factor.
+
+    Args:
+        levels: ``(N, D, H, W)`` per level.
+        scales: mmcv's ``Scale``, one per level.
+
+    Returns:
+        ``(N, D, P)``.
+    """
     counts = [level.shape[-2] * level.shape[-1] for level in levels]
     factors = [scale.scale.expand(count) for scale, count in zip(scales, counts)]
     return join_levels(levels) * torch.cat(factors)
@@ -39,12 +49,13 @@ def scaled_levels(levels: Sequence[Tensor], scales: nn.ModuleList) -> Tensor:
 class CachedPointGenerator(MlvlPointGenerator):
     """mmdet's ``MlvlPointGenerator``, which makes the points of each combination of sizes once.
 
-    The tensors are handed out again and again: they are not to be changed in place.
+    Later calls return the same tensors: do not change them in place.
 
-    Args: those of mmdet's ``MlvlPointGenerator``.
+    Args:
+        *args, **kwargs: passed to mmdet's ``MlvlPointGenerator``.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._made: dict[tuple, tuple[list[Tensor], Tensor]] = {}
 
@@ -55,32 +66,44 @@ class CachedPointGenerator(MlvlPointGenerator):
         device: torch.device | str = "cuda",
         with_stride: bool = False,
     ) -> list[Tensor]:
-        """As mmdet's: ``(H * W, 2)``, with stride ``(H * W, 4)``, per level."""
+        """Points as mmdet's method of this name: ``(H * W, 2)``, with stride ``(H * W, 4)``."""
         return list(self._points(featmap_sizes, dtype, device, with_stride)[0])
 
     def joined(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Location centres ``(P, 2)`` and strides ``(P,)`` in pixels, float32.
 
         Args:
-            levels: tensors ``(..., H, W)`` of the feature maps' sizes and device.
+            levels: tensors ``(..., H, W)`` with the sizes and the device of the feature maps.
         """
         sizes = [level.shape[-2:] for level in levels]
         _, priors = self._points(sizes, torch.float32, levels[0].device, True)
         return priors[:, :2], priors[:, 2]
 
-    def _points(self, sizes, dtype, device, with_stride) -> tuple[list[Tensor], Tensor]:
+    def _points(
+        self,
+        sizes: Sequence[tuple],
+        dtype: torch.dtype,
+        device: torch.device | str,
+        with_stride: bool,
+    ) -> tuple[list[Tensor], Tensor]:
         if exporting() or torch.compiler.is_compiling():
             return self._make(sizes, dtype, device, with_stride)
         key = (dtype, str(device), with_stride, *map(tuple, sizes))
         if key not in self._made:
-            if len(self._made) >= MAX_CACHED_SIZES:  # the oldest goes
+            if len(self._made) >= MAX_CACHED_SIZES:  # drop the oldest
                 del self._made[next(iter(self._made))]
             # A tensor of inference mode could not take part in a later training step.
             with torch.inference_mode(False), torch.no_grad():
                 self._made[key] = self._make(sizes, dtype, device, with_stride)
         return self._made[key]
 
-    def _make(self, sizes, dtype, device, with_stride) -> tuple[list[Tensor], Tensor]:
+    def _make(
+        self,
+        sizes: Sequence[tuple],
+        dtype: torch.dtype,
+        device: torch.device | str,
+        with_stride: bool,
+    ) -> tuple[list[Tensor], Tensor]:
         points = super().grid_priors(sizes, dtype, device, with_stride)
         return points, torch.cat(points)
 

@@ -18,13 +18,11 @@ from helpers.dense_head_cases import (
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 
-from misalign_det.models.dense_heads import loss_aware_fcos_head
-from misalign_det.models.dense_heads.loss_aware_fcos_head import (
-    DenseTargets,
-    _logits_of_roots,
-    at_least_float32,
-    exp_distance,
-)
+from misalign_det.models.dense_heads import dense_targets
+from misalign_det.models.dense_heads.dense_targets import DenseTargets
+from misalign_det.models.dense_heads.float32_logits import at_least_float32
+from misalign_det.models.dense_heads.loss_aware_fcos_head import exp_distance
+from misalign_det.models.dense_heads.score_modes import logits_of_roots
 
 HEADS = ("LossAwareFCOSHead", "RFAHead", "TripleHead")
 
@@ -33,20 +31,20 @@ def hand_targets(weights, num=4, ignored=(), logits=None):
     """Positives at the first locations, each a box of 10 x 10 at the origin and class 1."""
     weights = torch.tensor(weights)
     places = torch.arange(len(weights))
-    edges = SimpleNamespace(
+    positives = SimpleNamespace(
         nonzero=lambda: (places, torch.zeros_like(places), weights),
         ignored=torch.tensor([i in ignored for i in range(num)]),
     )
     gts = SimpleNamespace(labels=torch.tensor([1]), bboxes=torch.tensor([[0.0, 0, 10, 10]]))
     logits = torch.zeros(num, 3) if logits is None else logits
     bboxes = torch.tensor([[0.0, 0, 10, 5]]).repeat(num, 1).requires_grad_()  # IoU 0.5
-    return DenseTargets(logits, bboxes, bboxes, torch.zeros(num, 2), gts, edges)
+    return DenseTargets(logits, bboxes, bboxes, torch.zeros(num, 2), gts, positives)
 
 
 @pytest.fixture
 def two_processes(monkeypatch):
     """The other process adds 6 to every sum before the mean is taken."""
-    monkeypatch.setattr(loss_aware_fcos_head, "reduce_mean", lambda value: (value + 6) / 2)
+    monkeypatch.setattr(dense_targets, "reduce_mean", lambda value: (value + 6) / 2)
 
 
 def test_distances_are_exponentials_in_float32_with_a_bound():
@@ -99,53 +97,60 @@ def test_the_divisor_is_the_mean_over_processes(two_processes):
     assert hand_targets([0.5, 1.5]).avg_factor == 4.0
 
 
+def box_loss(targets, loss, pos_weights=None):
+    return targets.mean(targets.box_losses(loss, targets.bboxes), pos_weights)
+
+
 def test_box_loss_by_hand():
-    head = make_head("LossAwareFCOSHead")
     loss = MODELS.build(dict(type="GIoULoss"))  # half of the GT: 0.5 a box
     targets = hand_targets([1.0, 3.0])
-    assert head.box_loss(loss, targets, targets.bboxes).item() == pytest.approx(0.5)
+    assert box_loss(targets, loss).item() == pytest.approx(0.5)
     targets = hand_targets([0.2, 0.2])  # 0.4 weights over a divisor of 1
-    assert head.box_loss(loss, targets, targets.bboxes).item() == pytest.approx(0.2)
+    assert box_loss(targets, loss).item() == pytest.approx(0.2)
     # Further weights: the divisor is their sum, and below 1 too.
-    further = head.box_loss(loss, targets, targets.bboxes, torch.tensor([1.0, 0.5]))
+    further = box_loss(targets, loss, torch.tensor([1.0, 0.5]))
     assert further.item() == pytest.approx(0.5)
-    tiny = head.box_loss(loss, targets, targets.bboxes, torch.full((2,), 5e-7))
+    tiny = box_loss(targets, loss, torch.full((2,), 5e-7))
     assert tiny.item() == pytest.approx(0.1, rel=0.2)  # 2e-7 x 0.5 over the least divisor, 1e-6
-    nothing = head.box_loss(loss, targets, targets.bboxes, torch.zeros(2))
+    nothing = box_loss(targets, loss, torch.zeros(2))
     assert nothing.item() == 0
 
 
 def test_box_loss_over_processes(two_processes):
-    head, targets = make_head("LossAwareFCOSHead"), hand_targets([1.0, 3.0])
+    targets = hand_targets([1.0, 3.0])
     loss = MODELS.build(dict(type="GIoULoss"))
     # 4 x 0.5 over (4 + 6) / 2; with further weights (1 + 1.5) x 0.5 over (2.5 + 6) / 2.
-    assert head.box_loss(loss, targets, targets.bboxes).item() == pytest.approx(2 / 5)
-    further = head.box_loss(loss, targets, targets.bboxes, torch.tensor([1.0, 0.5]))
+    assert box_loss(targets, loss).item() == pytest.approx(2 / 5)
+    further = box_loss(targets, loss, torch.tensor([1.0, 0.5]))
     assert further.item() == pytest.approx(1.25 / 4.25)
 
 
-def test_quality_loss_by_hand():
-    head, targets = make_head("LossAwareFCOSHead"), hand_targets([1.0, 3.0])
+def test_iou_branch_loss_by_hand():
+    targets = hand_targets([1.0, 3.0])
     loss = MODELS.build(dict(type="CrossEntropyLoss", use_sigmoid=True))
     outputs = [torch.tensor([0.0, math.log(3), 9.0, 9.0]).view(1, 1, 2, 2)]  # p = 0.5, 0.75
-    found = head.quality_loss(loss, targets, outputs, torch.tensor([0.25, 1.0]))
+    found = targets.iou_branch_loss(loss, outputs, torch.tensor([0.25, 1.0]))
     expected = (math.log(2) + 3 * math.log(4 / 3)) / 4
     assert found.item() == pytest.approx(expected)
 
 
+def classification_loss(targets):
+    return targets.classification_loss(make_head("LossAwareFCOSHead").loss_cls, 3)
+
+
 def test_classification_loss_by_hand():
     """Two positives, one ignored and one background location, all logits zero."""
-    head, targets = make_head("LossAwareFCOSHead"), hand_targets([1.0, 3.0], ignored=(2,))
+    targets = hand_targets([1.0, 3.0], ignored=(2,))
     own, other = 0.25 * 0.25 * math.log(2), 0.75 * 0.25 * math.log(2)
     expected = (4 * (own + 2 * other) + 3 * other) / 4
-    assert head.classification_loss(targets).item() == pytest.approx(expected)
+    assert classification_loss(targets).item() == pytest.approx(expected)
     assert targets.background.tolist() == [False, False, False, True]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("name", ["loss_cls", "quality"])
+@pytest.mark.parametrize("name", ["loss_cls", "loss_iou"])
 def test_losses_get_float32_logits(name, dtype):
-    head, seen = make_head("LossAwareFCOSHead"), []
+    seen = []
     targets = hand_targets([1.0], logits=torch.full((4, 3), -20.0, dtype=dtype))
 
     def loss(logits, *args, **kwargs):
@@ -153,11 +158,9 @@ def test_losses_get_float32_logits(name, dtype):
         return logits.sum()
 
     if name == "loss_cls":
-        del head.loss_cls
-        head.loss_cls = loss
-        head.classification_loss(targets)
+        targets.classification_loss(loss, 3)
     else:
-        head.quality_loss(loss, targets, [torch.zeros(1, 1, 2, 2, dtype=dtype)], torch.ones(1))
+        targets.iou_branch_loss(loss, [torch.zeros(1, 1, 2, 2, dtype=dtype)], torch.ones(1))
     assert seen == [torch.float32]
 
 
@@ -168,7 +171,7 @@ def test_broken_outputs_pass_the_assignment(kind, broken, value):
     """A hook may then see the loss for what it is; the other losses stay numbers."""
     head = make_head(kind)
     outs = [[level.clone() for level in part] for part in head(features())]
-    if broken >= len(outs):
+    if broken >= len(outs) or not outs[broken]:
         return
     outs[broken][0][0, :, 3:9, 3:9] = value
     losses = head.loss_by_feat(*outs, [ONE, CROWD], METAS)
@@ -249,15 +252,15 @@ def test_priors_of_half_precision_outputs_are_exact(kind):
         torch.testing.assert_close(mine[order], boxes[expected], rtol=1e-5, atol=1e-3)
 
 
-def test_logits_of_roots():
+def testlogits_of_roots():
     x = torch.tensor([-math.inf, -1e5, -100, -30, -3, -1e-3, 0, 1e-3, 3, 30, 100, 1e5, math.inf])
-    found = _logits_of_roots([x.view(1, 1, 1, -1)])[0].flatten()
+    found = logits_of_roots([x.view(1, 1, 1, -1)])[0].flatten()
     exact = x.double().sigmoid().sqrt()
     torch.testing.assert_close(found.double().sigmoid(), exact, rtol=1e-5, atol=1e-30)
     assert found[6].item() == pytest.approx(math.log(math.sqrt(0.5) / (1 - math.sqrt(0.5))))
     assert found[0] == -math.inf and found[-1] == math.inf and found[1].item() == -5e4
     assert found[-2].item() == pytest.approx(1e5 + math.log(2)) and (found.diff() > 0).all()
-    assert _logits_of_roots([torch.full((1, 1, 1, 1), math.nan)])[0].isnan()
+    assert logits_of_roots([torch.full((1, 1, 1, 1), math.nan)])[0].isnan()
 
 
 @torch.no_grad()
@@ -285,13 +288,59 @@ def test_geometric_mean_selects_by_the_class_probability(score_thr, nms_pre):
 
 
 def test_what_an_ignored_location_predicts_does_not_matter():
-    head = make_head("LossAwareFCOSHead")
     logits = torch.zeros(4, 3)
-    expected = head.classification_loss(hand_targets([1.0], ignored=(2,), logits=logits))
+    expected = classification_loss(hand_targets([1.0], ignored=(2,), logits=logits))
     logits = logits.clone()
     logits[2] = torch.tensor([math.inf, -math.inf, math.nan])
     logits.requires_grad_()
-    found = head.classification_loss(hand_targets([1.0], ignored=(2,), logits=logits))
+    found = classification_loss(hand_targets([1.0], ignored=(2,), logits=logits))
     assert found.item() == expected.item()
     found.backward()
     assert logits.grad.isfinite().all() and not logits.grad[2].any()
+
+
+LIKE_RFA = dict(
+    with_iou_branch=True, iou_mode="giou", score_mode="geometric_mean", centerness_weight=True,
+    loss_bbox=dict(type="GIoULoss"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("tower", ["regression", "classification"])
+def test_rfa_head_without_its_adaptors_is_this_head(tower):
+    """Names and order of the parameters, losses and detections."""
+    base = make_head("LossAwareFCOSHead", **LIKE_RFA, iou_branch_on=tower)
+    rfa = make_head("RFAHead", rfa_position=None, iou_branch_on=tower)
+    base.load_state_dict(rfa.state_dict())
+    assert list(base.state_dict()) == list(rfa.state_dict())
+    losses = [losses_of(head, [ONE, CROWD])[0] for head in (base, rfa)]
+    assert losses[0] == losses[1] and set(losses[0]) == {"loss_cls", "loss_bbox", "loss_iou"}
+    with torch.no_grad():
+        found = [
+            head.eval().predict_by_feat(*head(features(1)), batch_img_metas=METAS[:1])[0]
+            for head in (base, rfa)
+        ]
+    assert torch.equal(found[0].scores, found[1].scores)
+    assert torch.equal(found[0].bboxes, found[1].bboxes)
+
+
+def test_an_iou_branch_changes_no_other_loss():
+    losses = []
+    for branch in (False, True):
+        head = make_head("LossAwareFCOSHead", with_iou_branch=branch)
+        torch.nn.init.zeros_(head.conv_cls.weight), torch.nn.init.zeros_(head.conv_reg.weight)
+        losses.append(losses_of(head, [ONE, CROWD])[0])
+    assert losses[1].pop("loss_iou") > 0 and losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("option", ["iou_branch_on", "iou_mode", "score_mode"])
+@pytest.mark.parametrize("kind", ["LossAwareFCOSHead", "RFAHead"])
+def test_choices_of_the_iou_branch(kind, option):
+    with pytest.raises(ValueError, match=option):
+        make_head(kind, with_iou_branch=True, **{option: "both"})
+
+
+@pytest.mark.parametrize("mode", ["product", "geometric_mean"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_scores_need_the_branch(kind, mode):
+    with pytest.raises(ValueError, match=f"{mode}.*with_iou_branch=False goes with"):
+        make_head(kind, with_iou_branch=False, score_mode=mode)

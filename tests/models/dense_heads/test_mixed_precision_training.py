@@ -43,8 +43,8 @@ def positives(head, feats, gts, device, dtype, enabled):
     """Which location is a positive of which GT, ``(N * P, G)``."""
     with torch.autocast(device, dtype, enabled=enabled):
         outs = head(feats)
-        edges = head.get_targets(outs[0], outs[1], gts).edges
-    found = torch.zeros(len(edges.ignored), sum(map(len, gts)), dtype=torch.bool)
-    prior_inds, gt_inds, _ = edges.nonzero()
+        assigned = head.get_targets(outs[0], outs[1], gts).assign_result
+    found = torch.zeros(len(assigned.ignored), sum(map(len, gts)), dtype=torch.bool)
+    prior_inds, gt_inds, _ = assigned.nonzero()
     found[prior_inds.cpu(), gt_inds.cpu()] = True
     return found

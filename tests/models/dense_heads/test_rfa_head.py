@@ -1,6 +1,4 @@
-"""RFAHead: FCOS at the start, its options and losses, and every pairing with paper B's parts."""
-
-from types import SimpleNamespace
+"""RFAHead: FCOS at the start, its options and losses, and pairings with the other parts."""
 
 import pytest
 import torch
@@ -18,6 +16,7 @@ from mmdet.models.dense_heads import FCOSHead
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 
+from misalign_det.models.dense_heads.dense_targets import DenseTargets
 from misalign_det.models.layers import RFAConv2d
 
 SPATIAL = dict(type="SpatialAlignAssigner")
@@ -26,8 +25,8 @@ OPTIONS = [
     dict(rfa_position="last"),
     dict(rfa_position=None),
     dict(rfa_modulated=True),
-    dict(with_quality=False, score_mode="class"),
-    dict(quality_on="classification"),
+    dict(with_iou_branch=False, score_mode="class"),
+    dict(iou_branch_on="classification"),
     dict(score_mode="product"),
     dict(centerness_weight=False),
 ]
@@ -58,7 +57,7 @@ def test_untrained_head_equals_fcos_with_the_same_weights(position, modulated):
     fcos = fcos_head(centerness_on_reg=True)
     head = rfa_head(rfa_position=position, rfa_modulated=modulated).eval()
     weights = {
-        key.replace("conv_centerness", "conv_quality"): value
+        key.replace("conv_centerness", "conv_iou"): value
         for key, value in fcos.state_dict().items()
     }
     missing = head.load_state_dict(weights, strict=False)
@@ -67,7 +66,7 @@ def test_untrained_head_equals_fcos_with_the_same_weights(position, modulated):
     assert sum(isinstance(module, RFAConv2d) for module in head.modules()) == 2
     feats = features()
     outs = zip(head(feats), fcos(feats))
-    for name, (mine, theirs) in zip(("class", "distance", "quality"), outs):
+    for name, (mine, theirs) in zip(("class", "distance", "iou"), outs):
         for level, stride, ours in zip(theirs, STRIDES, mine):
             expected = level * stride if name == "distance" else level
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
@@ -106,7 +105,7 @@ def test_every_option_trains_and_predicts(options):
     head = rfa_head(**options)
     losses, total = losses_of(head, [ONE, CROWD])
     assert total.isfinite() and losses["loss_bbox"] > 0
-    assert ("loss_quality" in losses) == head.with_quality
+    assert ("loss_iou" in losses) == head.with_iou_branch
     total.backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -158,7 +157,7 @@ def test_deformable_convolution_under_autocast(dtype, num_classes):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
 
 
-def test_no_ground_truth_leaves_box_and_quality_losses_exactly_zero():
+def test_no_ground_truth_leaves_box_and_iou_losses_exactly_zero():
     losses, total = losses_of(rfa_head(), [instances(), instances()])
     assert losses.pop("loss_cls") > 0
     assert all(loss.item() == 0 for loss in losses.values())
@@ -169,7 +168,7 @@ def test_box_loss_is_weighted_by_centerness():
     head = rfa_head()
     cls_scores, bbox_preds, _ = head(features(1))
     targets = head.get_targets(cls_scores, bbox_preds, [ONE])
-    centerness = head.centerness(targets)
+    centerness = targets.centerness()
     x, y = targets.points[targets.prior_inds % len(targets.points)].unbind(dim=1)
     left, right, top, bottom = x - 10, 70 - x, y - 20, 90 - y
     ratio = torch.minimum(left, right) / torch.maximum(left, right)
@@ -179,15 +178,16 @@ def test_box_loss_is_weighted_by_centerness():
         targets.bboxes[targets.prior_inds], targets.gt_bboxes, mode="giou", is_aligned=True
     )
     expected = ((1 - giou) * centerness).sum() / centerness.sum()
-    loss = head.box_loss(head.loss_bbox, targets, targets.bboxes, centerness)
+    losses = targets.box_losses(head.loss_bbox, targets.bboxes)
+    loss = targets.mean(losses, centerness)
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_score_is_the_root_of_probability_times_quality():
+def test_score_is_the_root_of_probability_times_iou():
     head = rfa_head(num_classes=1).eval()
-    cls_scores, _, qualities = outs = head(features(1))
+    cls_scores, _, iou_preds = outs = head(features(1))
     result = head.predict_by_feat(*outs, batch_img_metas=METAS[:1])[0]
-    roots = [(c.sigmoid() * q.sigmoid()).sqrt().max() for c, q in zip(cls_scores, qualities)]
+    roots = [(c.sigmoid() * q.sigmoid()).sqrt().max() for c, q in zip(cls_scores, iou_preds)]
     torch.testing.assert_close(result.scores.max(), max(roots))
 
 
@@ -195,9 +195,9 @@ def test_score_is_the_root_of_probability_times_quality():
     "options, named",
     [
         (dict(rfa_position="middle"), "position"),
-        (dict(quality_on="both"), "quality_on"),
+        (dict(iou_branch_on="both"), "iou_branch_on"),
         (dict(score_mode="sum"), "score_mode"),
-        (dict(with_quality=False), "with_quality"),
+        (dict(with_iou_branch=False), "with_iou_branch"),
     ],
 )
 def test_bad_options_are_named(options, named):
@@ -228,9 +228,9 @@ class Recorder(torch.nn.Module):
         return pred.sum() * 0
 
 
-def test_quality_is_the_clamped_giou_of_the_predicted_box():
+def test_the_iou_branch_learns_the_clamped_giou_of_the_predicted_box():
     head = rfa_head(loss_bbox=dict(type="IoULoss"))
-    head.loss_quality = Recorder()
+    head.loss_iou = Recorder()
     outs = head(features(1))
     targets = head.get_targets(outs[0], outs[1], [CROWD])
     # Every other box is flat and reaches far beyond its GT: the GIoU is below zero.
@@ -243,7 +243,7 @@ def test_quality_is_the_clamped_giou_of_the_predicted_box():
         bbox_overlaps(box[None], gt[None], mode="giou").item()
         for box, gt in zip(boxes, targets.gt_bboxes)
     ]
-    target = head.loss_quality.target
+    target = head.loss_iou.target
     assert min(gious) < 0 < max(gious) and not target.requires_grad
     torch.testing.assert_close(target, torch.tensor(gious).clamp(min=0), rtol=1e-4, atol=1e-5)
     ious = bbox_overlaps(boxes, targets.gt_bboxes, is_aligned=True)
@@ -257,7 +257,7 @@ def test_defaults_are_the_papers():
         assert not tower[0].conv.modulated
     assert head.score_mode == "geometric_mean" and head.centerness_weight
     assert type(head.loss_bbox).__name__ == "GIoULoss" and head.loss_bbox.loss_weight == 1
-    assert head.loss_quality.use_sigmoid and head.loss_quality.loss_weight == 1
+    assert head.loss_iou.use_sigmoid and head.loss_iou.loss_weight == 1
     assert head.loss_cls.alpha == 0.25 and head.loss_cls.gamma == 2
 
 
@@ -280,7 +280,7 @@ def test_centerness_weights_the_box_loss_if_it_is_wanted(weighted):
     outs = head(features(1))
     losses = head.loss_by_feat(*outs, [ONE], METAS[:1])
     targets = head.get_targets(outs[0], outs[1], [ONE])
-    weight = head.centerness(targets) if weighted else torch.ones(len(targets.prior_inds))
+    weight = targets.centerness() if weighted else torch.ones(len(targets.prior_inds))
     giou = bbox_overlaps(
         targets.bboxes[targets.prior_inds], targets.gt_bboxes, mode="giou", is_aligned=True
     )
@@ -290,8 +290,8 @@ def test_centerness_weights_the_box_loss_if_it_is_wanted(weighted):
 
 @pytest.mark.parametrize("tower, other", [("regression", "cls_convs"),
                                           ("classification", "reg_convs")])  # fmt: skip
-def test_the_quality_comes_from_its_tower(tower, other):
-    head = rfa_head(quality_on=tower).eval()
+def test_the_iou_branch_reads_its_tower(tower, other):
+    head = rfa_head(iou_branch_on=tower).eval()
     before = head(features(1))[2]
     torch.nn.init.normal_(getattr(head, other)[1].conv.weight)
     for mine, theirs in zip(head(features(1))[2], before):
@@ -316,11 +316,12 @@ def test_the_last_convolution_of_a_deformable_tower_is_not_replaced():
     ],
     ids=str,
 )
-def test_quality_is_the_giou_whatever_the_box_loss(loss):
+def test_the_target_is_the_giou_whatever_the_box_loss(loss):
     head = rfa_head(loss_bbox=loss)
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 4, 10], [30, 30, 31, 31]], requires_grad=True)
     gts = torch.tensor([[0.0, 0, 10, 10]]).expand(3, 4)
-    targets = SimpleNamespace(bboxes=boxes, prior_inds=torch.arange(3), gt_bboxes=gts)
-    found = head.quality(targets, head.box_losses(head.loss_bbox, targets, boxes))
+    targets = DenseTargets.__new__(DenseTargets)
+    targets.bboxes, targets.prior_inds, targets.gt_bboxes = boxes, torch.arange(3), gts
+    found = head.iou_targets(targets, targets.box_losses(head.loss_bbox, boxes))
     torch.testing.assert_close(found, torch.tensor([1.0, 0.4, 0.0]))
     assert not found.requires_grad

@@ -5,7 +5,7 @@ import torch
 from helpers.dense_head_cases import METAS, features, make_head
 from mmdet.models.utils import filter_scores_and_topk
 
-from misalign_det.models.dense_heads.triple_head import detectable, seen_by_output
+from misalign_det.models.dense_heads.sparse_refinement import detectable, seen_by_output
 
 
 def trained(head):

@@ -29,11 +29,11 @@ OPTIONS = [
     dict(refine_mode="add"),
     dict(refine_mode="none"),
     dict(refine_detach=False),
-    dict(confidence_target="refined"),
+    dict(iou_target="refined"),
     dict(score_mode="geometric_mean"),
     dict(score_mode="class"),
     dict(assign_boxes="refined"),
-    dict(with_confidence=False, score_mode="class"),
+    dict(with_iou_branch=False, score_mode="class"),
 ]
 
 
@@ -60,7 +60,7 @@ def test_every_option_trains_and_predicts(options):
     head = make_head(**options)
     losses, total = losses_of(head, [ONE, CROWD])
     assert total.isfinite() and losses["loss_bbox"] > 0
-    assert ("loss_confidence" in losses) == head.with_confidence
+    assert ("loss_iou" in losses) == head.with_iou_branch
     total.backward()
     for name, parameter in head.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -123,12 +123,12 @@ def test_refinement_is_the_product_of_equation_8():
     torch.testing.assert_close(gradient, torch.tensor([2.0, 1.0]))
 
 
-def test_detection_score_is_probability_times_confidence():
+def test_detection_score_is_probability_times_iou():
     """One class, no NMS threshold: the best score is the largest product over all locations."""
     head = make_head(num_classes=1).eval()
-    cls_scores, _, confidences, _ = outs = head(features(1))
+    cls_scores, _, iou_preds, _ = outs = head(features(1))
     result = head.predict_by_feat(*outs, batch_img_metas=METAS[:1])[0]
-    products = [(c.sigmoid() * q.sigmoid()).max() for c, q in zip(cls_scores, confidences)]
+    products = [(c.sigmoid() * q.sigmoid()).max() for c, q in zip(cls_scores, iou_preds)]
     torch.testing.assert_close(result.scores.max(), max(products))
 
 
@@ -145,11 +145,11 @@ def test_background_is_every_location_that_is_neither_positive_nor_ignored():
     cls_scores, bbox_preds, _, _ = head(features(1))
     targets = head.get_targets(cls_scores, bbox_preds, [CROWD])
     assert not targets.background[targets.prior_inds].any()
-    assert not (targets.background & targets.edges.ignored).any()
-    assert targets.edges.ignored.any()
+    assert not (targets.background & targets.assign_result.ignored).any()
+    assert targets.assign_result.ignored.any()
     positive = torch.zeros_like(targets.background)
     positive[targets.prior_inds] = True
-    assert (targets.background | positive | targets.edges.ignored).all()
+    assert (targets.background | positive | targets.assign_result.ignored).all()
 
 
 def test_classification_loss_equals_a_plain_sum():
@@ -166,7 +166,7 @@ def test_classification_loss_equals_a_plain_sum():
             positive = -0.25 * (1 - p) ** 2 * p.log()
             negative = -0.75 * p**2 * (1 - p).log()
             expected += weight * (positive if c == label else negative)
-    assert head.classification_loss(targets).item() == pytest.approx(
+    assert targets.classification_loss(head.loss_cls, 3).item() == pytest.approx(
         (expected / targets.avg_factor).item(), rel=1e-4
     )
 
@@ -195,7 +195,11 @@ def test_the_sampled_form_exports_to_onnx_operators():
         (dict(offset_mode="star"), "offset_mode"),
         (dict(refine_mode="times"), "refine_mode"),
         (dict(score_mode="sum"), "score_mode"),
-        (dict(with_confidence=False), "with_confidence"),
+        (dict(with_iou_branch=False), "with_iou_branch"),
+        (dict(iou_target="both"), "iou_target"),
+        (dict(iou_branch_on="classification"), "does not read iou_branch_on"),
+        (dict(centerness_weight=True), "does not read centerness_weight"),
+        (dict(dcn_on_last_conv=True), "does not read dcn_on_last_conv"),
         (dict(init_distance=0), "init_distance"),
         (dict(loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False)), "use_sigmoid"),
     ],
@@ -211,7 +215,7 @@ def test_loss_predict_and_tensor_modes_of_a_whole_detector():
     packed = demo_mm_inputs(2, image_shapes=[(3, 128, 128), (3, 96, 128)], num_classes=3)
     data = model.data_preprocessor(packed, training=True)
     assert set(model(**data, mode="loss")) == {
-        "loss_cls", "loss_bbox", "loss_bbox_coarse", "loss_confidence"
+        "loss_cls", "loss_bbox", "loss_bbox_coarse", "loss_iou"
     }  # fmt: skip
     model.eval()
     with torch.no_grad():
@@ -255,22 +259,31 @@ def test_boxes_that_drive_the_assigner(options, place):
     assert not seen[0].requires_grad
 
 
-@pytest.mark.parametrize("options, place", [({}, 3), (dict(confidence_target="coarse"), 3),
-                                            (dict(confidence_target="refined"), 1)])  # fmt: skip
-def test_the_confidence_is_trained_towards_the_iou_of_its_box(options, place):
+@pytest.mark.parametrize(
+    "options, place",
+    [
+        ({}, 3),
+        (dict(iou_target="coarse"), 3),
+        (dict(iou_target="refined"), 1),
+        (dict(iou_mode="giou"), 3),
+    ],
+)
+def test_the_iou_branch_is_trained_towards_the_iou_of_its_box(options, place):
     head = two_box_head(**options)
-    head.loss_confidence = Recorder()
+    head.loss_iou = Recorder()
     outs = head(features(1))
     head.loss_by_feat(*outs, [ONE], METAS[:1])
     targets = head.get_targets(outs[0], outs[1], [ONE], outs[3])
     boxes = head.decode(targets.points, outs[place]).flatten(0, 1)[targets.prior_inds]
     expected = [
-        bbox_overlaps(box[None], gt[None]).item() for box, gt in zip(boxes, targets.gt_bboxes)
+        bbox_overlaps(box[None], gt[None], mode=head.iou_mode).item()
+        for box, gt in zip(boxes, targets.gt_bboxes)
     ]
-    torch.testing.assert_close(head.loss_confidence.target, torch.tensor(expected))
-    assert not head.loss_confidence.target.requires_grad
+    assert head.iou_mode == options.get("iou_mode", "iou")
+    torch.testing.assert_close(head.loss_iou.target, torch.tensor(expected).clamp(min=0))
+    assert not head.loss_iou.target.requires_grad
     logits = torch.cat([level.flatten() for level in outs[2]])
-    assert torch.equal(head.loss_confidence.pred, logits[targets.prior_inds])
+    assert torch.equal(head.loss_iou.pred, logits[targets.prior_inds])
 
 
 def test_each_box_loss_sees_its_boxes():
@@ -287,11 +300,11 @@ def test_each_box_loss_sees_its_boxes():
 
 def test_defaults_are_the_papers():
     head = make_head()
-    assert head.score_mode == "product" and head.with_confidence
+    assert head.score_mode == "product" and head.with_iou_branch
     assert (head.offset_mode, head.refine_mode, head.refine_detach) == ("box", "multiply", True)
     for loss in (head.loss_bbox, head.loss_bbox_coarse):
         assert type(loss).__name__ == "IoULoss" and loss.loss_weight == 1
-    assert head.loss_confidence.use_sigmoid and head.loss_confidence.loss_weight == 1
+    assert head.loss_iou.use_sigmoid and head.loss_iou.loss_weight == 1
     assert head.loss_cls.alpha == 0.25 and head.loss_cls.gamma == 2
     assert not any(isinstance(module, RFAConv2d) for module in head.modules())
     assert not head.sparse_refinement and head.gradient_mul == 0.1
@@ -350,7 +363,7 @@ def test_outputs_of_a_level_by_its_layers():
         for tower, layer in ((head.cls_convs, head.cls_guided), (head.reg_convs, head.reg_guided))
     ]
     refined = (head.conv_reg(guided[1]) * head.scales[level].scale).exp() * coarse
-    expected = [head.conv_cls(guided[0]), refined * stride, head.conv_confidence(pre)]
+    expected = [head.conv_cls(guided[0]), refined * stride, head.conv_iou(pre)]
     for mine, theirs in zip(outs, [*expected, coarse * stride], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
@@ -378,6 +391,6 @@ def test_one_convolution_a_tower_leaves_the_guided_layers_alone():
     assert total.isfinite()
 
 
-def test_without_confidence_there_is_no_branch():
-    head = make_head(with_confidence=False, score_mode="class")
-    assert not hasattr(head, "conv_confidence") and head(features(1))[2] == [None] * 5
+def test_without_the_iou_branch_there_is_no_layer():
+    head = make_head(with_iou_branch=False, score_mode="class")
+    assert not hasattr(head, "conv_iou") and head(features(1))[2] == []
