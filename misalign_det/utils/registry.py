@@ -28,12 +28,12 @@ def find_type(kind: Any, registry: Registry) -> Any:
     return registry.get(kind) if isinstance(kind, str) else kind
 
 
-def is_type(kind: Any, parent: type, registry: Registry) -> bool:
-    """Whether a config's ``type`` stands for ``parent`` or a class derived from it.
+def is_type(kind: Any, parent: type | tuple[type, ...], registry: Registry) -> bool:
+    """Whether a config's ``type`` stands for ``parent``, or a class derived from it.
 
     Args:
         kind: value of ``type``; see :func:`find_type`.
-        parent: a class.
+        parent: a class, or several of which one suffices.
         registry: where a string is looked up.
     """
     found = find_type(kind, registry)

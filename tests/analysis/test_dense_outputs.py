@@ -57,7 +57,9 @@ def test_positives(detector, head):
 def test_positives_are_those_of_the_training_step(detector):
     model = detector("TripleHead")
     outs = model.bbox_head(model.extract_feat(IMAGE))
-    edges = model.bbox_head.get_targets(outs[0], outs[1], [GTS], outs[3]).edges
-    expected = {(p, g) for p, g in zip(*(part.tolist() for part in edges.nonzero()[:2]))}
+    targets = model.bbox_head.get_targets(outs[0], outs[1], [GTS], outs[3])
+    expected = {
+        (p, g) for p, g in zip(*(part.tolist() for part in targets.assign_result.nonzero()[:2]))
+    }
     found = training_positives(model, IMAGE, GTS, META)
     assert set(zip(*(part.tolist() for part in found))) == expected

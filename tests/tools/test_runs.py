@@ -104,7 +104,7 @@ def test_replay_of_a_saved_step(detector, output, tmp_path):
     model.init_weights()
     model.train()  # as the runner does: the backbone then keeps its statistics
     with torch.no_grad():
-        model.bbox_head.conv_confidence.bias.fill_(math.nan)
+        model.bbox_head.conv_iou.bias.fill_(math.nan)
     hook, runner = (
         RecordInvalidLossHook(),
         SimpleNamespace(model=model, work_dir=str(tmp_path), iter=3),
@@ -119,7 +119,7 @@ def test_replay_of_a_saved_step(detector, output, tmp_path):
                   "non_finite_step_4.pth")  # fmt: skip
     assert "Images: images/0.jpg" in text
     rows = [line.split() for line in text.splitlines()]
-    (confidence,) = (row for row in rows if row[:1] == ["loss_confidence"])
-    assert confidence[1:] == ["nan", "nan"]
+    (iou,) = (row for row in rows if row[:1] == ["loss_iou"])
+    assert iou[1:] == ["nan", "nan"]
     (coarse,) = (row for row in rows if row[:1] == ["loss_bbox_coarse"])
     assert float(coarse[1]) > 0 and coarse[1] == coarse[2]

@@ -29,7 +29,7 @@ from misalign_det.apis.config_lookup import resolve_config
 from misalign_det.apis.detector import batches, load_detector
 from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.errors import InputError
-from misalign_det.models.dense_heads.triple_head import detectable, seen_by_output
+from misalign_det.models.dense_heads.sparse_refinement import detectable, seen_by_output
 from misalign_det.utils.benchmark import machine, time_in_turn
 
 

@@ -59,11 +59,11 @@ def test_stop_record_and_replay(tmp_path):
     total, _ = step(model, hook, runner, packed)
     assert total.isfinite() and not list(tmp_path.iterdir())
     with torch.no_grad():
-        model.bbox_head.conv_confidence.bias.fill_(math.nan)
+        model.bbox_head.conv_iou.bias.fill_(math.nan)
     with pytest.raises(NonFiniteLossError) as error:
         step(model, hook, runner, packed)
     message = str(error.value)
-    assert "step 42" in message and "loss_confidence = nan" in message
+    assert "step 42" in message and "loss_iou = nan" in message
     assert "loss_cls" not in message and "images/0.jpg, images/1.jpg" in message
     (path,) = tmp_path.iterdir()
     assert str(path) in message
