@@ -1,37 +1,38 @@
-"""mmdet's RetinaNet, ATSS, FCOS and GFL heads made aware of boxes and predictions (paper C).
+"""mmdet's RetinaNet, ATSS, FCOS and GFL heads with DCLoss, and with IAC's assigners.
 
-The mixins call mmdet's heads and stand between two of their steps: they hand the positives' boxes
-to :class:`~misalign_det.models.losses.DCLoss`, and class probabilities to an assigner that reads
-them.
+The mixins call mmdet's methods and change what passes between them, for what mmdet has no argument:
 
-Both go by attributes that hold for the time of one ``loss_by_feat``. mmdet's ``loss_by_feat`` finds
-the targets, calls the loss level by level and returns reduced values, and its ``assign`` gets the
-anchors alone: nothing else of the boxes, the unreduced losses or the predictions can be passed in
-or out, short of copying the method. So ``DCLoss.batch`` is open while it runs: ``get_targets`` adds
-the boxes, each call of the loss leaves its rows and gives mmdet a zero, and the true values, which
-eq. 2 gives once all levels are known, take the zeros' place. The assigner gets the logits of one
-image after another, in the order in which mmdet takes the images. An exception ends all of it.
+- The losses. mmdet hands the value of ``loss_cls`` on as it is. ``DCLoss`` returns its unreduced
+  losses there, and ``loss_by_feat`` reduces them once all levels are known, as eq. 2 needs.
+- The targets. mmdet's ``loss_by_feat`` finds them and does not return them. ``get_targets`` keeps
+  them on the head, in ``_last_targets``, until ``loss_by_feat`` ends.
+- The class logits. mmdet's ``assign`` gets the anchors alone. ``loss_by_feat`` adds each image's
+  logits to its meta information, which mmdet passes to ``_get_targets_single``; from there they
+  reach the assigner as its attribute ``scores``, which ``loss_by_feat`` resets.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 import torch
 from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RetinaHead
-from mmdet.models.task_modules.prior_generators import anchor_inside_flags
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
 from ..losses import DCLoss
-from ..losses.dc_loss import join_images, with_use_sigmoid
+from ..losses.dc_loss import UnreducedLoss, positive_rows, with_use_sigmoid
 from .float32_logits import Float32LogitsMixin
+from .score_aware_assign import ScoreAwareAssignMixin
 
 
 class DCMixin(Float32LogitsMixin):
-    """Before a dense head of mmdet's: eq. 2 over all levels, whatever its levels' loop does."""
+    """Base class ahead of one of mmdet's dense heads: ``loss_cls`` may be a DCLoss."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    labels_index = 1  # of the labels in what mmdet's get_targets returns
+    _last_targets: tuple[Any, tuple] | None = None  # what get_targets took and returned
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         if "loss_cls" in kwargs:  # mmdet's heads look for use_sigmoid at the top
             kwargs["loss_cls"] = with_use_sigmoid(kwargs["loss_cls"])
         super().__init__(*args, **kwargs)
@@ -41,63 +42,88 @@ class DCMixin(Float32LogitsMixin):
                 "does not say so: write use_sigmoid beside its type."
             )
 
-    def loss_by_feat(self, cls_scores, bbox_preds, *args, **kwargs) -> dict:
-        """mmdet's losses, with the dynamic coefficient if ``loss_cls`` is a DCLoss."""
+    def loss_by_feat(
+        self, cls_scores: list[Tensor], bbox_preds: list[Tensor], *args: Any, **kwargs: Any
+    ) -> dict:
+        """mmdet's losses, with the dynamic coefficient if ``loss_cls`` is a DCLoss.
+
+        Args:
+            cls_scores: class logits per level.
+            bbox_preds: box outputs per level.
+            *args, **kwargs: the head's other outputs and ground truths, as they are.
+        """
         if not isinstance(self.loss_cls, DCLoss):
             return super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
-        with self.loss_cls.batch(self.num_classes, bbox_preds) as batch:
-            losses = super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
-            single = isinstance(losses["loss_cls"], Tensor)
-            losses["loss_cls"] = batch.losses()
-            if single:
-                (losses["loss_cls"],) = losses["loss_cls"]
-        return losses
+        try:
+            with self.loss_cls.unreduced():
+                losses = super().loss_by_feat(cls_scores, bbox_preds, *args, **kwargs)
+            assert self._last_targets is not None
+            priors, targets = self._last_targets
+        finally:
+            self._last_targets = None
+        single = isinstance(losses["loss_cls"], UnreducedLoss)  # FCOS's, of all levels
+        calls = [losses["loss_cls"]] if single else losses["loss_cls"]
+        positive = positive_rows(calls, self.num_classes)
+        coefficient = self._coefficient(bbox_preds, positive, priors, targets)
+        reduced = self.loss_cls.reduce(calls, positive, coefficient)
+        return {**losses, "loss_cls": reduced[0] if single else reduced}
 
-    def get_targets(self, priors, *args, **kwargs) -> tuple:
-        """mmdet's targets; the positives' boxes are noted on the way."""
+    def get_targets(self, priors: Any, *args: Any, **kwargs: Any) -> tuple:
+        """mmdet's targets; kept for ``loss_by_feat`` while it runs.
+
+        Args:
+            priors: anchors per image and level, or points per level.
+            *args, **kwargs: as in mmdet's method of this name.
+        """
         targets = super().get_targets(priors, *args, **kwargs)
-        batch = getattr(self.loss_cls, "current_batch", None)
-        if batch is not None:
-            labels = targets[self.labels_index]
-            device = batch.bbox_preds[0].device.type
-            with torch.no_grad(), torch.autocast(device, enabled=False):  # boxes in float32
-                positive = batch.find_positives(labels)
-                rows = torch.cat(
-                    [
-                        level.permute(0, 2, 3, 1).reshape(label.numel(), -1)
-                        for level, label in zip(batch.bbox_preds, labels)
-                    ]
-                )
-                rows = rows[positive].float()
-                batch.add_boxes(*self.positive_boxes(rows, positive, priors, targets))
+        if getattr(self.loss_cls, "gives_unreduced", False):
+            self._last_targets = priors, targets
         return targets
 
-    labels_index = 1  # of the labels in mmdet's targets
+    @torch.no_grad()
+    def _coefficient(
+        self, bbox_preds: list[Tensor], positive: Tensor, priors: Any, targets: tuple
+    ) -> Tensor:
+        """Eq. 1 of each positive, ``(E,)``."""
+        labels = targets[self.labels_index]
+        with torch.autocast(bbox_preds[0].device.type, enabled=False):  # boxes in float32
+            rows = torch.cat(
+                [
+                    level.permute(0, 2, 3, 1).reshape(label.numel(), -1)
+                    for level, label in zip(bbox_preds, labels)
+                ]
+            )
+            boxes = self.positive_boxes(rows[positive].float(), positive, priors, targets)
+            return self.loss_cls.coefficient(*boxes)
 
     def positive_boxes(
-        self, rows: Tensor, positive: Tensor, priors, targets: tuple
+        self, rows: Tensor, positive: Tensor, priors: Any, targets: tuple
     ) -> tuple[Tensor, Tensor]:
         """Predicted and GT boxes of the positives, xyxy in pixels, ``(E, 4)`` each.
 
-        Rows are counted level by level, in a level image by image.
-
         Args:
             rows: box outputs of the positives, ``(E, D)``.
-            positive: their places among the rows of all levels, ``(E,)``.
-            priors, targets: what mmdet's ``get_targets`` took and gave.
+            positive: their indices among the rows of all levels, ``(E,)``. Rows are counted level
+                by level, within a level image by image.
+            priors, targets: what mmdet's ``get_targets`` took and returned.
         """
         raise NotImplementedError
+
+
+def join_images(levels: Sequence[Tensor]) -> Tensor:
+    """``(N, n, ...)`` per level -> ``(N * n + ..., ...)``, level by level, image by image."""
+    return torch.cat([image for level in levels for image in level])
 
 
 def _of_level(values: Sequence[float], labels: Sequence[Tensor], positive: Tensor) -> Tensor:
     """The value of each positive's level, ``(E, 1)`` float32.
 
     Args:
-        values: one a level.
+        values: one per level.
         labels: as many as each level has rows.
         positive: see :meth:`DCMixin.positive_boxes`.
     """
-    # Filled on the device: a tensor of the host's numbers would make it wait.
+    # Filled on the device: copying the host's numbers there would synchronise the two.
     rows = [
         label.new_full((label.numel(), 1), value, dtype=torch.float32)
         for value, label in zip(values, labels)
@@ -105,69 +131,12 @@ def _of_level(values: Sequence[float], labels: Sequence[Tensor], positive: Tenso
     return torch.cat(rows)[positive]
 
 
-class ScoreAwareAssignMixin:
-    """Before an anchor head: gives its assigner ``pred_instances.scores``, if it asks for them."""
-
-    _logits = None  # of the images still to come, (P, C) each
-
-    def loss_by_feat(self, cls_scores, *args, **kwargs) -> dict:
-        """mmdet's losses; the class logits are kept for the assigner meanwhile."""
-        if not getattr(self.assigner, "needs_scores", False):
-            return super().loss_by_feat(cls_scores, *args, **kwargs)
-        logits = torch.cat(
-            [
-                level.detach().permute(0, 2, 3, 1).reshape(len(level), -1, self.cls_out_channels)
-                for level in cls_scores
-            ],
-            dim=1,
-        )
-        self._logits = list(logits)  # the images are taken one by one, in order
-        try:
-            return super().loss_by_feat(cls_scores, *args, **kwargs)
-        finally:
-            self._logits = self.assigner.scores = None
-
-    def _get_targets_single(self, flat_anchors, valid_flags, *args, **kwargs) -> tuple:
-        if self._logits is not None:
-            img_meta = kwargs.get("img_meta") or next(a for a in args if isinstance(a, dict))
-            inside = anchor_inside_flags(
-                flat_anchors,
-                valid_flags,
-                img_meta["img_shape"][:2],
-                self.train_cfg["allowed_border"],
-            )
-            self.assigner.scores = partial(self._probability, self._logits.pop(0), inside)
-        return super()._get_targets_single(flat_anchors, valid_flags, *args, **kwargs)
-
-    def _probability(
-        self, logits: Tensor, inside: Tensor, prior_inds: Tensor, labels: Tensor
-    ) -> Tensor:
-        """Of a class at an anchor, ``(E,)``.
-
-        Args:
-            logits: of all anchors of the image, ``(P, C)``.
-            inside: which of them the assigner has seen, ``(P,)`` bool.
-            prior_inds, labels: the assigner's anchor and the class of each pair, ``(E,)``, on any
-                device: with ``gpu_assign_thr`` mmdet assigns on the CPU.
-
-        Returns:
-            In float32, on the device of ``prior_inds``.
-        """
-        # The anchor at which so many have been counted; ``nonzero`` would wait for a GPU.
-        rows = torch.searchsorted(inside.cumsum(0), prior_inds.to(inside.device) + 1)
-        labels = labels.to(logits.device)
-        if self.use_sigmoid_cls:
-            found = logits[rows, labels].float().sigmoid()
-        else:
-            found = logits[rows].float().softmax(dim=-1).gather(1, labels[:, None]).squeeze(1)
-        return found.to(prior_inds.device)
-
-
 @MODELS.register_module()
 class DCRetinaHead(DCMixin, ScoreAwareAssignMixin, RetinaHead):
     """mmdet's RetinaHead for :class:`~misalign_det.models.losses.DCLoss` and ``IACAssigner``.
 
-    Args: those of mmdet's ``RetinaHead``.
+    Args:
+        *args, **kwargs: passed to mmdet's ``RetinaHead``.
 
     Example::
 
@@ -181,8 +150,10 @@ class DCRetinaHead(DCMixin, ScoreAwareAssignMixin, RetinaHead):
 
     labels_index = 0
 
-    def positive_boxes(self, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
-        levels = zip(*priors)  # of the images' anchors of one level each
+    def positive_boxes(
+        self, rows: Tensor, positive: Tensor, priors: Any, targets: tuple
+    ) -> tuple[Tensor, Tensor]:
+        levels = zip(*priors)  # each the anchors of one level, image by image
         anchors = torch.cat([get_box_tensor(image) for level in levels for image in level])
         anchors, target = anchors[positive], join_images(targets[2])[positive]
         if not self.reg_decoded_bbox:
@@ -191,13 +162,17 @@ class DCRetinaHead(DCMixin, ScoreAwareAssignMixin, RetinaHead):
 
 
 class _CenterAnchorMixin(DCMixin, ScoreAwareAssignMixin):
-    """ATSS and GFL: one anchor a location, targets that are boxes already."""
+    """ATSS and GFL: one anchor per location, targets that are boxes already."""
 
-    def positive_boxes(self, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
-        anchors, target = (join_images(targets[place])[positive] for place in (0, 3))
+    def positive_boxes(
+        self, rows: Tensor, positive: Tensor, priors: Any, targets: tuple
+    ) -> tuple[Tensor, Tensor]:
+        anchors, target = (join_images(targets[index])[positive] for index in (0, 3))
         return self._decode(anchors, rows, targets[self.labels_index], positive), target
 
-    def _decode(self, anchors: Tensor, rows: Tensor, labels, positive: Tensor) -> Tensor:
+    def _decode(
+        self, anchors: Tensor, rows: Tensor, labels: Sequence[Tensor], positive: Tensor
+    ) -> Tensor:
         return self.bbox_coder.decode(anchors, rows)
 
 
@@ -205,7 +180,8 @@ class _CenterAnchorMixin(DCMixin, ScoreAwareAssignMixin):
 class DCATSSHead(_CenterAnchorMixin, ATSSHead):
     """mmdet's ATSSHead for ``DCLoss`` and ``IACATSSAssigner``.
 
-    Args: those of mmdet's ``ATSSHead``.
+    Args:
+        *args, **kwargs: passed to mmdet's ``ATSSHead``.
 
     Example::
 
@@ -222,7 +198,8 @@ class DCATSSHead(_CenterAnchorMixin, ATSSHead):
 class DCGFLHead(_CenterAnchorMixin, GFLHead):
     """mmdet's GFLHead for ``DCLoss`` around its quality focal loss, and ``IACATSSAssigner``.
 
-    Args: those of mmdet's ``GFLHead``.
+    Args:
+        *args, **kwargs: passed to mmdet's ``GFLHead``.
 
     Example::
 
@@ -234,7 +211,9 @@ class DCGFLHead(_CenterAnchorMixin, GFLHead):
                 type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0))))
     """
 
-    def _decode(self, anchors: Tensor, rows: Tensor, labels, positive: Tensor) -> Tensor:
+    def _decode(
+        self, anchors: Tensor, rows: Tensor, labels: Sequence[Tensor], positive: Tensor
+    ) -> Tensor:
         strides = [stride[0] for stride in self.prior_generator.strides]
         distances = self.integral(rows) * _of_level(strides, labels, positive)
         return self.bbox_coder.decode(self.anchor_center(anchors), distances)
@@ -244,7 +223,8 @@ class DCGFLHead(_CenterAnchorMixin, GFLHead):
 class DCFCOSHead(DCMixin, FCOSHead):
     """mmdet's FCOSHead for ``DCLoss``.
 
-    Args: those of mmdet's ``FCOSHead``.
+    Args:
+        *args, **kwargs: passed to mmdet's ``FCOSHead``.
 
     Example::
 
@@ -258,11 +238,14 @@ class DCFCOSHead(DCMixin, FCOSHead):
 
     labels_index = 0
 
-    def positive_boxes(self, rows, positive, priors, targets) -> tuple[Tensor, Tensor]:
+    def positive_boxes(
+        self, rows: Tensor, positive: Tensor, priors: Any, targets: tuple
+    ) -> tuple[Tensor, Tensor]:
         # The location is the origin; with norm_on_bbox both are in strides while it trains.
         labels, target = targets
         target = torch.cat(target)[positive].float()
         if self.norm_on_bbox:
             unit = _of_level(self.strides, labels, positive)
             rows, target = rows * unit, target * unit
-        return tuple(torch.cat([-reach[:, :2], reach[:, 2:]], dim=1) for reach in (rows, target))
+        pred, gt = (torch.cat([-reach[:, :2], reach[:, 2:]], dim=1) for reach in (rows, target))
+        return pred, gt

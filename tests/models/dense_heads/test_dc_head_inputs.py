@@ -218,7 +218,7 @@ def test_probabilities_of_the_right_image_place_and_class(kind, loss):
     levels = logits_of(head, num)
     rest = outputs(head, [[[0.0] * (32 if kind == "DCGFLHead" else 4 * num)] * 2] * 2)[1:]
     head.loss_by_feat(levels, *rest, [instances(), instances()], METAS)
-    assert reader.scores is None and head._logits is None
+    assert reader.scores is None
     columns = head.cls_out_channels
     activate = torch.sigmoid if head.use_sigmoid_cls else lambda x: x.softmax(dim=0)
     for image, found in enumerate(reader.found):
@@ -251,8 +251,8 @@ def test_an_assigner_that_fails_leaves_no_scores_behind(kind):
     reader = head.assigner = ScoreReader([(10**9, 0)], {}, {})
     with pytest.raises(IndexError):
         head.loss_by_feat(*head(features()), SCENE, METAS)
-    assert reader.scores is None and head._logits is None
-    assert head.loss_cls.current_batch is None
+    assert reader.scores is None and head._last_targets is None
+    assert not head.loss_cls.gives_unreduced
 
 
 def test_assigners_without_scores_get_none():

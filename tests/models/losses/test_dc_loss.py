@@ -1,5 +1,6 @@
-"""Equations 1 to 3 of paper C by hand, DCLoss around each loss, and the four heads it trains."""
+"""`Dynamic Coefficient Loss`, eq. 1 to 3 by hand, DCLoss around losses, and the heads it trains."""
 
+import importlib
 import math
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
 import misalign_det  # noqa: F401
-from misalign_det.models.losses import dc_loss, dynamic_coefficient, normalized_coefficient
+from misalign_det.models.losses import dynamic_coefficient, normalized_coefficient
+from misalign_det.models.losses.dc_loss import UnreducedLoss, positive_rows
 
+coefficients = importlib.import_module("misalign_det.models.losses.dynamic_coefficient")
 STOCK = Path(mmdet.__file__).parent / ".mim/configs"
 FOCAL = dict(type="FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)
 QUALITY = dict(type="QualityFocalLoss", use_sigmoid=True, beta=2.0, loss_weight=1.0)
@@ -154,8 +157,8 @@ class OtherProcess:
 
     def __init__(self, monkeypatch, peak, total, weighted):
         self.peak, self.sums = torch.tensor(peak), torch.tensor([total, weighted])
-        monkeypatch.setattr(dc_loss, "all_reduce", self.all_reduce)
-        monkeypatch.setattr(dc_loss, "reduce_mean", self.reduce_mean)
+        monkeypatch.setattr(coefficients, "all_reduce", self.all_reduce)
+        monkeypatch.setattr(coefficients, "reduce_mean", self.reduce_mean)
 
     def all_reduce(self, own, op):
         assert op == "max" and not own.requires_grad
@@ -179,12 +182,13 @@ def test_a_process_without_positives_takes_part(monkeypatch):
 
 def one_batch(loss, calls, boxes):
     """Losses of several calls (scores, target, weight, avg_factor) as one batch."""
-    with loss.batch(num_classes=3) as batch:
-        for pred, target in zip(*boxes):
-            batch.add_boxes(pred, target)
-        for scores, target, weight, avg_factor in calls:
+    with loss.unreduced():
+        rows = [
             loss(scores, target, weight, avg_factor=avg_factor)
-        return batch.losses()
+            for scores, target, weight, avg_factor in calls
+        ]
+    pred, target = (torch.cat(list(side) or [torch.zeros(0, 4)]) for side in boxes)
+    return loss.reduce(rows, positive_rows(rows, 3), loss.coefficient(pred, target))
 
 
 def inputs(config, dtype=torch.float32):
@@ -305,48 +309,21 @@ def test_one_broken_box_of_a_batch():
     assert all(call[0].grad.isfinite().all() for call in calls)
 
 
+def positives(*labels):
+    """Indices of the positives among the rows of calls with these labels."""
+    calls = [UnreducedLoss(torch.zeros(len(each)), each, "mean", 1.0, None) for each in labels]
+    return positive_rows(calls, num_classes=3).tolist()
+
+
 def test_which_labels_are_positives():
     """0 to num_classes - 1; -1 stands for ignored anchors in mmdet."""
-    with dc_loss_around(FOCAL).batch(num_classes=3) as batch:
-        labels = batch.is_positive(torch.tensor([-1, 0, 2, 3, 255])).tolist()
-        dense = batch.is_positive(torch.tensor([[0.0, 0.2, 0], [0, 0, 0], [0, 0, 1]])).tolist()
-        background = batch.is_positive(torch.tensor([[0, 0, 0, 1.0]])).tolist()
-    assert labels == [False, True, True, False, False]
-    assert dense == [True, False, True] and background == [False]
+    assert positives(torch.tensor([-1, 0, 2, 3, 255])) == [1, 2]
+    assert positives(torch.tensor([[0.0, 0.2, 0], [0, 0, 0], [0, 0, 1]])) == [0, 2]
+    assert positives(torch.tensor([[0, 0, 0, 1.0]])) == []
 
 
-def test_positives_of_all_levels():
-    """Two images on two levels: level by level, image by image."""
-    levels = [torch.tensor([[0, 3], [3, 1]]), torch.tensor([[3], [2]])]
-    with dc_loss_around(FOCAL).batch(num_classes=3) as batch:
-        assert batch.find_positives(levels).tolist() == [0, 3, 5]
-        flat = [level.flatten() for level in levels]  # as FCOS's
-        assert batch.find_positives(flat).tolist() == [0, 3, 5]
-
-
-@pytest.mark.parametrize("config", [FOCAL, QUALITY, ENTROPY], ids=lambda config: config["type"])
-def test_positives_that_the_head_has_found(config):
-    """The values are those of a batch that finds them in the labels of the calls."""
-    loss = dc_loss_around(config)
-    calls, boxes = inputs(config)
-    labels = [target[0] if isinstance(target, tuple) else target for _, target, _, _ in calls]
-    expected = one_batch(loss, calls, boxes)
-    with loss.batch(num_classes=3) as batch:
-        assert batch.find_positives(labels).tolist() == [0, 2, 4, 8]
-        batch.add_boxes(*map(torch.cat, boxes))
-        for scores, target, weight, avg_factor in calls:
-            loss(scores, target, weight, avg_factor=avg_factor)
-        assert all(map(torch.equal, batch.losses(), expected))
-
-
-def test_rows_of_the_head_and_of_the_calls_differ():
-    loss, box = dc_loss_around(FOCAL), torch.tensor([[0.0, 0, 9, 9]])
-    with loss.batch(num_classes=3) as batch:
-        batch.find_positives([torch.tensor([3, 0, 3])])
-        batch.add_boxes(box, box)
-        loss(torch.randn(2, 3), torch.tensor([3, 0]), avg_factor=1.0)
-        with pytest.raises(RuntimeError, match="1 positives of 3 rows.*1 of 2"):
-            batch.losses()
+def test_positives_of_all_calls():
+    assert positives(torch.tensor([0, 3, 3, 1]), torch.tensor([3, 2])) == [0, 3, 5]
 
 
 def test_distance_and_eps_reach_the_coefficient():
@@ -358,20 +335,19 @@ def test_distance_and_eps_reach_the_coefficient():
         for eps in (1e-6, 0.5):
             loss = dc_loss_around(FOCAL, distance=distance, eps=eps)
             scores, lambdas = torch.zeros(2, 3), (1 / (0.5 + eps), 1 / (sigmoid(squared) + eps))
-            with loss.batch(3) as batch:
-                batch.add_boxes(pred, gt)
-                loss(scores, torch.tensor([0, 0]), avg_factor=1.0, reduction_override="none")
-                (rows,) = batch.losses()
+            with loss.unreduced():
+                call = loss(scores, torch.tensor([0, 0]), reduction_override="none")
+            (rows,) = loss.reduce([call], torch.arange(2), loss.coefficient(pred, gt))
             share = rows.sum(dim=1) / rows.sum()
             assert share.tolist() == pytest.approx([each / sum(lambdas) for each in lambdas])
 
 
-def test_state_ends_with_the_batch():
+def test_the_state_ends_with_the_block():
     loss = dc_loss_around(FOCAL)
-    with pytest.raises(KeyError), loss.batch(3):
-        assert loss.current_batch is not None
+    with pytest.raises(KeyError), loss.unreduced():
+        assert loss.gives_unreduced
         raise KeyError
-    assert loss.current_batch is None
+    assert not loss.gives_unreduced
     scores, labels = torch.randn(2, 3), torch.tensor([0, 3])
     assert loss(scores, labels) == MODELS.build(FOCAL)(scores, labels)
 
@@ -406,10 +382,10 @@ def test_sums_beyond_half_precision():
     scores = torch.zeros(40, 4, dtype=torch.float16)
     scores[:, 1] = 2800
     boxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(40, 1)
-    with loss.batch(3) as batch:
-        batch.add_boxes(boxes + torch.arange(40)[:, None] % 2 * 5.0, boxes)
-        loss(scores, torch.zeros(40, dtype=torch.long), reduction_override="none")
-        (rows,) = batch.losses()
+    with loss.unreduced():
+        call = loss(scores, torch.zeros(40, dtype=torch.long), reduction_override="none")
+    coefficient = loss.coefficient(boxes + torch.arange(40)[:, None] % 2 * 5.0, boxes)
+    (rows,) = loss.reduce([call], torch.arange(40), coefficient)
     assert rows.dtype == torch.float16 and rows[0] > 1960 > rows[1]
     assert rows.float().sum().item() == pytest.approx(40 * 1960, rel=1e-3)
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import misalign_det  # noqa: F401
 from misalign_det.models.losses import DCLoss
-from misalign_det.models.losses.dc_loss import with_use_sigmoid
+from misalign_det.models.losses.dc_loss import positive_rows, with_use_sigmoid
 
 NUM_CLASSES = 3
 LABELS = [torch.tensor([0, 3, 2, 3, 1]), torch.tensor([3, 3, 3]), torch.tensor([1, 3])]
@@ -62,11 +62,25 @@ def calls(name):
 
 def in_batch(loss, name, avg_factor, boxes):
     """Value of each level, with the positives' boxes as given."""
-    with loss.batch(NUM_CLASSES) as batch:
-        batch.add_boxes(*boxes)
-        for scores, target, weight in calls(name):
-            assert loss(scores, target, weight, avg_factor=avg_factor) == 0
-        return batch.losses()
+    with loss.unreduced():
+        rows = [
+            loss(scores, target, weight, avg_factor=avg_factor)
+            for scores, target, weight in calls(name)
+        ]
+    return reduced(loss, rows, boxes)
+
+
+def reduced(loss, rows, boxes):
+    """Values of unreduced calls."""
+    positive = positive_rows(rows, NUM_CLASSES)
+    return loss.reduce(rows, positive, loss.coefficient(*boxes))
+
+
+def one_call(loss, boxes, *args, **kwargs):
+    """Value of a batch of one call."""
+    with loss.unreduced():
+        rows = loss(*args, **kwargs)
+    return reduced(loss, [rows], boxes)[0]
 
 
 GT = torch.tensor([[0.0, 0, 10, 10]]).repeat(4, 1)
@@ -90,10 +104,9 @@ class TestMmdetsLosses:
         wrapped, loss = make(name)
         levels = list(calls(name))
         for given in (wrapped, loss):
-            with loss.batch(NUM_CLASSES) as batch:
-                batch.add_boxes(GT, GT)
+            with loss.unreduced():
                 values = [given(s, t, w, avg_factor=avg_factor) for s, t, w in levels]
-                values = batch.losses() if given is loss else values
+            values = reduced(loss, values, (GT, GT)) if given is loss else values
             gradients.append(torch.autograd.grad(sum(values), [level[0] for level in levels]))
         for mine, theirs in zip(*gradients):
             torch.testing.assert_close(mine, theirs)
@@ -120,12 +133,9 @@ def test_ghm_keeps_the_divisor_that_it_finds():
     scores, labels, weight = next(calls("GHM"))
     rows = loss.loss(scores, labels, weight, reduction_override="none")
     positive = labels < NUM_CLASSES
-    with loss.batch(NUM_CLASSES) as batch:
-        boxes = GT[:3].clone()
-        boxes[2] += 1000
-        batch.add_boxes(boxes, GT[:3])
-        loss(scores, labels, weight, avg_factor=1.0)
-        (result,) = batch.losses()
+    boxes = GT[:3].clone()
+    boxes[2] += 1000
+    result = one_call(loss, (boxes, GT[:3]), scores, labels, weight, avg_factor=1.0)
     total = rows.sum(dim=1)[positive]
     with torch.no_grad():
         lambdas = torch.tensor([2.0, 2, 1 / torch.tensor(0.5).sigmoid()])
@@ -139,10 +149,7 @@ def test_no_valid_entry_at_all():
     for name in LOSSES:
         wrapped, loss = make(name)
         scores, target, weight = next(calls(name))
-        with loss.batch(NUM_CLASSES) as batch:
-            batch.add_boxes(MOVED[:3], GT[:3])
-            loss(scores, target, weight * 0)
-            (result,) = batch.losses()
+        result = one_call(loss, (MOVED[:3], GT[:3]), scores, target, weight * 0)
         result.backward()
         assert result == 0 and not scores.grad.any(), name
 
@@ -155,10 +162,7 @@ def test_further_keywords_reach_the_wrapped_loss(where):
     def value(**kwargs):
         if where == "outside":
             return loss(scores, labels, **kwargs)
-        with loss.batch(NUM_CLASSES) as batch:
-            batch.add_boxes(GT[:3], GT[:3])
-            loss(scores, labels, **kwargs)
-            return batch.losses()[0]
+        return one_call(loss, (GT[:3], GT[:3]), scores, labels, **kwargs)
 
     for kwargs in (dict(ignore_index=3), dict(ignore_index=3, avg_factor=2.0),
                    dict(weight=torch.rand(5), ignore_index=0)):  # fmt: skip
@@ -170,10 +174,8 @@ def test_further_keywords_reach_the_wrapped_loss(where):
 def test_labels_and_qualities_as_a_pair(kind):
     wrapped, loss = make("quality focal")
     scores, target, weight = next(calls("quality focal"))
-    with loss.batch(NUM_CLASSES) as batch:
-        batch.add_boxes(GT[:3], GT[:3])
-        loss(scores, kind(target), weight, avg_factor=2.0)
-        (result,) = batch.losses()
+    boxes = GT[:3], GT[:3]
+    result = one_call(loss, boxes, scores, kind(target), weight, avg_factor=2.0)
     torch.testing.assert_close(result, wrapped(scores, target, weight, avg_factor=2.0))
 
 
@@ -183,10 +185,8 @@ def test_weights_under_another_name():
     scores, labels, weight = next(calls("GHM"))
     expected = wrapped(scores, labels, label_weight=weight)
     assert torch.equal(loss(scores, labels, label_weight=weight), expected)
-    with loss.batch(NUM_CLASSES) as batch:
-        batch.add_boxes(GT[:3], GT[:3])
-        loss(scores, labels, label_weight=weight)
-        torch.testing.assert_close(batch.losses()[0], expected)
+    found = one_call(loss, (GT[:3], GT[:3]), scores, labels, label_weight=weight)
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
@@ -197,17 +197,12 @@ def test_reductions(reduction, by):
     config = dict(LOSSES["focal"], **options)
     loss = MODELS.build(dict(type="DCLoss", loss=config, use_sigmoid=True))
     scores, labels, weight = next(calls("focal"))
-    with loss.batch(NUM_CLASSES) as batch:
-        batch.add_boxes(GT[:3], GT[:3])
-        loss(scores, labels, weight, reduction_override=override)
-        (result,) = batch.losses()
+    call = (scores, labels, weight)
+    result = one_call(loss, (GT[:3], GT[:3]), *call, reduction_override=override)
     expected = MODELS.build(config)(scores, labels, weight, reduction_override=override)
     torch.testing.assert_close(result, expected)
     assert result.shape == (scores.shape if reduction == "none" else ())
-    with loss.batch(NUM_CLASSES) as batch:
-        batch.add_boxes(MOVED[:3], GT[:3])
-        loss(scores, labels, weight, reduction_override=override)
-        (moved,) = batch.losses()
+    moved = one_call(loss, (MOVED[:3], GT[:3]), *call, reduction_override=override)
     torch.testing.assert_close(moved.sum(), expected.sum())
     if reduction == "none":
         factors = (moved / expected)[weight > 0]  # of the rows: equal in all columns
@@ -260,7 +255,7 @@ def test_losses_of_the_whole_batch_are_refused(config):
 
 def test_a_loss_that_reduces_all_the_same_is_refused_at_its_first_call():
     loss = MODELS.build(dict(type="DCLoss", loss=dict(type=WholeLoss)))
-    with loss.batch(NUM_CLASSES), pytest.raises(TypeError, match="WholeLoss"):
+    with loss.unreduced(), pytest.raises(TypeError, match="WholeLoss"):
         loss(torch.randn(4, 4), torch.tensor([0, 1, 3, 3]), avg_factor=1.0)
     assert loss(torch.zeros(4, 4), torch.tensor([0, 1, 3, 3])) > 0
 
