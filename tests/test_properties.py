@@ -15,6 +15,7 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.structures import InstanceData
 
 import misalign_det  # noqa: F401
+from misalign_det.models.losses.dc_loss import positive_rows
 from misalign_det.models.post_processing import cl_balanced_nms
 from misalign_det.models.task_modules.assigners.candidates import BatchGroundTruth
 from misalign_det.models.task_modules.assigners.gaussian_mixture import (
@@ -193,11 +194,11 @@ def test_dc_loss(request, seed, num, distance):
     pred, target = torch.cat([corner, corner + 1 + torch.rand(2, num, 2, generator=generator)], -1)
 
     def total(order):
-        with loss.batch(3, []) as batch:
-            positive = labels[order] < 3
-            batch.add_boxes(pred[order][positive], target[order][positive])
-            loss(logits[order], labels[order], torch.ones(num), avg_factor=1.0)
-            return sum(batch.losses())
+        with loss.unreduced():
+            call = loss(logits[order], labels[order], torch.ones(num), avg_factor=1.0)
+        positive = positive_rows([call], 3)
+        coefficient = loss.coefficient(pred[order][positive], target[order][positive])
+        return sum(loss.reduce([call], positive, coefficient))
 
     mine = total(torch.arange(num))
     plain = loss.loss(logits, labels, torch.ones(num), avg_factor=1.0)
