@@ -11,7 +11,7 @@ FOCAL = dict(type="FocalLoss", use_sigmoid=True)
 QUALITY = dict(type="QualityFocalLoss", use_sigmoid=True)
 SOFTMAX = dict(type="CrossEntropyLoss", use_sigmoid=False)
 STRIDES = [8, 16]
-# One square anchor a location, centred on multiples of the stride, four strides wide.
+# One square anchor per location, centred on multiples of the stride, four strides wide.
 ANCHORS = dict(
     type="AnchorGenerator", ratios=[1.0], octave_base_scale=4, scales_per_octave=1, strides=STRIDES
 )

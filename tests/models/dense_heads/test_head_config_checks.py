@@ -169,7 +169,7 @@ def test_strides_and_levels_have_to_agree(kind, num_levels):
 
 @pytest.mark.parametrize("strides", [[(8, 8), (16, 16)], [8, 0], [8, -16], ["8"]])
 def test_strides_are_positive_numbers(strides):
-    with pytest.raises(ValueError, match="one positive number a level"):
+    with pytest.raises(ValueError, match="one positive number per level"):
         MODELS.build(dict(type="TripleHead", **{**SMALL, "strides": strides}))
 
 

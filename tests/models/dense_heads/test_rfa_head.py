@@ -129,7 +129,7 @@ PAIRS = [
 @pytest.mark.parametrize(
     "gts", [[instances(), instances()], [CROWD, instances()], [ONE]], ids=["empty", "mixed", "one"]
 )
-def test_parts_of_both_papers_together(kind, assigner, options, dtype, gts):
+def test_heads_and_assigners_combine(kind, assigner, options, dtype, gts):
     head = make_head(kind, assigner=assigner, **options)
     with torch.autocast("cpu", dtype=dtype or torch.float32, enabled=dtype is not None):
         _, total = losses_of(head, gts)
@@ -274,9 +274,17 @@ def test_initialisation_leaves_the_offsets_at_zero(kind):
     assert isinstance(head.cls_convs[0].conv, RFAConv2d)
 
 
-@pytest.mark.parametrize("weighted", [True, False])
-def test_centerness_weights_the_box_loss_if_it_is_wanted(weighted):
-    head = rfa_head(**({} if weighted else dict(centerness_weight=False)))
+@pytest.mark.parametrize(
+    "kind, options, weighted",
+    [
+        ("RFAHead", {}, True),
+        ("RFAHead", dict(centerness_weight=False), False),
+        ("LossAwareFCOSHead", {}, False),
+        ("LossAwareFCOSHead", dict(centerness_weight=True), True),
+    ],
+)
+def test_centerness_weights_the_box_loss_if_it_is_wanted(kind, options, weighted):
+    head = make_head(kind, assigner=SPATIAL, loss_bbox=dict(type="GIoULoss"), **options)
     outs = head(features(1))
     losses = head.loss_by_feat(*outs, [ONE], METAS[:1])
     targets = head.get_targets(outs[0], outs[1], [ONE])
