@@ -178,16 +178,15 @@ class LossAwareFCOSHead(AnchorFreeHead):
 
         Returns:
             Class logits ``(N, C, H, W)``, distances to the box's left, top, right and bottom in
-            pixels ``(N, 4, H, W)``, and IoU logits ``(N, 1, H, W)``; without an IoU branch, an
-            empty list.
+            pixels ``(N, 4, H, W)`` and, if there is an IoU branch, its logits ``(N, 1, H, W)``.
         """
         check_levels(self, x)
         cls_scores, log_distances, cls_feats, reg_feats = self.towers(x)
-        iou_preds = []
-        if self.with_iou_branch:
-            feats = reg_feats if self.iou_branch_on == "regression" else cls_feats
-            iou_preds = [self.conv_iou(feat) for feat in feats]
-        return cls_scores, self._pixel_distances(log_distances), iou_preds
+        outs = cls_scores, self._pixel_distances(log_distances)
+        if not self.with_iou_branch:
+            return outs
+        feats = reg_feats if self.iou_branch_on == "regression" else cls_feats
+        return *outs, [self.conv_iou(feat) for feat in feats]
 
     def _pixel_distances(self, log_distances: Sequence[Tensor]) -> list[Tensor]:
         """Regression outputs per level -> distances in pixels, as views per level."""
@@ -202,6 +201,19 @@ class LossAwareFCOSHead(AnchorFreeHead):
         return cls_scores, [self.conv_reg(feat) for feat in reg_feats], cls_feats, reg_feats
 
     def loss_by_feat(
+        self, cls_scores: list[Tensor], bbox_preds: list[Tensor], *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Losses of a batch.
+
+        Args:
+            cls_scores, bbox_preds: outputs per level; see :meth:`forward`.
+            *args, **kwargs: the IoU logits if there is an IoU branch; then mmdet's
+                ``batch_gt_instances``, ``batch_img_metas`` and ``batch_gt_instances_ignore``.
+        """
+        iou_preds, *rest = args if self.with_iou_branch else ([], *args)
+        return self._losses(cls_scores, bbox_preds, iou_preds, *rest, **kwargs)
+
+    def _losses(
         self,
         cls_scores: list[Tensor],
         bbox_preds: list[Tensor],
@@ -210,7 +222,6 @@ class LossAwareFCOSHead(AnchorFreeHead):
         batch_img_metas: list[dict],
         batch_gt_instances_ignore: OptInstanceList = None,
     ) -> dict[str, Tensor]:
-        """Losses of a batch; see :meth:`forward` for the outputs."""
         targets = self.get_targets(cls_scores, bbox_preds, batch_gt_instances)
         box_losses = targets.box_losses(self.loss_bbox, targets.bboxes)
         centerness = targets.centerness() if self.centerness_weight else None
@@ -280,7 +291,7 @@ class LossAwareFCOSHead(AnchorFreeHead):
         self,
         cls_scores: list[Tensor],
         bbox_preds: list[Tensor],
-        iou_preds: list[Tensor],
+        iou_preds: list[Tensor] | None = None,
         *,
         cfg: ConfigDict | None = None,
         **kwargs: Any,
@@ -296,8 +307,10 @@ class LossAwareFCOSHead(AnchorFreeHead):
         cfg = ConfigDict(NO_LIMITS, **{k: v for k, v in cfg.items() if v is not None})
         # mmdet places the priors in this dtype.
         cls_scores = [at_least_float32(level) for level in cls_scores]
-        factors = None if self.score_mode == "class" else [at_least_float32(x) for x in iou_preds]
-        if factors and self.score_mode == "geometric_mean":
+        factors = None
+        if iou_preds is not None and self.score_mode != "class":
+            factors = [at_least_float32(level) for level in iou_preds]
+        if factors is not None and self.score_mode == "geometric_mean":
             # mmdet, and what exports it, multiplies the sigmoids of both and compares the first
             # with score_thr: the product of the roots is the geometric mean.
             cls_scores, factors = logits_of_roots(cls_scores), logits_of_roots(factors)

@@ -177,7 +177,7 @@ class TripleHead(LossAwareFCOSHead):
 
         Returns:
             Class logits ``(N, C, H, W)``, refined distances in pixels ``(N, 4, H, W)``, IoU logits
-            ``(N, 1, H, W)``, without an IoU branch an empty list, and coarse distances in pixels
+            ``(N, 1, H, W)``, None without an IoU branch, and coarse distances in pixels
             ``(N, 4, H, W)``.
         """
         check_levels(self, x)
@@ -217,10 +217,10 @@ class TripleHead(LossAwareFCOSHead):
         inference = not self.training and not torch.is_grad_enabled()
         return self.sparse_refinement and inference and not exporting()
 
-    def _pre_outputs(self, feats: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    def _pre_outputs(self, feats: list[Tensor]) -> tuple[list[Tensor], list[Any]]:
         """Log of the coarse distances in strides, and the IoU logits if there are any."""
         if not self.with_iou_branch:
-            return [self.conv_coarse(feat) for feat in feats], []
+            return [self.conv_coarse(feat) for feat in feats], [None] * len(feats)
         # As one convolution: five output channels take no longer than one.
         layers: tuple[Any, ...] = (self.conv_coarse, self.conv_iou)
         weight = torch.cat([layer.weight for layer in layers])
@@ -237,7 +237,7 @@ class TripleHead(LossAwareFCOSHead):
             return coarse + output.float()
         return exp_distance(output)
 
-    def loss_by_feat(  # type: ignore[override]  # mmdet passes a head its own outputs
+    def loss_by_feat(
         self,
         cls_scores: list[Tensor],
         bbox_preds: list[Tensor],

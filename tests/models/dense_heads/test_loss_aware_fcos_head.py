@@ -171,7 +171,7 @@ def test_broken_outputs_pass_the_assignment(kind, broken, value):
     """A hook may then see the loss for what it is; the other losses stay numbers."""
     head = make_head(kind)
     outs = [[level.clone() for level in part] for part in head(features())]
-    if broken >= len(outs) or not outs[broken]:
+    if broken >= len(outs):
         return
     outs[broken][0][0, :, 3:9, 3:9] = value
     losses = head.loss_by_feat(*outs, [ONE, CROWD], METAS)
@@ -325,10 +325,11 @@ def test_rfa_head_without_its_adaptors_is_this_head(tower):
 
 def test_an_iou_branch_changes_no_other_loss():
     losses = []
-    for branch in (False, True):
+    for branch in (False, True):  # without it two outputs, as FCOS's towers have
         head = make_head("LossAwareFCOSHead", with_iou_branch=branch)
         torch.nn.init.zeros_(head.conv_cls.weight), torch.nn.init.zeros_(head.conv_reg.weight)
         losses.append(losses_of(head, [ONE, CROWD])[0])
+        assert len(head(features(1))) == 2 + branch
     assert losses[1].pop("loss_iou") > 0 and losses[0] == losses[1]
 
 
