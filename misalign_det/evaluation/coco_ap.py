@@ -1,18 +1,27 @@
-"""Average precision of a list of boxes, by pycocotools."""
+"""Average precision of a list of boxes, by pycocotools.
+
+mmdet's wrappers of pycocotools are imported inside the functions that use them: they load all of
+mmdet.datasets, which takes longer than the rest of this package.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmengine.fileio import get_local_path
 
 from ..errors import InputError
 from ..utils import class_names
 from ..utils.json_file import read_json
+
+if TYPE_CHECKING:
+    from mmdet.datasets.api_wrappers import COCO, COCOeval
 
 _NEEDED = {
     "images": ("id",),
@@ -31,6 +40,8 @@ def load_annotations(ann_file: str | Path | COCO) -> COCO:
     Raises:
         InputError: there is no such file, or it is not in COCO's format.
     """
+    from mmdet.datasets.api_wrappers import COCO  # here: see the head of this file
+
     if isinstance(ann_file, COCO):
         return ann_file
     with get_local_path(str(ann_file)) as path:
@@ -61,6 +72,8 @@ def index_annotations(content: dict, name: str = "the annotations") -> COCO:
 
 
 def _indexed(content: dict) -> COCO:
+    from mmdet.datasets.api_wrappers import COCO  # here: see the head of this file
+
     coco = COCO()
     coco.dataset = content
     with contextlib.redirect_stdout(io.StringIO()):
@@ -154,6 +167,8 @@ def matched_boxes(
     Raises:
         InputError: an image that the annotations lack, or a label beyond ``categories``.
     """
+    from mmdet.datasets.api_wrappers import COCO, COCOeval  # here: see the head of this file
+
     labels = np.asarray(labels).astype(int)
     check_labels(labels, categories)
     numbered, numbers = _numbered(coco, categories)

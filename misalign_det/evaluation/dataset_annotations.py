@@ -1,10 +1,15 @@
 """What a dataset of mmdet's holds, whatever files it was read from."""
 
-from mmdet.datasets.api_wrappers import COCO
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..utils import class_names
 from .coco_ap import index_annotations
+
+if TYPE_CHECKING:  # mmdet.datasets is loaded where it is needed: see coco_ap.py
+    from mmdet.datasets.api_wrappers import COCO
 
 
 def annotations_of(dataset) -> COCO:

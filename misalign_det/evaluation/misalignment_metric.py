@@ -1,9 +1,11 @@
 """MisalignmentMetric: do a detector's scores say how good its boxes are?"""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mmdet.datasets.api_wrappers import COCO
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
@@ -13,6 +15,9 @@ from ..utils import class_names
 from .coco_ap import average_precision, category_ids, is_crowd, load_annotations
 from .coco_matching import MatchedDetections, match_image
 from .score_alignment import box_counts, localisation_aware_ece, score_iou_correlation
+
+if TYPE_CHECKING:  # mmdet.datasets is loaded where it is needed: see coco_ap.py
+    from mmdet.datasets.api_wrappers import COCO
 
 
 @METRICS.register_module()

@@ -1,14 +1,19 @@
 """Whether the AP of two detectors differs by more than the choice of the images explains."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from mmdet.datasets.api_wrappers import COCO, COCOeval
 from mmengine.utils import ProgressBar
 
 from ..errors import InputError
 from .coco_ap import accumulated, category_ids, check_images, matched_boxes
+
+if TYPE_CHECKING:  # mmdet.datasets is loaded where it is needed: see coco_ap.py
+    from mmdet.datasets.api_wrappers import COCO, COCOeval
 
 
 @dataclass
