@@ -1,6 +1,12 @@
-"""How far the location that classifies an object best lies from the one that localises it best."""
+"""Spatial gap: the distance between the best locations of the two tasks for one object.
 
+The class peak of a GT is the location inside it with the highest probability of its class, the IoU
+peak the one whose predicted box has the largest IoU with it.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,18 +20,18 @@ SIZES = (("small", 32**2), ("medium", 96**2), ("large", float("inf")))
 
 @dataclass
 class SpatialGap:
-    """The two peaks of one object, on one level or over all of them.
+    """The two peaks of one GT, on one level or over all levels.
 
     Attributes:
-        gt: index of the object in its image.
-        label: its class.
-        size: ``'small'``, ``'medium'`` or ``'large'``.
+        gt: index of the GT in its image.
+        label: class index.
+        size: COCO's size class, ``'small'``, ``'medium'`` or ``'large'``.
         stride: of the level in pixels; 0 for all levels together.
-        pixels: distance of the two locations, in pixels of the network's input.
+        pixels: distance of the two peaks in pixels of the network input.
         strides: the same in strides; over all levels, in strides of the class peak's level.
         same_level: whether both peaks lie on one level.
-        iou_at_class_peak: IoU of the box that the best-classifying location predicts.
-        best_iou: IoU of the best box of all in-box locations.
+        iou_at_class_peak: IoU of the box predicted at the class peak.
+        best_iou: IoU of the box predicted at the IoU peak.
     """
 
     gt: int
@@ -39,6 +45,29 @@ class SpatialGap:
     best_iou: float
 
 
+class SpatialGaps:
+    """Accumulates the gaps of every GT of a split; see :func:`spatial_gaps`."""
+
+    def __init__(self) -> None:
+        self._gaps: list[SpatialGap] = []
+
+    def update(
+        self,
+        logits: Tensor,
+        bboxes: Tensor,
+        points: Tensor,
+        strides: Tensor,
+        gt_instances: InstanceData,
+        scale: float = 1.0,
+    ) -> None:
+        """Add the GTs of one image; the arguments are those of :func:`spatial_gaps`."""
+        self._gaps += spatial_gaps(logits, bboxes, points, strides, gt_instances, scale)
+
+    def compute(self) -> list[dict[str, Any]]:
+        """The rows of :func:`summarise_gaps` over all images seen."""
+        return summarise_gaps(self._gaps)
+
+
 @torch.no_grad()
 def spatial_gaps(
     logits: Tensor,
@@ -48,17 +77,20 @@ def spatial_gaps(
     gt_instances: InstanceData,
     scale: float = 1.0,
 ) -> list[SpatialGap]:
-    """Gaps of every object of an image, a level and over all levels, from one forward pass.
+    """The gaps of every GT of an image, per level and over all levels.
 
-    Only locations inside the object's box are looked at. Levels without one are left out.
+    A level without a location inside the GT is left out.
 
     Args:
         logits: class logits, ``(P, C)``.
-        bboxes: predicted boxes, xyxy in pixels of the input, ``(P, 4)``.
-        points: locations in pixels, ``(P, 2)``; those of several anchors are equal.
+        bboxes: predicted boxes, xyxy in pixels of the network input, ``(P, 4)``.
+        points: locations in the same pixels, ``(P, 2)``; those of several anchors are equal.
         strides: their strides in pixels, ``(P,)``.
-        gt_instances: ``bboxes`` ``(G, 4)`` in pixels of the input and ``labels`` ``(G,)``.
-        scale: pixels of the input a pixel of the original image, for the size class.
+        gt_instances: ``bboxes`` ``(G, 4)``, xyxy in the same pixels, and ``labels`` ``(G,)``.
+        scale: pixels of the network input per pixel of the original image, for the size class.
+
+    Returns:
+        Over all levels first, then per level.
     """
     boxes, labels = gt_instances.bboxes.float(), gt_instances.labels
     if len(boxes) == 0:
@@ -97,16 +129,16 @@ def size_class(area: float) -> str:
     return next(name for name, end in SIZES if area < end)
 
 
-def summarise_gaps(gaps: list[SpatialGap]) -> list[dict]:
-    """A row for all levels together, one a level and one a size class.
+def summarise_gaps(gaps: Sequence[SpatialGap]) -> list[dict[str, Any]]:
+    """Medians and means over all levels, per level and per size class.
 
     Args:
-        gaps: of many images.
+        gaps: of all images.
 
     Returns:
-        Each with ``group``, ``objects``, medians of ``pixels``, ``strides``, mean
-        ``iou_at_class_peak`` and ``best_iou``, and ``other_level``: the share whose peaks lie on
-        different levels (0 a level).
+        A row per group: ``group``, its name; ``objects``, their number; medians ``pixels`` and
+        ``strides``; means ``iou_at_class_peak`` and ``best_iou``; ``other_level``, the share of
+        objects whose peaks lie on different levels (0 per level). NaN in an empty group.
     """
     whole = [gap for gap in gaps if gap.stride == 0]
     groups = [("all levels", whole)]
@@ -116,8 +148,8 @@ def summarise_gaps(gaps: list[SpatialGap]) -> list[dict]:
     return [_row(name, [asdict(gap) for gap in group]) for name, group in groups]
 
 
-def _row(name: str, group: list[dict]) -> dict:
-    def statistic(key, function):
+def _row(name: str, group: list[dict[str, Any]]) -> dict[str, Any]:
+    def statistic(key: str, function: Callable) -> float:
         return float(function([gap[key] for gap in group])) if group else float("nan")
 
     return dict(

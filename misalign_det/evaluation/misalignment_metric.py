@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import MMLogger
 
 from ..errors import InputError
-from ..utils import class_names
-from .coco_ap import average_precision, category_ids, is_crowd, load_annotations
-from .coco_matching import MatchedDetections, match_image
-from .score_alignment import box_counts, localisation_aware_ece, score_iou_correlation
+from .coco_ap import load_annotations
+from .score_alignment import ScoreAlignment, to_numpy
 
 if TYPE_CHECKING:  # mmdet.datasets is loaded where it is needed: see coco_ap.py
     from mmdet.datasets.api_wrappers import COCO
@@ -24,30 +20,28 @@ if TYPE_CHECKING:  # mmdet.datasets is loaded where it is needed: see coco_ap.py
 class MisalignmentMetric(BaseMetric):
     """Relate the scores of a detector to the IoU of its boxes.
 
-    Of every detector whose results mmdet's ``CocoMetric`` takes, live or from a file of
-    ``DumpDetResults`` (``tools/analysis/misalignment.py``). Over all classes, and for each with
-    ``classwise``:
-
-    - ``spearman``, ``pearson``: correlation of score and IoU over boxes that found an object, 1 is
-      aligned; see :func:`~.score_alignment.score_iou_correlation`;
-    - ``correct``, ``redundant``, ``error``, ``background``: numbers of boxes, as TOOD counts them;
-      see :func:`~.score_alignment.box_counts`;
-    - ``laece``: localisation-aware calibration error, 0 is calibrated, the mean over classes; see
-      :func:`~.score_alignment.localisation_aware_ece`;
-    - ``AP``, ``AP_by_iou``, ``headroom``: COCO's AP, the AP of the same boxes ranked by their IoU
-      with the best object of their class, and the difference: what scores alone cost.
+    For every detector whose results mmdet's ``CocoMetric`` takes, live or from a file of
+    ``DumpDetResults`` (``tools/analysis/misalignment.py``). The figures are those of
+    :class:`~.score_alignment.ScoreAlignment`: ``spearman`` and ``pearson``, 1 where the better box
+    always has the higher score; the box counts ``correct``, ``redundant``, ``error`` and
+    ``background``; ``laece``, 0 where the score is calibrated; ``AP``, ``AP_by_iou`` and
+    ``headroom``, the AP lost by the ranking. Labels beyond the classes and images that the
+    annotations lack raise an ``InputError``.
 
     Args:
         ann_file: annotations in COCO's format, a file or what
             :func:`~.coco_ap.load_annotations` returns. Ids may be integers or strings.
-        score_thr: boxes below it are left out.
-        min_iou: from here on a box has found its object.
-        error_iou: and from here on it is an error.
-        calibration_iou: least IoU of a true positive of the calibration error; 0.1 in its paper.
-        bins: of the calibration error; 25 in its paper.
-        max_dets: boxes an image that count for AP.
-        classwise: whether each class is reported, too.
-        collect_device, prefix: see mmengine's ``BaseMetric``.
+        score_thr: detections with a lower score are left out.
+        min_iou: least IoU of a match.
+        error_iou: detections with an IoU between it and ``min_iou`` count as ``error``.
+        calibration_iou: least IoU of a match for the calibration error; 0.1 in its paper.
+        bins: of the score, for the calibration error; 25 in its paper.
+        max_dets: detections per image that count for AP.
+        classwise: also report each class, as ``class/figure``.
+        collect_device, prefix: passed to mmengine's ``BaseMetric``.
+
+    Raises:
+        ValueError: an IoU threshold or ``bins`` is out of range.
 
     Example::
 
@@ -100,17 +94,15 @@ class MisalignmentMetric(BaseMetric):
         """
         for sample in data_samples:
             found = sample["pred_instances"]
-            bboxes, scores, labels = (_to_numpy(found[k]) for k in ("bboxes", "scores", "labels"))
-            kept = scores >= self.score_thr
-            self.results.append(
-                (sample["img_id"], bboxes.reshape(-1, 4)[kept], scores[kept], labels[kept])
-            )
+            arrays = {key: to_numpy(found[key]) for key in ("bboxes", "scores", "labels")}
+            self.results.append((sample["img_id"], arrays))
 
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """The figures over all images.
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
+        """The figures over all images, of all processes.
 
         Args:
-            results: what :meth:`process` kept.
+            results: what :meth:`process` kept. They are matched here and not there: mmengine
+                gathers them from all processes in between.
 
         Raises:
             InputError: no class names are known, or they, the labels or the images do not fit the
@@ -118,102 +110,16 @@ class MisalignmentMetric(BaseMetric):
         """
         if not self.dataset_meta or not self.dataset_meta.get("classes"):
             raise InputError("MisalignmentMetric needs the class names: dataset_meta['classes'].")
-        classes = class_names(self.dataset_meta["classes"])
-        coco = load_annotations(self.ann_file)
-        categories = category_ids(coco, classes)
-        self._check_order(coco, classes)
-        found = self.match(results, coco, categories, self.min_iou)
-        calibration = self.match(results, coco, categories, self.calibration_iou)
-        if len(found) == 0:
-            MMLogger.get_current_instance().warning(
-                "MisalignmentMetric: the detector found nothing. Check its score threshold."
-            )
-        bboxes = np.concatenate([r[1] for r in results]) if results else np.zeros((0, 4))
-        precisions = [
-            average_precision(
-                coco,
-                found.image_ids,
-                bboxes,
-                ranking,
-                found.labels,
-                categories,
-                self.max_dets,
-            )
-            for ranking in (found.scores, found.overlaps)
-        ]
-        rows = [self._row(found, calibration, label) for label in range(len(classes))]
-        for row, own, by_iou in zip(rows, *precisions):
-            row.update(AP=own, AP_by_iou=by_iou, headroom=by_iou - own)
-        kept = found[~found.ignored]
-        metrics = score_iou_correlation(kept, self.min_iou)
-        metrics.update(box_counts(kept, self.min_iou, self.error_iou))
-        for key in ("laece", "AP", "AP_by_iou", "headroom"):
-            metrics[key] = _mean([row[key] for row in rows])
-        if self.classwise:
-            for name, row in zip(classes, rows):
-                metrics.update({f"{name}/{key}": value for key, value in row.items()})
-        return metrics
-
-    @staticmethod
-    def _check_order(coco: COCO, classes: Sequence[str]) -> None:
-        order = [c["name"] for c in coco.dataset["categories"] if c["name"] in classes]
-        if order != list(classes):
-            MMLogger.get_current_instance().warning(
-                f"MisalignmentMetric: the annotation file lists the classes as {order}, the "
-                f"dataset as {list(classes)}. Labels are taken in the dataset's order; mmdet's "
-                "CocoDataset and CocoMetric give them in the file's."
-            )
-
-    @staticmethod
-    def match(results: list, coco, categories: list, threshold: float) -> MatchedDetections:
-        """Match the detections of all images at one IoU.
-
-        Args:
-            results: what :meth:`process` kept.
-            coco: annotations.
-            categories: category id of each class.
-            threshold: least IoU of a match.
-        """
-        truth = GroundTruthByImage(coco, categories)
-        return MatchedDetections.join(
-            [match_image(r[0], *r[1:], *truth[r[0]], iou_threshold=threshold) for r in results]
+        alignment = ScoreAlignment(
+            load_annotations(self.ann_file),
+            self.dataset_meta["classes"],
+            score_thr=self.score_thr,
+            min_iou=self.min_iou,
+            error_iou=self.error_iou,
+            calibration_iou=self.calibration_iou,
+            bins=self.bins,
+            max_dets=self.max_dets,
         )
-
-    def _row(self, found, calibration, label) -> dict[str, float]:
-        own = found[(found.labels == label) & ~found.ignored]
-        calibration = calibration[(calibration.labels == label) & ~calibration.ignored]
-        return dict(
-            **score_iou_correlation(own, self.min_iou),
-            **box_counts(own, self.min_iou, self.error_iou),
-            laece=localisation_aware_ece(calibration, self.bins),
-        )
-
-
-class GroundTruthByImage:
-    """Boxes ``(G, 4)`` xyxy, class indices and crowd flags ``(G,)`` of an image, by its id."""
-
-    def __init__(self, coco, categories: list) -> None:
-        self.coco = coco
-        self.labels = {category: label for label, category in enumerate(categories)}
-
-    def __getitem__(self, image_id):
-        if image_id not in self.coco.imgs:
-            raise InputError(
-                f"image {image_id!r} of the detections is not in the annotation file. Take the "
-                "file of the split that was tested."
-            )
-        found = [a for a in self.coco.imgToAnns[image_id] if a["category_id"] in self.labels]
-        boxes = np.array([a["bbox"] for a in found], np.float64).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        labels = np.array([self.labels[a["category_id"]] for a in found], np.int64)
-        return boxes, labels, np.array([is_crowd(a) for a in found], bool)
-
-
-def _mean(values) -> float:
-    values = [value for value in values if not np.isnan(value)]
-    return float(np.mean(values)) if values else float("nan")
-
-
-def _to_numpy(values) -> np.ndarray:
-    values = getattr(values, "tensor", values)
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+        for image_id, pred_instances in results:
+            alignment.update(image_id, pred_instances)
+        return alignment.compute().metrics(self.classwise)

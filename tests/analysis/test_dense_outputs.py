@@ -6,8 +6,10 @@ from helpers.tiny_detectors import HEADS, make_detector
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
+from torch import nn
 
-from misalign_det.analysis.dense_outputs import dense_outputs, training_positives
+from misalign_det.analysis.dense_outputs import dense_head, dense_outputs, training_positives
+from misalign_det.errors import InputError
 
 
 @pytest.fixture
@@ -63,3 +65,30 @@ def test_positives_are_those_of_the_training_step(detector):
     }
     found = training_positives(model, IMAGE, GTS, META)
     assert set(zip(*(part.tolist() for part in found))) == expected
+
+
+def test_what_a_dense_head_needs(detector):
+    model = detector("RetinaHead")
+    assert dense_head(model) is dense_head(model, needs="nms") is model.bbox_head
+    for needs in ("locations", "nms"):
+        with pytest.raises(InputError, match="Identity is not a one-stage detector"):
+            dense_head(nn.Identity(), needs)
+    del model.bbox_head.test_cfg["nms"]
+    with pytest.raises(InputError, match="RetinaHead has no test_cfg.nms"):
+        dense_head(model, needs="nms")
+    model.bbox_head.test_cfg = None
+    with pytest.raises(InputError, match="RetinaHead has no test_cfg.nms"):
+        dense_head(model, needs="nms")
+    assert dense_head(model) is model.bbox_head
+    model.bbox_head.use_sigmoid_cls = False
+    with pytest.raises(InputError, match="softmax"):
+        dense_head(model)
+    model.bbox_head = MODELS.build(dict(type="YOLOXHead", num_classes=2, in_channels=8,
+                                        test_cfg=dict(nms=dict(type="nms"))))  # fmt: skip
+    assert dense_head(model, needs="nms") is model.bbox_head
+    with pytest.raises(InputError, match="YOLOXHead is not a head over anchors or points"):
+        dense_head(model)
+    other = nn.Module()  # not a detector whose outputs predict_by_feat can suppress
+    other.bbox_head = model.bbox_head
+    with pytest.raises(InputError, match="not a one-stage detector"):
+        dense_head(other, needs="nms")

@@ -6,9 +6,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.ops import batched_nms
+from mmengine.structures import InstanceData
 
 import misalign_det  # noqa: F401
 from misalign_det.analysis.nms_regret import (
+    NMSRegret,
     SuppressionOutcome,
     nms_name,
     nms_threshold,
@@ -16,6 +18,7 @@ from misalign_det.analysis.nms_regret import (
     suppression_outcome,
 )
 from misalign_det.errors import InputError
+from misalign_det.evaluation.coco_ap import index_annotations
 
 NMS = dict(type="nms", iou_threshold=0.5)
 GT = np.array([[0, 0, 10, 10], [40, 0, 50, 10]], float)
@@ -161,3 +164,27 @@ def test_the_best_of_a_cluster_is_never_worse(num, seed, gamma):
     dets, keep = batched_nms(boxes, scores, classes, dict(nms))
     np.testing.assert_allclose(found.bboxes, boxes[keep].numpy(), rtol=1e-6)
     np.testing.assert_allclose(found.scores, dets[:, 4].numpy(), rtol=1e-6)
+
+
+def test_the_accumulator_over_two_images():
+    """In both images the kept box of the first GT fits by 0.7 where 1.0 was possible."""
+    boxes = [(0, 0, 10, 10), (40, 0, 10, 10)]
+    coco = index_annotations(dict(
+        images=[dict(id=i) for i in "ab"],
+        categories=[dict(id=5, name="cat"), dict(id=3, name="dog"), dict(id=4, name="emu")],
+        annotations=[dict(id=i, image_id="ab"[i // 2], category_id=(5, 3)[i % 2],
+                          bbox=list(boxes[i % 2])) for i in range(4)]))  # fmt: skip
+    candidates = InstanceData(bboxes=BOXES, scores=SCORES, labels=CLASSES)
+    gts = InstanceData(bboxes=torch.from_numpy(GT).float(), labels=torch.from_numpy(LABELS))
+    regret = NMSRegret(NMS, coco, ("cat", "dog", "emu"))
+    parts = [regret.update(name, candidates, gts) for name in "ab"]
+    row = regret.compute()
+    assert row["nms"] is NMS and row["name"] == "nms"
+    whole = SuppressionOutcome.join(parts)
+    assert {k: row[k] for k in ("boxes", "lost", "iou_lost")} == summarise_regret(whole)
+    # Cats: IoU 0.7 counts at 5 of 10 thresholds. Dogs: 0.9 at 9. No emu, no AP.
+    assert row["AP"] == pytest.approx((0.5 + 0.9) / 2)
+    assert row["AP_oracle"] == pytest.approx((1 + 0.9) / 2)
+    assert len(NMSRegret(NMS, coco, "cat", max_per_img=1).update("a", candidates, gts).scores) == 1
+    with pytest.raises(InputError, match="no category 'gnu'"):
+        NMSRegret(NMS, coco, ("gnu",))

@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from misalign_det.analysis.nms_study import detections_under, plain_suppression
+from misalign_det.analysis.nms_study import configured_nms, detections_under
 from misalign_det.errors import InputError
 
 
@@ -105,18 +105,18 @@ def test_two_stage_detectors_are_refused():
     with pytest.raises(InputError, match="one-stage"):
         detections_under(nn.Identity(), config(), "val", [])
     with pytest.raises(InputError, match="one-stage"):
-        plain_suppression(nn.Identity())
+        configured_nms(nn.Identity())
 
 
 def test_the_detectors_own_suppression():
     model = small_detector()
-    own = plain_suppression(model)
+    own = configured_nms(model)
     assert own == dict(type="nms", iou_threshold=0.6)
     own["iou_threshold"] = 0.1  # a copy
     assert model.bbox_head.test_cfg.nms.iou_threshold == 0.6
     model.bbox_head.test_cfg.nms = None
     with pytest.raises(InputError, match="nothing is suppressed"):
-        plain_suppression(model)
+        configured_nms(model)
 
 
 def test_what_a_suppression_refuses_and_another_order_are_said():
@@ -134,6 +134,6 @@ def test_the_network_runs_once_an_image(monkeypatch):
     model, seen = small_detector(), []
     forward = model.extract_feat
     monkeypatch.setattr(model, "extract_feat", lambda x: (seen.append(len(x)), forward(x))[1])
-    own = plain_suppression(model)
+    own = configured_nms(model)
     found = detections_under(model, config(), "val", [own, own, own], progress=False)
     assert seen == [2, 2, 1] and [len(one) for one in found] == [5, 5, 5]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
-from misalign_det.analysis.spatial_gap import size_class, spatial_gaps, summarise_gaps
+from misalign_det.analysis.spatial_gap import SpatialGaps, size_class, spatial_gaps, summarise_gaps
 
 # Two levels: a row of four locations at stride 8 and one at stride 16.
 POINTS = torch.tensor([[4.0, 8], [12, 8], [20, 8], [28, 8], [16, 8]])
@@ -102,3 +102,16 @@ def test_summary_takes_medians_and_the_share_of_other_levels():
     assert mixed["iou_at_class_peak"] == pytest.approx((1 + 1 + 0.5) / 3)
     assert rows["stride 8"]["other_level"] == 0
     assert rows["small"]["objects"] == 4  # of all levels together, not of each
+
+
+def test_the_accumulator_sums_up_all_images():
+    both = torch.stack([torch.full((5,), 9.0), torch.tensor([2.0, 1, 0, 5, 1])], 1)
+    gts = instances([OBJECT], [1])
+    accumulator, expected = SpatialGaps(), []
+    for width in (12.0, 24.0, 8.0):
+        bboxes = torch.tensor([[0.0, 0, w, 16] for w in (width, 18, 24, 24, 20)])
+        accumulator.update(both, bboxes, POINTS, STRIDES, gts, 0.25)
+        expected += spatial_gaps(both, bboxes, POINTS, STRIDES, gts, 0.25)
+    rows = {row["group"]: row for row in accumulator.compute()}
+    assert rows["medium"]["objects"] == 3
+    assert [repr(row) for row in rows.values()] == [repr(r) for r in summarise_gaps(expected)]

@@ -4,12 +4,16 @@ import warnings
 
 import numpy as np
 import pytest
+from helpers.evaluation_cases import META, detections, evaluate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from misalign_det.evaluation.coco_matching import MatchedDetections, match_image
+from misalign_det.evaluation import coco_matching
+from misalign_det.evaluation.coco_ap import load_annotations
+from misalign_det.evaluation.coco_matching import ImageGroundTruth, MatchedDetections, match_image
 from misalign_det.evaluation.score_alignment import (
+    ScoreAlignment,
     box_counts,
     localisation_aware_ece,
     score_iou_correlation,
@@ -23,9 +27,14 @@ GT_LABELS = np.array([0, 0, 1])
 def match(rows, threshold=0.5, crowd=None, gts=GT, labels=GT_LABELS):
     """rows: (x0, y0, x1, y1, score, label)."""
     rows = np.array(rows, float).reshape(-1, 6)
-    return match_image(
-        7, rows[:, :4], rows[:, 4], rows[:, 5].astype(int), gts, labels, crowd, threshold
+    (found,) = match_image(
+        7, rows[:, :4], rows[:, 4], rows[:, 5].astype(int), truth(gts, labels, crowd), [threshold]
     )
+    return found
+
+
+def truth(gts=GT, labels=GT_LABELS, crowd=None):
+    return ImageGroundTruth(gts, labels, np.zeros(len(gts), bool) if crowd is None else crowd)
 
 
 # IoU with the first object: 1, 0.8, 0.3 and with nothing; then one of the wrong class.
@@ -129,8 +138,8 @@ def test_an_iou_at_the_threshold_is_enough():
     # Two boxes, of IoU 0.5 and 1, are enough for a correlation.
     pair = match([(0, 0, 10, 5, 0.2, 0), (20, 0, 30, 10, 0.9, 0)])
     assert score_iou_correlation(pair)["spearman"] == pytest.approx(1)
-    default = match_image(7, np.array([[0, 0, 10, 4.9], [20, 0, 30, 5]]), np.ones(2),
-                          np.zeros(2, int), GT, GT_LABELS)  # fmt: skip
+    boxes = np.array([[0, 0, 10, 4.9], [20, 0, 30, 5]])
+    (default,) = match_image(7, boxes, np.ones(2), np.zeros(2, int), truth())
     assert default.true_positive.tolist() == [False, True]
     # Half inside a crowd region is inside.
     crowd = np.array([False, False, True])
@@ -172,7 +181,7 @@ def test_bins_of_the_calibration_error():
 
 def test_ids_of_images_keep_their_type():
     box = np.array([[0.0, 0, 1, 1]]), np.array([0.5]), np.array([0])
-    parts = [match_image(name, *box, GT, GT_LABELS) for name in (3, "003", "img")]
+    parts = [match_image(name, *box, truth())[0] for name in (3, "003", "img")]
     assert MatchedDetections.join(parts).image_ids.tolist() == [3, "003", "img"]
     nothing = MatchedDetections.join([])
     assert len(nothing) == 0 and nothing.image_ids.dtype == object
@@ -196,3 +205,37 @@ def test_properties(rows, threshold):
     assert (found.overlaps[found.true_positive] >= threshold).all()
     joined = MatchedDetections.join([found, match([]), found])
     assert len(joined) == 2 * len(found)
+
+
+def test_one_matching_for_several_thresholds():
+    rows = np.array(ROWS)
+    image = 7, rows[:, :4], rows[:, 4], rows[:, 5].astype(int)
+    together = match_image(*image, truth(), (0.5, 0.1, 0.9))
+    for threshold, mine in zip((0.5, 0.1, 0.9), together):
+        (alone,) = match_image(*image, truth(), (threshold,))
+        for name, value in vars(alone).items():
+            assert (getattr(mine, name) == value).all(), name
+    assert [part.true_positive.sum() for part in together] == [1, 1, 1]
+    assert together[2].matched_overlaps.tolist() == [0, 1, 0, 0, 0]
+
+
+def test_each_image_is_matched_once(ann_file, monkeypatch):
+    calls = []
+    pairwise_iou = coco_matching.pairwise_iou
+    monkeypatch.setattr(coco_matching, "pairwise_iou",
+                        lambda *args: (calls.append(1), pairwise_iou(*args))[1])  # fmt: skip
+    alignment = ScoreAlignment(load_annotations(ann_file), META["classes"])
+    found = detections()
+    for sample in found:
+        alignment.update(sample["img_id"], sample["pred_instances"])
+    assert len(calls) == len(found)
+    result = alignment.compute()
+    assert len(calls) == len(found)
+    assert len(result.detections) == sum(len(s["pred_instances"]["scores"]) for s in found)
+    # The metric's figures are these.
+    metric = evaluate(found, ann_file, classwise=True)
+    assert {f"misalignment/{k}": v for k, v in result.metrics(classwise=True).items()} == (
+        pytest.approx(metric, nan_ok=True)
+    )
+    assert result.metrics(classwise=False) == result.overall
+    assert list(result.per_class) == ["cat", "dog", "emu"]

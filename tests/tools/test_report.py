@@ -91,7 +91,7 @@ def test_two_stages_beside_one(tmp_path, data, capsys):
     tool("analysis", "misalignment_report").main([*pairs, *options])
     html = out.read_text()
     assert "FasterRCNN: AP" in capsys.readouterr().out
-    assert html.count("not measured. FasterRCNN is no one-stage detector") == 2
+    assert html.count("not measured. FasterRCNN is not a one-stage detector") == 2
     assert "FCOSHead, CLBalancedNMS" in html and "FasterRCNN, nms" not in html
 
 
@@ -100,18 +100,18 @@ import json, resource, sys
 import torch
 from mmengine.config import Config
 from misalign_det.apis.detector import load_detector
-from misalign_det.evaluation import measure
+from misalign_det.analysis.report.measurement import ScoreAlignment, measure
 
 torch.set_num_threads(1)
 cfg = Config.fromfile(sys.argv[1])
 cfg.val_dataloader.update(num_workers=0, persistent_workers=False)
 peaks = []
-add = measure._Collected.add
-def watched(self, batch, place):
+update = ScoreAlignment.update
+def watched(self, *image):
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    return add(self, batch, place)
-measure._Collected.add = watched
-found = measure.measure(load_detector(cfg, sys.argv[2]), cfg, progress=False)
+    return update(self, *image)
+ScoreAlignment.update = watched
+found = measure(load_detector(cfg, sys.argv[2]), cfg, progress=False)
 print(json.dumps([found.num_images, len(found.detections), peaks]))
 """
 

@@ -23,7 +23,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 import torch
 
 from misalign_det.analysis.nms_regret import nms_name, nms_threshold
-from misalign_det.analysis.nms_study import detections_under, plain_suppression
+from misalign_det.analysis.nms_study import configured_nms, detections_under
 from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
 from misalign_det.apis.detector import build_dataset, load_detector
 from misalign_det.datasets.preflight import check_config
@@ -117,7 +117,7 @@ def main(arguments=None):
         splits = (args.choose_on, args.report_on)
         check_config(cfg, modes=tuple(dict.fromkeys(splits)))
         model = load_detector(cfg, args.checkpoint, args.device)
-        plain = plain_suppression(model)
+        plain = configured_nms(model)
         tried = [plain, *candidates(args, nms_threshold(plain))]
         # What can be wrong with the data is looked at before the passes.
         datasets = [build_dataset(cfg, split) for split in splits]

@@ -11,7 +11,8 @@ import mmcv
 import numpy as np
 from matplotlib.figure import Figure
 
-from .measurement import Measurement, WorstImage
+from .measurement import Measurement
+from .worst_images import WorstImage
 
 COLORS = ("#1f6fb4", "#d1602d", "#2a8a57", "#8a4fb0", "#b08a1f", "#4a4a4a")
 MIN_WIDTH = 480  # smaller images are enlarged

@@ -1,32 +1,50 @@
-"""Everything the misalignment report says of one detector, from one pass over a split."""
+"""The figures of the misalignment report on one detector, from one pass over a split.
 
+The way of a detection from the network to the report:
+
+1. :func:`measure` passes the detections of each image, as the head's ``predict_by_feat`` gives
+   them, to ``ScoreAlignment.update``.
+2. ``update`` calls ``match_image`` once. It computes the IoUs with the GTs once (``pairwise_iou``),
+   matches at IoU 0.5 and at the calibration error's 0.1 (``_greedy_match``), and returns the
+   detections matched at each; ``update`` keeps them.
+3. ``ScoreAlignment.compute`` joins those of all images, passes them to each figure's function
+   (``score_iou_correlation``, ``box_counts``, ``localisation_aware_ece``, ``average_precision``)
+   and returns the figures and the joined detections: the report's tables and scatter plots.
+4. The boxes before NMS and the head's outputs go the same way, per image through ``update`` and
+   once through ``compute``: ``NMSRegret`` per kind of NMS, ``WorstImages``, ``SpatialGaps``.
+
+That is seven calls: ``update``, ``match_image``, ``pairwise_iou``, ``_greedy_match``, ``compute``,
+``join`` and a figure's function. Detections are returned twice, by ``match_image`` and ``compute``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from mmdet.datasets.api_wrappers import COCO
-from torch import nn
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.detectors.base import BaseDetector
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.structures import InstanceData
+from torch import Tensor
 
-from ...apis.detector import batches, dense_predictor, ground_truth
+from ...apis.detector import batches, ground_truth
 from ...errors import InputError
-from ...evaluation.coco_ap import average_precision, category_ids, load_annotations
+from ...evaluation.coco_ap import load_annotations
 from ...evaluation.coco_matching import MatchedDetections
 from ...evaluation.dataset_annotations import annotations_of
-from ...evaluation.misalignment_metric import MisalignmentMetric
+from ...evaluation.score_alignment import ScoreAlignment
 from ...utils import class_names
 from ..dense_outputs import dense_head, read_outputs
-from ..nms_regret import (
-    SuppressionOutcome,
-    boxes_before_nms,
-    nms_name,
-    nms_threshold,
-    summarise_regret,
-    suppression_outcome,
-)
-from ..nms_study import check_place, plain_suppression
-from ..spatial_gap import spatial_gaps, summarise_gaps
-
-SHOWN_SCORE = 0.3  # pictures leave out boxes of a lower score
+from ..nms_regret import NMSRegret, boxes_before_nms, nms_threshold
+from ..nms_study import check_order, configured_nms
+from ..spatial_gap import SpatialGaps
+from .worst_images import WorstImage, WorstImages
 
 
 @dataclass
@@ -34,70 +52,53 @@ class Measurement:
     """The figures of one detector on one split.
 
     Attributes:
-        metrics: of :class:`MisalignmentMetric`, classwise.
+        metrics: overall and per class, as ``'class/figure'``; see
+            :class:`~misalign_det.evaluation.score_alignment.ScoreAlignment`.
         classes: class names.
-        detections: matched at IoU 0.5, of all images.
-        regret: a row a suppression: ``nms``, its ``name``, ``AP``, ``AP_oracle``, and those of
-            :func:`~.nms_regret.summarise_regret`; empty for detectors without a dense head, and
-            then ``regret_missing`` says so.
+        detections: of all images, matched at IoU 0.5.
+        regret: a row of :class:`~.nms_regret.NMSRegret` per kind of NMS; empty for detectors
+            without a dense head, and then ``regret_missing`` says so.
         gaps: rows of :func:`~.spatial_gap.summarise_gaps`; empty where the head's boxes cannot be
-            read location by location, and then ``gaps_missing`` says why.
-        worst: images in which suppression lost most among boxes of a score of at least 0.3.
+            read per location, and then ``gaps_missing`` says why.
+        worst: the images in which the detector's own NMS loses most.
         num_images: of the split.
     """
 
     metrics: dict[str, float]
     classes: tuple[str, ...]
     detections: MatchedDetections
-    regret: list[dict] = field(default_factory=list)
+    regret: list[dict[str, Any]] = field(default_factory=list)
     regret_missing: str = ""
-    gaps: list[dict] = field(default_factory=list)
+    gaps: list[dict[str, Any]] = field(default_factory=list)
     gaps_missing: str = ""
-    worst: list["WorstImage"] = field(default_factory=list)
+    worst: list[WorstImage] = field(default_factory=list)
     num_images: int = 0
 
 
-@dataclass
-class WorstImage:
-    """An image with kept boxes and the better ones that they suppressed.
-
-    Attributes:
-        path: of the image file.
-        gt_bboxes: objects, xyxy in pixels of the file, ``(G, 4)``.
-        kept, better: pairs of boxes, ``(m, 4)`` each.
-        iou_lost: summed over the pairs.
-    """
-
-    path: str
-    gt_bboxes: np.ndarray
-    kept: np.ndarray
-    better: np.ndarray
-    iou_lost: float
-
-
+@torch.no_grad()
 def measure(
-    model: nn.Module,
-    cfg,
+    model: BaseDetector,
+    cfg: Config,
     split: str = "val",
-    suppressions: list[dict] | None = None,
+    suppressions: Sequence[Mapping[str, Any]] | None = None,
     num_worst: int = 6,
     progress: bool = True,
 ) -> Measurement:
     """Run a detector once over a split and relate its scores, boxes and locations.
 
-    Memory grows by the kept boxes alone, some kilobytes an image.
+    Memory grows by the kept boxes only, some kilobytes per image.
 
     Args:
-        model: a detector of mmdet's. What suppression costs and where the tasks peak is measured
-            for one-stage detectors, the latter with sigmoid classification.
-        cfg: mmengine's ``Config`` with the split's dataloader. Where its evaluator names an
-            annotation file in COCO's format, the figures refer to that, as CocoMetric's; else to
-            the objects that the dataset itself gives.
+        model: one of mmdet's detectors in eval mode. NMS regret and spatial gaps are measured for
+            one-stage detectors, the latter only with sigmoid classification.
+        cfg: the config with the split's dataloader. Where the split's evaluator names an annotation
+            file in COCO's format, the figures refer to that file, as CocoMetric's do; else to the
+            objects of the dataset.
         split: ``'val'`` or ``'test'``.
         suppressions: values of ``test_cfg.nms`` to compare; by default the model's own and
-            CLBalancedNMS at its threshold.
-        num_worst: images to keep for a look.
-        progress: whether a bar is shown.
+            CLBalancedNMS at the same threshold.
+        num_worst: number of worst images to keep.
+        progress: whether a progress bar is shown.
 
     Raises:
         InputError: the split has no images, no object, classes that its annotations lack, or a
@@ -107,16 +108,49 @@ def measure(
     dataset, loader = batches(model, cfg, split, progress)
     if not len(dataset):
         raise InputError(f"the {split} split has no images.")
+    classes = class_names(dataset.metainfo["classes"])
     coco = load_annotations(ann_file) if ann_file else annotations_of(dataset)
-    category_ids(coco, dataset.metainfo["classes"])  # complains before the pass
-    collected = _Collected(model, dataset, suppressions, num_worst, by_place=not ann_file)
-    place = 0
-    for batch in loader:
-        place += collected.add(batch, place)
-    return collected.result(coco)
+    alignment = ScoreAlignment(coco, classes)
+    regrets, gaps, worst = [], SpatialGaps(), WorstImages(num_worst)
+    head, regret_missing, gaps_missing = None, "", ""
+    try:
+        nms_cfgs = _nms_to_compare(model, suppressions)
+        head = dense_head(model, needs="nms")
+        most = head.test_cfg.get("max_per_img")  # YOLOX has none: it keeps all
+        regrets = [NMSRegret(nms, coco, classes, most) for nms in nms_cfgs]
+        dense_head(model, needs="locations")
+    except InputError as error:
+        gaps_missing = str(error)
+        regret_missing = "" if regrets else gaps_missing
+    num_images = 0
+    for image in _predictions(model, head, dataset, loader):
+        image_id = image.sample.img_id if ann_file else num_images  # ids may repeat without a file
+        alignment.update(image_id, image.detections)
+        outcomes = [regret.update(image_id, image.candidates, image.gts) for regret in regrets]
+        if outcomes:
+            gt_bboxes = image.gts.bboxes.numpy().astype(np.float64)
+            worst.update(image.sample.img_path, gt_bboxes, outcomes[0])
+        if not gaps_missing:
+            try:
+                gaps.update(*_per_location(head, image))
+            except InputError as error:
+                gaps_missing = str(error)
+        num_images += 1
+    result = alignment.compute()
+    return Measurement(
+        metrics=result.metrics(classwise=True),
+        classes=classes,
+        detections=result.detections,
+        regret=[regret.compute() for regret in regrets],
+        regret_missing=regret_missing,
+        gaps=gaps.compute() if not gaps_missing else [],
+        gaps_missing=gaps_missing,
+        worst=worst.compute(),
+        num_images=num_images,
+    )
 
 
-def annotation_file(cfg, split: str) -> str | None:
+def annotation_file(cfg: Config, split: str) -> str | None:
     """The annotation file that the split's evaluator names, or ``None``: VOCMetric names none."""
     evaluators = cfg.get(f"{split}_evaluator") or []
     for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
@@ -125,129 +159,79 @@ def annotation_file(cfg, split: str) -> str | None:
     return None
 
 
-class _Collected:
-    """What is kept while images go by."""
+def _nms_to_compare(
+    model: BaseDetector, suppressions: Sequence[Mapping[str, Any]] | None
+) -> Sequence[Mapping[str, Any]]:
+    own = configured_nms(model)
+    balanced = dict(type="CLBalancedNMS", iou_threshold=nms_threshold(own))
+    return suppressions or [own, balanced]
 
-    def __init__(self, model, dataset, suppressions, num_worst, by_place=False) -> None:
-        self.model, self.dataset, self.by_place = model, dataset, by_place
-        self.num_worst = num_worst
-        self.samples, self.gaps, self.worst = [], [], []
-        self.head, self.regret_missing, self.gaps_missing = None, "", ""
-        self.suppressions = []
-        try:
-            self.head = dense_predictor(model)
-            own = plain_suppression(model)
-            balanced = dict(type="CLBalancedNMS", iou_threshold=nms_threshold(own))
-            self.suppressions = suppressions or [own, balanced]
-            dense_head(model)
-        except InputError as error:
-            self.gaps_missing = str(error)
-            self.regret_missing = "" if self.suppressions else str(error)
-        if not self.suppressions:
-            self.head = None
-        self.image_ids = [[] for _ in self.suppressions]
-        self.outcomes = [[] for _ in self.suppressions]
 
-    @torch.no_grad()
-    def add(self, batch, place: int) -> int:
+@dataclass
+class _Prediction:
+    """What a detector predicts on one image.
+
+    Attributes:
+        sample: of the dataloader, with the metainfo.
+        gts: ``bboxes`` ``(G, 4)``, xyxy in pixels of the original image, and ``labels`` ``(G,)``.
+        detections: ``bboxes``, ``scores`` and ``labels``, in the same pixels.
+        candidates: the same before NMS; ``None`` without a dense head.
+        outputs: of the dense head, for the whole batch.
+        index: of the image in the batch.
+    """
+
+    sample: DetDataSample
+    gts: InstanceData
+    detections: InstanceData
+    candidates: InstanceData | None
+    outputs: Sequence[Any]
+    index: int
+
+
+def _predictions(
+    model: BaseDetector, head: BaseDenseHead | None, dataset: BaseDataset, loader: Iterable[dict]
+) -> Iterator[_Prediction]:
+    """Run the network once per batch and give what it predicts image by image.
+
+    Args:
+        model: the detector.
+        head: its dense head, or ``None`` where NMS is not compared.
+        dataset, loader: from :func:`~misalign_det.apis.detector.batches`.
+    """
+    first = 0
+    for batch in loader:
         samples = batch["data_samples"]
-        ids = [self._image_id(sample, place + i) for i, sample in enumerate(samples)]
-        if self.head is None:
-            predicted = self.model.predict(batch["inputs"], samples, rescale=True)
-            for image_id, sample in zip(ids, predicted):
-                self._add_detections(image_id, sample.pred_instances)
-            return len(samples)
-        outputs = self.head(self.model.extract_feat(batch["inputs"]))
-        metas = [sample.metainfo for sample in samples]
-        found = self.head.predict_by_feat(*outputs, batch_img_metas=metas, rescale=True)
-        candidates = boxes_before_nms(self.head, outputs, metas)
+        outputs: Sequence[Any] = ()
+        candidates: Sequence[InstanceData | None] = [None] * len(samples)
+        if head is None:
+            predicted = model.predict(batch["inputs"], samples, rescale=True)
+            detections = [sample.pred_instances for sample in predicted]
+        else:
+            metas = [sample.metainfo for sample in samples]
+            outputs = head(model.extract_feat(batch["inputs"]))
+            detections = head.predict_by_feat(*outputs, batch_img_metas=metas, rescale=True)
+            candidates = boxes_before_nms(head, outputs, metas)
         for i, sample in enumerate(samples):
-            truth = ground_truth(self.dataset.get_data_info(place + i))
-            self._add_detections(ids[i], found[i])
-            self._add_outcomes(ids[i], sample, candidates[i], truth)
-            self._add_gaps(outputs, i, sample, truth)
-        return len(samples)
-
-    def _image_id(self, sample, place: int):
-        """The image's id in the annotations; the sample must be that of its place."""
-        check_place(self.dataset, place, sample.img_id)
-        return place if self.by_place else sample.img_id
-
-    def _add_detections(self, image_id, found) -> None:
-        arrays = {k: found[k].cpu().numpy() for k in ("bboxes", "scores", "labels")}
-        self.samples.append(dict(img_id=image_id, pred_instances=arrays))
-
-    def _add_outcomes(self, image_id, sample, candidates, truth) -> None:
-        gt = truth.bboxes.numpy().astype(np.float64), truth.labels.numpy()
-        most = self.head.test_cfg.get("max_per_img")  # YOLOX has none: it keeps all
-        for place, nms in enumerate(self.suppressions):
-            outcome = suppression_outcome(
-                candidates.bboxes, candidates.scores, candidates.labels, *gt, nms, most
-            )
-            self.outcomes[place].append(outcome)
-            self.image_ids[place] += [image_id] * len(outcome.scores)
-        self._add_worst(sample, self.outcomes[0][-1], gt[0])
-
-    def _add_worst(self, sample, outcome, gt_bboxes) -> None:
-        lost = np.nan_to_num(outcome.best_iou - outcome.iou)
-        pairs = np.flatnonzero((lost > 0.05) & (outcome.scores >= SHOWN_SCORE))
-        if len(pairs) == 0:
-            return
-        image = WorstImage(
-            sample.img_path, gt_bboxes, outcome.bboxes[pairs], outcome.best_bboxes[pairs],
-            float(lost[pairs].sum()),
-        )  # fmt: skip
-        self.worst = sorted([*self.worst, image], key=lambda w: -w.iou_lost)[: self.num_worst]
-
-    def _add_gaps(self, outputs, i, sample, truth) -> None:
-        if self.gaps_missing:
-            return
-        try:
-            dense = read_outputs(self.head, *outputs[:2], image=i)
-        except InputError as error:
-            self.gaps_missing = str(error)
-            return
-        factor = torch.tensor(sample.scale_factor, dtype=torch.float32)
-        device = dense.logits.device
-        truth.bboxes = (truth.bboxes * factor.repeat(2)).to(device)
-        truth.labels = truth.labels.to(device)
-        points, strides = dense.locations()
-        self.gaps += spatial_gaps(
-            dense.logits, dense.bboxes, points, strides, truth, float(factor.prod().sqrt())
-        )
-
-    def result(self, coco: COCO) -> Measurement:
-        classes = class_names(self.dataset.metainfo["classes"])
-        metric = MisalignmentMetric(coco, classwise=True)
-        metric.dataset_meta = dict(classes=classes)
-        metric.process({}, self.samples)
-        metrics = metric.compute_metrics(metric.results)
-        categories = category_ids(coco, classes)
-        return Measurement(
-            metrics=metrics,
-            classes=classes,
-            detections=metric.match(metric.results, coco, categories, metric.min_iou),
-            regret=[self._regret(i, coco, categories) for i in range(len(self.suppressions))],
-            regret_missing=self.regret_missing,
-            gaps=summarise_gaps(self.gaps) if not self.gaps_missing else [],
-            gaps_missing=self.gaps_missing,
-            worst=self.worst,
-            num_images=len(self.samples),
-        )
-
-    def _regret(self, place: int, coco, categories) -> dict:
-        outcome = SuppressionOutcome.join(self.outcomes[place])
-        kept, best = (
-            average_precision(
-                coco, self.image_ids[place], boxes, outcome.scores, outcome.labels, categories
-            )
-            for boxes in (outcome.bboxes, outcome.best_bboxes)
-        )
-        nms = self.suppressions[place]
-        row = dict(nms=nms, name=nms_name(nms), AP=_mean(kept), AP_oracle=_mean(best))
-        return dict(row, **summarise_regret(outcome))
+            check_order(dataset, first + i, sample.img_id)
+            gts = ground_truth(dataset.get_data_info(first + i))
+            yield _Prediction(sample, gts, detections[i], candidates[i], outputs, i)
+        first += len(samples)
 
 
-def _mean(values: np.ndarray) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else float("nan")
+def _per_location(
+    head: BaseDenseHead, image: _Prediction
+) -> tuple[Tensor, Tensor, Tensor, Tensor, InstanceData, float]:
+    """The arguments of :func:`~.spatial_gap.spatial_gaps` for an image.
+
+    Raises:
+        InputError: the boxes of the head cannot be read per location.
+    """
+    cls_scores, bbox_preds = image.outputs[:2]
+    outputs = read_outputs(head, cls_scores, bbox_preds, image=image.index)
+    factor = torch.tensor(image.sample.scale_factor, dtype=torch.float32)
+    device = outputs.logits.device
+    gts = InstanceData(
+        bboxes=(image.gts.bboxes * factor.repeat(2)).to(device), labels=image.gts.labels.to(device)
+    )
+    points, strides = outputs.locations()
+    return outputs.logits, outputs.bboxes, points, strides, gts, float(factor.prod().sqrt())

@@ -1,7 +1,6 @@
-"""What the report measures: any detector's test_cfg, ids, evaluators; gaps and worst images."""
+"""What the report measures: any detector's test_cfg, ids, evaluators; gaps."""
 
 import json
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,7 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 
 import misalign_det  # noqa: F401
-from misalign_det.analysis.report.measurement import _Collected, annotation_file, measure
+from misalign_det.analysis.report.measurement import annotation_file, measure
 from misalign_det.errors import InputError
 
 STRIDES = [8, 16, 32]
@@ -173,28 +172,3 @@ def test_what_cannot_be_measured_is_said(folder):
     lacking.val_dataloader.dataset.metainfo.classes = ("disc", "bar")
     with pytest.raises(InputError, match="no category 'bar'"):
         measure(model, lacking, progress=False)
-
-
-def test_the_worst_images_are_those_that_lose_most(folder):
-    cfg = config(folder, "FCOS")
-    collected = _Collected(detector(cfg), None, None, num_worst=2)
-    gts = np.zeros((1, 4))
-
-    def add(name, iou, best, scores):
-        boxes = np.arange(4.0 * len(iou)).reshape(-1, 4)
-        outcome = SimpleNamespace(
-            iou=np.array(iou), best_iou=np.array(best), scores=np.array(scores), bboxes=boxes,
-            best_bboxes=boxes + 1)  # fmt: skip
-        collected._add_worst(SimpleNamespace(img_path=name), outcome, gts)
-
-    add("little", [0.6], [0.64], [0.9])  # 0.05 is the least that counts
-    add("unsure", [0.1], [0.9], [0.29])  # below 0.3 nothing is shown
-    add("nothing", [np.nan], [np.nan], [0.9])
-    assert collected.worst == []
-    add("one", [0.5, 0.5], [0.6, 0.5], [0.3, 0.9])
-    assert [(w.path, len(w.kept)) for w in collected.worst] == [("one", 1)]  # 0.3 is shown
-    add("three", [0.5], [0.8], [0.9])
-    add("two", [0.5, 0.5], [0.6, 0.6], [0.9, 0.9])
-    assert [(w.path, len(w.kept)) for w in collected.worst] == [("three", 1), ("two", 2)]
-    assert collected.worst[1].iou_lost == pytest.approx(0.2)
-    assert (collected.worst[0].better == collected.worst[0].kept + 1).all()
