@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import DATASETS, MODELS
 from mmengine.dataset import pseudo_collate
 from mmengine.model import revert_sync_batchnorm
@@ -66,20 +65,6 @@ def check_device(device: str) -> None:
     if wanted.type == "cuda" and (wanted.index or 0) >= count:
         found = f"torch finds {count} GPUs" if count else "torch finds no GPU that it can use"
         raise InputError(f"--device {device}: {found}. --device cpu does without.")
-
-
-def dense_predictor(model: nn.Module) -> nn.Module:
-    """The head of a one-stage detector, whose outputs can be suppressed in one way or another.
-
-    Raises:
-        InputError: a two-stage or query-based detector, or one without NMS.
-    """
-    if not isinstance(model, SingleStageDetector):
-        raise InputError(f"{type(model).__name__} is no one-stage detector with a dense head.")
-    head = model.bbox_head
-    if not hasattr(head, "predict_by_feat") or "nms" not in (head.test_cfg or {}):
-        raise InputError(f"{type(head).__name__} has no test_cfg.nms: nothing is suppressed.")
-    return head
 
 
 def batches(model: nn.Module, cfg, split: str, progress: bool = True):
