@@ -1,4 +1,4 @@
-"""Measuring misalignment in a detector's results."""
+"""Figures about a detector's detections: misalignment, AP and its confidence interval."""
 
 from .misalignment_metric import MisalignmentMetric
 

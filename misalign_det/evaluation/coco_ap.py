@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mmengine.fileio import get_local_path
@@ -31,11 +31,11 @@ _NEEDED = {
 
 
 def load_annotations(ann_file: str | Path | COCO) -> COCO:
-    """The index of an annotation file, without pycocotools' messages.
+    """Read and index an annotation file, without pycocotools' messages.
 
     Args:
-        ann_file: in COCO's format, or what :func:`index_annotations` has returned, which is given
-            back. Ids may be integers or strings.
+        ann_file: a file in COCO's format, or annotations that are indexed already, which are
+            returned as they are. Ids may be integers or strings.
 
     Raises:
         InputError: there is no such file, or it is not in COCO's format.
@@ -49,12 +49,12 @@ def load_annotations(ann_file: str | Path | COCO) -> COCO:
     return index_annotations(content, str(ann_file))
 
 
-def index_annotations(content: dict, name: str = "the annotations") -> COCO:
-    """The index of annotations in memory.
+def index_annotations(content: dict[str, Any], name: str = "the annotations") -> COCO:
+    """Index annotations in memory.
 
     Args:
         content: in COCO's format; ``annotations`` may be absent.
-        name: of the annotations, for messages.
+        name: how messages call the annotations.
 
     Raises:
         InputError: a list or a key is missing.
@@ -71,7 +71,7 @@ def index_annotations(content: dict, name: str = "the annotations") -> COCO:
     return _indexed(content)
 
 
-def _indexed(content: dict) -> COCO:
+def _indexed(content: dict[str, Any]) -> COCO:
     from mmdet.datasets.api_wrappers import COCO  # here: see the head of this file
 
     coco = COCO()
@@ -81,8 +81,12 @@ def _indexed(content: dict) -> COCO:
     return coco
 
 
-def category_ids(coco: COCO, classes: str | Sequence[str]) -> list:
-    """The file's category id of each class, in the classes' order.
+def category_ids(coco: COCO, classes: str | Sequence[str]) -> list[int | str]:
+    """The category id of each class in the annotations, in the order of the classes.
+
+    Args:
+        coco: annotations, from :func:`load_annotations`.
+        classes: class names; a single one may be a string.
 
     Raises:
         InputError: the file lacks a class or has it twice, or the classes repeat one.
@@ -103,17 +107,21 @@ def category_ids(coco: COCO, classes: str | Sequence[str]) -> list:
     return [ids[name] for name in classes]
 
 
-def is_crowd(annotation: dict) -> bool:
-    """Whether an annotation is a region of many objects; ``iscrowd`` may be a text such as '0'."""
+def is_crowd(annotation: dict[str, Any]) -> bool:
+    """Whether an annotation is a crowd region; ``iscrowd`` may be a string such as ``'0'``."""
     flag = annotation.get("iscrowd") or 0
     return flag.strip().lower() not in ("", "0", "false") if isinstance(flag, str) else bool(flag)
 
 
-def check_labels(labels: np.ndarray, classes: Sequence) -> None:
-    """A label must stand for a class.
+def check_labels(labels: np.ndarray, classes: Sequence[int | str]) -> None:
+    """Check that every label is an index of a class.
+
+    Args:
+        labels: ``(D,)``.
+        classes: names or category ids.
 
     Raises:
-        InputError: one is beyond the list of classes.
+        InputError: a label is beyond the list of classes.
     """
     if len(labels) and labels.max() >= len(classes):
         raise InputError(
@@ -123,15 +131,24 @@ def check_labels(labels: np.ndarray, classes: Sequence) -> None:
 
 
 def average_precision(
-    coco: COCO, image_ids, bboxes, scores, labels, categories, max_dets: int = 100
+    coco: COCO,
+    image_ids: Sequence[int | str] | np.ndarray,
+    bboxes: np.ndarray,
+    scores: Sequence[float] | np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    categories: Sequence[int | str],
+    max_dets: int = 100,
 ) -> np.ndarray:
     """COCO's AP of each class, averaged over IoU 0.5 to 0.95.
 
     Args:
-        coco, image_ids, bboxes, scores, labels, categories, max_dets: as in :func:`matched_boxes`.
+        coco, image_ids, bboxes, scores, labels, categories, max_dets: see :func:`matched_boxes`.
 
     Returns:
         ``(len(categories),)``; NaN for a class without objects.
+
+    Raises:
+        InputError: see :func:`matched_boxes`.
     """
     evaluation = matched_boxes(coco, image_ids, bboxes, scores, labels, categories, max_dets)
     # (IoU, recall, class, area, max_dets); -1 where a class has no object.
@@ -141,31 +158,42 @@ def average_precision(
 
 
 def accumulated(evaluation: COCOeval) -> np.ndarray:
-    """Precision by IoU, recall, class, area and number of boxes, without pycocotools' messages."""
+    """Accumulate pycocotools' evaluation without its messages.
+
+    Returns:
+        Precision by IoU threshold, recall, class, area and ``max_dets``, ``(10, 101, C, 1, 1)``;
+        -1 where a class has no object.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
     return evaluation.eval["precision"]
 
 
 def matched_boxes(
-    coco: COCO, image_ids, bboxes, scores, labels, categories, max_dets: int = 100
+    coco: COCO,
+    image_ids: Sequence[int | str] | np.ndarray,
+    bboxes: np.ndarray,
+    scores: Sequence[float] | np.ndarray,
+    labels: Sequence[int] | np.ndarray,
+    categories: Sequence[int | str],
+    max_dets: int = 100,
 ) -> COCOeval:
-    """pycocotools' evaluation of boxes of any size, matched image by image, not yet accumulated.
+    """pycocotools' evaluation of boxes of any size, evaluated per image, not yet accumulated.
 
-    Images, classes and annotations are numbered anew, in the order of the file and of
-    ``categories``: pycocotools takes an annotation of id 0 for none, and ids may be texts.
+    Images, classes and annotations get new ids, in the order of the file and of ``categories``:
+    pycocotools takes a match with annotation 0 for no match, and ids may be strings.
 
     Args:
         coco: annotations, from :func:`load_annotations`.
-        image_ids: the file's ids of the boxes' images, ``(D,)``.
-        bboxes: xyxy in pixels, ``(D, 4)``.
+        image_ids: of the boxes' images in the annotations, ``(D,)``.
+        bboxes: xyxy in pixels of the original image, ``(D, 4)``.
         scores: ``(D,)``.
-        labels: class indices of the boxes, ``(D,)``.
-        categories: the file's category id of each class; other categories do not count.
-        max_dets: boxes an image that count, those of largest score.
+        labels: class indices, ``(D,)``.
+        categories: category id of each class; objects of other categories are left out.
+        max_dets: boxes per image and class that count, those of the highest score.
 
     Raises:
-        InputError: an image that the annotations lack, or a label beyond ``categories``.
+        InputError: the annotations lack an image, or a label is beyond ``categories``.
     """
     from mmdet.datasets.api_wrappers import COCO, COCOeval  # here: see the head of this file
 
@@ -191,22 +219,22 @@ def matched_boxes(
     return evaluation
 
 
-def check_images(coco: COCO, image_ids) -> None:
-    """Every image must be in the annotations.
+def check_images(coco: COCO, image_ids: Iterable[int | str]) -> None:
+    """Check that the annotations have every image.
 
     Raises:
-        InputError: some are not.
+        InputError: they lack some.
     """
-    strange = [image for image in dict.fromkeys(image_ids) if image not in coco.imgs]
-    if strange:
+    missing = [image for image in dict.fromkeys(image_ids) if image not in coco.imgs]
+    if missing:
         raise InputError(
-            f"the annotation file has no image {_plain(strange[0])!r}, one of the detections' "
-            f"(and {len(strange) - 1} others). Give the annotations that they were made with."
+            f"the annotation file has no image {_plain(missing[0])!r}, which the detections have "
+            f"(and {len(missing) - 1} others). Give the annotations of the split that was tested."
         )
 
 
-def _numbered(coco: COCO, categories: Sequence) -> tuple[COCO, dict]:
-    """The annotations of some categories under numbers from 1, and the number of each image id."""
+def _numbered(coco: COCO, categories: Sequence[int | str]) -> tuple[COCO, dict[int | str, int]]:
+    """The annotations of some categories with ids from 1, and the new id of each image."""
     numbers = {image["id"]: number for number, image in enumerate(coco.dataset["images"], 1)}
     own = {category: number for number, category in enumerate(categories, 1)}
     objects = [
@@ -231,6 +259,6 @@ def _numbered(coco: COCO, categories: Sequence) -> tuple[COCO, dict]:
     return _indexed(content), numbers
 
 
-def _plain(value):
-    """NumPy's scalars as Python's, for messages."""
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as a Python scalar, for messages."""
     return value.item() if isinstance(value, np.generic) else value

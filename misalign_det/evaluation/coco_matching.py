@@ -156,7 +156,7 @@ def _greedy_match(
     true_positive = np.zeros(len(iou), bool)
     overlaps = np.zeros(len(iou))
     free = np.ones(iou.shape[1], bool)
-    reaches = (iou >= threshold).any(axis=1)
+    reaches = np.asarray((iou >= threshold).any(axis=1))
     for detection in order:
         if not reaches[detection]:
             continue

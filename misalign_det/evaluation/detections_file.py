@@ -1,8 +1,9 @@
-"""Detections that mmdet's ``DumpDetResults`` or ``tools/test.py --out`` has written."""
+"""Detections from a file that mmdet's ``DumpDetResults`` or ``tools/test.py --out`` wrote."""
 
 import io
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,20 +22,21 @@ _ALLOWED = {
 }
 
 
-def load_detections(path: str | Path, trust: bool = False) -> list[dict]:
-    """The detections of a split, one dict an image.
+def load_detections(path: str | Path, trust: bool = False) -> list[dict[str, Any]]:
+    """Read the detections of a split.
 
     Args:
         path: the pickle.
-        trust: take whatever the file holds, ``--trust-checkpoint`` on the command line.
+        trust: load any objects; ``--trust-checkpoint`` on the command line.
 
     Returns:
-        Each with ``img_id`` and ``pred_instances``: ``bboxes``, ``scores``, ``labels``.
+        One dict per image, with ``img_id`` and ``pred_instances``: ``bboxes`` ``(D, 4)``, xyxy in
+        pixels of the original image, ``scores`` and ``labels`` ``(D,)``, tensors or arrays.
 
     Raises:
-        CheckpointError: the file holds more than numbers, texts, arrays and tensors: a pickle may
+        CheckpointError: the file holds more than numbers, strings, arrays and tensors: a pickle may
             run any code while it is loaded.
-        InputError: it is missing, damaged, or holds something else.
+        InputError: the file is missing or damaged, or holds something else.
     """
     path = Path(path)
     if not path.is_file():
@@ -49,22 +51,22 @@ def load_detections(path: str | Path, trust: bool = False) -> list[dict]:
     )
     if not fits:
         raise InputError(
-            f"{path} is no list of detections, one dict an image with img_id and pred_instances. "
-            "Write it by tools/test.py --out FILE.pkl or mmdet's DumpDetResults."
+            f"{path} is not a list of detections, one dict per image with img_id and "
+            "pred_instances. Write it with tools/test.py --out FILE.pkl or mmdet's DumpDetResults."
         )
     return found
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Numbers, texts, containers, arrays and tensors; nothing that could run code."""
+    """Loads numbers, strings, containers, arrays and tensors; nothing that could run code."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("torch.storage", "_load_from_bytes"):
             return lambda content: torch.load(io.BytesIO(content), weights_only=True)
         if (module, name) in _ALLOWED:
             return super().find_class(module, name)
         raise CheckpointError(
-            "the file of detections was refused: it holds more than numbers, arrays and tensors, "
-            f"it asks for {module}.{name}. If you trust where it comes from with your account and "
-            "data, pass --trust-checkpoint."
+            "the file of detections was not loaded: it holds more than numbers, arrays and "
+            f"tensors, and asks for {module}.{name}. If you trust its source with your account "
+            "and data, pass --trust-checkpoint."
         )

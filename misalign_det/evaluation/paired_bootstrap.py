@@ -1,10 +1,10 @@
-"""Whether the AP of two detectors differs by more than the choice of the images explains."""
+"""Paired bootstrap over images: the confidence interval of a difference in AP."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mmengine.utils import ProgressBar
@@ -18,12 +18,12 @@ if TYPE_CHECKING:  # mmdet.datasets is loaded where it is needed: see coco_ap.py
 
 @dataclass
 class APDifference:
-    """AP of two detectors on the same images, and what chance has to do with it.
+    """AP of two detectors on the same images, and the interval of the difference.
 
     Attributes:
         first, second: COCO's AP, 0 to 1.
         low, high: ends of the confidence interval of ``second - first``.
-        images: of the split.
+        images: number of images of the split.
     """
 
     first: float
@@ -44,9 +44,9 @@ class APDifference:
 
 def ap_difference(
     coco: COCO,
-    first: Sequence[list[dict]],
-    second: Sequence[list[dict]],
-    classes: Sequence[str],
+    first: Sequence[list[dict[str, Any]]],
+    second: Sequence[list[dict[str, Any]]],
+    classes: str | Sequence[str],
     resamples: int = 300,
     confidence: float = 0.95,
     seed: int = 0,
@@ -54,23 +54,23 @@ def ap_difference(
 ) -> APDifference:
     """COCO's AP of two detectors, and the percentile interval of a paired bootstrap.
 
-    Images are drawn with repetition, the same for both, and AP is computed anew. The interval says
-    how far the gain depends on the images of the split, not on the seeds of training; several
-    trainings of each detector are averaged.
+    Each resample draws images with replacement, the same for both detectors, and computes AP on
+    them. The interval says how far the gain depends on the images of the split, not on the seeds
+    of training; the AP of several trainings of a detector is averaged.
 
     Args:
-        coco: annotations.
-        first, second: of each detector one or more trainings' detections, as
-            :func:`~.detections_file.load_detections` gives them.
-        classes: the detectors' classes, in their order; one may stand as a string.
-        resamples: drawn sets of images.
-        confidence: share of them inside the interval.
-        seed: of the draws.
-        progress: whether a bar is shown.
+        coco: annotations, from :func:`~.coco_ap.load_annotations`.
+        first, second: detections of one or more trainings of each detector, as
+            :func:`~.detections_file.load_detections` returns them.
+        classes: the detectors' classes in the order of the labels; a single one may be a string.
+        resamples: number of resamples.
+        confidence: level of the interval, between 0 and 1.
+        seed: of the random resamples.
+        progress: whether a progress bar is shown.
 
     Raises:
-        InputError: detections of images, or of classes, that the annotations lack; no images; no
-            object of the classes.
+        InputError: the annotations have no images or no object of the classes, or lack an image or
+            a class of the detections.
     """
     ids = category_ids(coco, classes)
     images = len(coco.getImgIds())
@@ -79,7 +79,7 @@ def ap_difference(
     if not any(a["category_id"] in set(ids) for a in coco.dataset.get("annotations", ())):
         raise InputError("the annotation file has no object of these classes: there is no AP")
     sides = [[_evaluate(coco, found, ids) for found in side] for side in (first, second)]
-    whole = [_average(side, np.arange(images)) for side in sides]
+    first_ap, second_ap = (_average(side, np.arange(images)) for side in sides)
     generator = np.random.default_rng(seed)
     gains = []
     bar = ProgressBar(resamples) if progress else None
@@ -92,31 +92,33 @@ def ap_difference(
     if bar:
         print()
     tail = (1 - confidence) / 2
-    # A draw without any object has no AP.
+    # A resample without any object has no AP.
     low, high = np.nanquantile(gains, [tail, 1 - tail])
-    return APDifference(*whole, float(low), float(high), images)
+    return APDifference(first_ap, second_ap, float(low), float(high), images)
 
 
 def coco_figures(
-    coco: COCO, found: list[dict], classes: Sequence[str], max_dets: int = 100
+    coco: COCO, found: list[dict[str, Any]], classes: str | Sequence[str], max_dets: int = 100
 ) -> dict[str, float]:
     """COCO's AP, AP50 and AP75 over all classes, 0 to 1; NaN without any object.
 
     Args:
-        coco: annotations.
-        found: detections, as :func:`~.detections_file.load_detections` gives them.
-        classes: the detector's classes, in their order.
-        max_dets: boxes an image that count.
+        coco: annotations, from :func:`~.coco_ap.load_annotations`.
+        found: detections, as :func:`~.detections_file.load_detections` returns them.
+        classes: the detector's classes in the order of the labels; a single one may be a string.
+        max_dets: boxes per image and class that count.
 
     Raises:
-        InputError: detections of images, or of classes, that the annotations lack.
+        InputError: the annotations lack an image or a class of the detections.
     """
     precision = accumulated(_evaluate(coco, found, category_ids(coco, classes), max_dets))
     parts = dict(AP=precision, AP50=precision[0], AP75=precision[5])
     return {name: _mean_precision(part) for name, part in parts.items()}
 
 
-def _evaluate(coco: COCO, found: list[dict], ids: Sequence, max_dets: int = 100) -> COCOeval:
+def _evaluate(
+    coco: COCO, found: list[dict[str, Any]], ids: Sequence[int | str], max_dets: int = 100
+) -> COCOeval:
     check_images(coco, [sample["img_id"] for sample in found])
     instances = [sample["pred_instances"] for sample in found]
     images = [s["img_id"] for s, part in zip(found, instances) for _ in range(len(part["scores"]))]
@@ -128,7 +130,7 @@ def _evaluate(coco: COCO, found: list[dict], ids: Sequence, max_dets: int = 100)
 
 
 def _average(evaluations: list[COCOeval], images: np.ndarray) -> float:
-    """Mean AP of several trainings over some images, by their place, repetitions counted."""
+    """Mean AP of several trainings over the images of some indices, which may repeat."""
     return float(np.mean([_ap(evaluation, images) for evaluation in evaluations]))
 
 

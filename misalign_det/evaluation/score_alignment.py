@@ -200,14 +200,14 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def score_iou_correlation(detections: MatchedDetections, min_iou: float = 0.5) -> dict[str, float]:
-    """Spearman's and Pearson's correlation of score and IoU over boxes that found an object.
+    """Spearman's and Pearson's correlation of score and IoU over boxes that overlap a GT.
 
-    1 where the better box always has the higher score. Boxes that found nothing are left out: that
-    their score should be low is a matter of classification, not of alignment.
+    1 where the better box always has the higher score. Boxes without a GT are left out: that their
+    score should be low is a matter of classification, not of alignment.
 
     Args:
-        detections: D of them; those of an IoU of at least ``min_iou`` with an object of their class
-            count, whether they are the first on it or not.
+        detections: those with an IoU of at least ``min_iou`` with a GT of their class count, true
+            positives or not.
         min_iou: least IoU.
 
     Returns:
@@ -226,16 +226,16 @@ def score_iou_correlation(detections: MatchedDetections, min_iou: float = 0.5) -
 def box_counts(
     detections: MatchedDetections, min_iou: float = 0.5, error_iou: float = 0.1
 ) -> dict[str, int]:
-    """The kinds of boxes that TOOD counts (Feng et al., ICCV 2021, section 4.3).
+    """Counts of boxes by kind, as TOOD's (Feng et al., ICCV 2021, section 4.3).
 
     Args:
         detections: matched at ``min_iou``.
-        min_iou: a box that reaches this IoU with an object is ``correct`` if it is the object's
-            first in order of score, ``redundant`` otherwise.
-        error_iou: a box between this and ``min_iou`` is an ``error``: it saw something and missed.
+        min_iou: IoU with the best GT of its class from which on a box is ``correct``, if it is a
+            true positive, or ``redundant``, if it is not.
+        error_iou: a box with an IoU between this and ``min_iou`` is an ``error``.
 
     Returns:
-        ``correct``, ``redundant``, ``error``, and ``background``: the rest.
+        ``correct``, ``redundant``, ``error``, and ``background``: all others.
     """
     overlaps = detections.overlaps
     reaches = overlaps >= min_iou
@@ -252,10 +252,11 @@ def localisation_aware_ece(detections: MatchedDetections, bins: int = 25) -> flo
     """Localisation-aware expected calibration error of one class (Oksuz et al., CVPR 2023).
 
     ``sum_j |D_j| / |D| * |mean score_j - precision_j * mean IoU_j|`` over equal bins of the score:
-    a score is calibrated if it is the IoU that one may expect, counting false positives as 0.
+    a score is calibrated if it equals the mean IoU of the boxes with that score, where a false
+    positive counts as 0.
 
     Args:
-        detections: of one class, matched at the threshold of the measure.
+        detections: of one class, matched at the calibration error's IoU threshold.
         bins: J.
 
     Returns:
@@ -264,6 +265,6 @@ def localisation_aware_ece(detections: MatchedDetections, bins: int = 25) -> flo
     if len(detections) == 0:
         return float("nan")
     index = np.clip((detections.scores * bins).astype(int), 0, bins - 1)
-    # precision x mean IoU of the true positives is the mean of an IoU that is 0 for the others.
+    # precision * mean IoU of the true positives is the mean IoU of all, with 0 for the others.
     gap = detections.scores - detections.matched_overlaps
     return float(np.abs(np.bincount(index, gap, bins)).sum() / len(detections))
