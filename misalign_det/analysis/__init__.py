@@ -1,4 +1,4 @@
-"""What probes a trained or training detector: its outputs, its assigner, its suppression."""
+"""Analysis of a detector: outputs per location, label assignment, NMS, and the report."""
 
 from .assignment.assignment_inspector_hook import AssignmentInspectorHook
 

@@ -1,7 +1,9 @@
-"""Classification and regression loss over the image, side by side (paper A's spatial analysis).
+"""Maps of classification and regression loss towards one GT, side by side.
 
-Points with a small classification loss and points with a small regression loss lie apart: that is
-the spatial misalignment that both papers' assigners work against.
+As in the spatial analysis of "Toward Minimal Misalignment at Minimal Cost in One-Stage and
+Anchor-Free Object Detection" (arXiv 2112.08902): locations with a small classification loss and
+locations with a small regression loss lie apart. SpatialAlignAssigner and JLAAssigner reduce this
+spatial misalignment.
 """
 
 from dataclasses import dataclass
@@ -26,9 +28,9 @@ class LevelLosses:
 
     Attributes:
         stride: in pixels.
-        cls_loss, reg_loss: ``(h, w)``; with several anchors, of the one of least sum.
-        inside: whether the location lies in the GT, ``(h, w)`` bool.
-        positives: row and column of the locations trained towards this GT, ``(E, 2)``.
+        cls_loss, reg_loss: ``(h, w)``; of several anchors, those of the one with the smallest sum.
+        inside: whether the location lies inside the GT, ``(h, w)`` bool.
+        positives: row and column of the positives of this GT, ``(E, 2)``.
     """
 
     stride: int
@@ -38,18 +40,18 @@ class LevelLosses:
     positives: Tensor
 
     def peak(self, loss: Tensor) -> tuple[float, float] | None:
-        """Centre in pixels of the in-box location of least loss, or ``None`` if there is none."""
+        """x and y of the location of least loss inside the GT, in pixels; ``None`` without one."""
         if not self.inside.any():
             return None
-        place = loss.masked_fill(~self.inside, float("inf")).argmin().item()
-        row, column = divmod(place, loss.shape[1])
+        index = int(loss.masked_fill(~self.inside, float("inf")).argmin())
+        row, column = divmod(index, loss.shape[1])
         return (column + 0.5) * self.stride, (row + 0.5) * self.stride
 
     def gap(self) -> float | None:
-        """Distance in strides between the two peaks."""
-        if not self.inside.any():
-            return None
+        """Distance of the two peaks in strides; ``None`` without a location inside the GT."""
         a, b = self.peak(self.cls_loss), self.peak(self.reg_loss)
+        if a is None or b is None:
+            return None
         return float(np.hypot(a[0] - b[0], a[1] - b[1])) / self.stride
 
 
@@ -60,14 +62,14 @@ def losses_towards(
     positives: Tensor,
     loss_bbox: dict | None = None,
 ) -> list[LevelLosses]:
-    """Focal and box loss of every prior towards one GT, a level.
+    """Focal loss and box loss of every location towards one GT, per level.
 
     Args:
         outputs: predictions of the image.
-        bbox: the GT, xyxy in pixels, ``(4,)``.
-        label: its class.
-        positives: priors trained towards it, ``(E,)``.
-        loss_bbox: config of mmdet's box loss; GIoU loss by default.
+        bbox: the GT, xyxy in pixels of the network input, ``(4,)``.
+        label: its class index.
+        positives: indices of its positive priors, ``(E,)``.
+        loss_bbox: config of mmdet's box loss; by default ``GIoULoss``.
     """
     num = len(outputs.logits)
     device = outputs.logits.device
@@ -75,20 +77,20 @@ def losses_towards(
         [InstanceData(bboxes=bbox[None], labels=torch.tensor([label], device=device))]
     )
     every = torch.arange(num, device=device)
-    edges = CandidatePairs(every, torch.zeros_like(every), torch.tensor([num], device=device))
+    pairs = CandidatePairs(every, torch.zeros_like(every), torch.tensor([num], device=device))
     loss = MODELS.build(loss_bbox or dict(type="GIoULoss"))
-    cls_loss, reg_loss = pair_losses(edges, outputs.logits, outputs.bboxes, gts, loss)
-    # Of several anchors at a location the best one speaks for it, with both of its losses.
+    cls_loss, reg_loss = pair_losses(pairs, outputs.logits, outputs.bboxes, gts, loss)
+    # Of several anchors at a location, both losses are those of the best one.
     best = (cls_loss + reg_loss).view(-1, outputs.num_anchors).argmin(dim=1, keepdim=True)
     cls_loss, reg_loss = (
         part.view(-1, outputs.num_anchors).gather(1, best).squeeze(1).cpu()
         for part in (cls_loss, reg_loss)
     )
-    place = (positives // outputs.num_anchors).unique().cpu()
+    locations = (positives // outputs.num_anchors).unique().cpu()
     levels, first = [], 0
     for (height, width), stride in zip(outputs.level_sizes, outputs.strides):
         count = height * width
-        here = place[(place >= first) & (place < first + count)] - first
+        here = locations[(locations >= first) & (locations < first + count)] - first
         levels.append(
             LevelLosses(
                 stride=stride,
@@ -112,20 +114,20 @@ def _inside(height: int, width: int, stride: int, bbox: Tensor) -> Tensor:
 def draw_loss_maps(
     image: np.ndarray, bbox: Tensor, levels: list[LevelLosses], title: str = ""
 ) -> Figure:
-    """One row a level: classification loss left, regression loss right.
+    """One row per level: classification loss left, regression loss right.
 
-    Dark is a small loss. The GT box is white, green crosses are the positives trained towards it,
-    the star is the in-box location of least loss, the ring that of the other task.
+    A small loss is dark. The GT is white, green crosses are its positives, a star marks the
+    location of least loss inside it, a ring that of the other loss.
 
     Args:
         image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
-        bbox: the GT, xyxy in the same pixels.
-        levels: those to draw, from :func:`losses_towards`.
-        title: stands above.
+        bbox: the GT, xyxy in the same pixels, ``(4,)``.
+        levels: levels to draw, from :func:`losses_towards`.
+        title: of the figure.
     """
     image = to_rgb_image(image)
     height, width = image.shape[:2]
-    # A Figure of its own, outside pyplot, is freed with its last reference.
+    # A Figure made without pyplot is freed with its last reference.
     fig = Figure(figsize=(10, len(levels) * 5 * height / width + 0.8), layout="constrained")
     axes = fig.subplots(len(levels), 2, squeeze=False)
     left, top, right, bottom = bbox.tolist()
@@ -149,9 +151,10 @@ def draw_loss_maps(
             )
             y, x = ((level.positives + 0.5) * level.stride).numpy().T
             axis.plot(x, y, "x", color="#30ff60", ms=7, mew=1.8)
-            if peaks[side] is not None:
-                axis.plot(*peaks[side], "*", color="cyan", ms=13, mec="black")
-                axis.plot(*peaks[1 - side], "o", mfc="none", color="cyan", ms=11, mew=1.5)
+            own, other = peaks[side], peaks[1 - side]
+            if own is not None and other is not None:
+                axis.plot(*own, "*", color="cyan", ms=13, mec="black")
+                axis.plot(*other, "o", mfc="none", color="cyan", ms=11, mew=1.5)
             axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
             gap = level.gap()
             distance = "no location in the box" if gap is None else f"peaks {gap:.1f} strides apart"
@@ -161,5 +164,5 @@ def draw_loss_maps(
 
 
 def _robust_max(loss: Tensor) -> float:
-    """Some far-off boxes have losses that would leave everything else black."""
+    """Upper end of the colours: a few much larger losses would leave everything else black."""
     return float(loss.flatten().kthvalue(max(1, int(0.98 * loss.numel()))).values)

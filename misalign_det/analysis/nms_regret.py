@@ -232,9 +232,9 @@ def _clusters(bboxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: flo
     shift = labels.to(bboxes) * (bboxes.max() - bboxes.min() + 1)
     order = scores.sort(descending=True)[1]
     boxes = (bboxes + shift[:, None])[order].float().cpu().numpy()
-    order = order.cpu().numpy()
+    indices = order.cpu().numpy()
     cluster = np.empty(len(bboxes), np.int64)
-    cluster[order] = order[suppressors(boxes, iou_threshold)]
+    cluster[indices] = indices[suppressors(boxes, iou_threshold)]
     return cluster
 
 

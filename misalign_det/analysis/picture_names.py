@@ -1,22 +1,24 @@
-"""Names of pictures that do not collide."""
+"""Distinct file names for pictures of images."""
 
 import os.path as osp
 from collections import Counter
 from collections.abc import Sequence
 
+from mmengine.dataset import BaseDataset
+
 from ..evaluation.dataset_annotations import image_paths
 
 
-def picture_names(dataset) -> list[str]:
-    """A name for a picture of each image of a dataset; see :func:`distinct_names`."""
+def picture_names(dataset: BaseDataset) -> list[str]:
+    """A file name, without suffix, per image of a dataset; see :func:`distinct_names`."""
     return distinct_names(image_paths(dataset))
 
 
 def distinct_names(paths: Sequence[str]) -> list[str]:
-    """Names of files without folder and suffix, no two alike.
+    """Names of files without folder and suffix, all different.
 
-    Files in several folders keep the folders' names, those that differ in the suffix alone keep
-    it, and what is still equal is numbered.
+    Where the files are in several folders, the names contain the folders below the common one.
+    Names that differ only in the suffix keep it, and equal names are numbered.
 
     Example:
         >>> distinct_names(['data/a.jpg', 'data/b.jpg'])
@@ -35,13 +37,14 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
 
 
 def numbered_apart(names: Sequence[str]) -> list[str]:
-    """Equal names get the number of their repetition, from 2.
+    """Number equal names from 2 on, so that all are different.
 
     Example:
         >>> numbered_apart(['a', 'b', 'a'])
         ['a', 'b', 'a_2']
     """
-    given, apart = set(names), {}
+    given = set(names)
+    apart: dict[str, None] = {}
     for name in names:
         number, candidate = 1, name
         while candidate in apart or (number > 1 and candidate in given):

@@ -1,38 +1,42 @@
-"""Receptive fields of a head's branches (paper A, scale misalignment): computed and measured.
+"""Receptive fields of a head's branches: theoretical, and effective by gradients.
 
-The paper's argument: f(R_l), the field of a branch on level l, is the same for classification and
-regression, because both towers have the same kernels; each task would want its own. The effective
-field, measured by gradients, shows what a trained network makes of it.
+"Toward Minimal Misalignment at Minimal Cost in One-Stage and Anchor-Free Object Detection" (arXiv
+2112.08902) calls it scale misalignment that f(R_l), the receptive field of a branch on level l, is
+the same for classification and regression, because both towers have the same kernels. The effective
+field shows how far a trained network uses it.
 """
 
 import copy
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.detectors import SingleStageDetector
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.layers import AutoDeformConv2d
-from .dense_outputs import dense_head
+from .dense_outputs import dense_head, level_strides
 
 BRANCHES = ("classification", "regression")
-CUT = 1 - 0.9545  # share of the largest gradient that still counts, as in Luo et al. 2016
+CUT = 1 - 0.9545  # least share of the largest gradient that counts (Luo et al., NeurIPS 2016)
 
 
 @dataclass
 class ReceptiveField:
-    """Of one branch at one level; lengths are sides of squares in pixels of the input.
+    """One branch on one level; lengths are sides of squares in pixels of the network input.
 
     Attributes:
         branch: one of ``BRANCHES``.
-        stride: of the level.
-        feature: R_l, theoretical field of the pyramid's level that enters the head.
-        theoretical: f(R_l), that of the branch's output.
-        effective: root of the area where the gradient exceeds ``CUT`` of its maximum.
-        gradient: mean absolute gradient around the location, largest value 1, ``(S, S)``.
+        stride: of the level in pixels.
+        feature: R_l, theoretical field of the feature map that enters the head.
+        theoretical: f(R_l), theoretical field of the branch's output.
+        effective: square root of the area where the gradient exceeds ``CUT`` times its maximum.
+        gradient: mean absolute gradient around the location, scaled to a maximum of 1, ``(S, S)``.
     """
 
     branch: str
@@ -43,11 +47,18 @@ class ReceptiveField:
     gradient: np.ndarray
 
 
-def head_kernels(head: nn.Module, channels: int) -> dict[str, int]:
-    """Side of the square of feature cells that each branch's output reads, as its layers stand.
+def head_kernels(head: BaseDenseHead, channels: int) -> dict[str, int]:
+    """Side of the square of feature cells that each branch's output depends on.
 
-    Norms are left out (group norm reads the whole map), deformable layers keep their regular grid:
-    this is the static f of paper A, ``f(R_l) = R_l + (side - 1) * stride``.
+    Normalisation is left out (group norm depends on the whole map), and deformable layers sample
+    their regular grid: ``f(R_l) = R_l + (side - 1) * stride``.
+
+    Args:
+        head: from :func:`~.dense_outputs.dense_head`.
+        channels: of the feature maps.
+
+    Returns:
+        Side in feature cells by branch.
     """
     head = _positive(head)
     size = 65  # farther than any head of 3x3 convolutions reaches
@@ -63,14 +74,21 @@ def head_kernels(head: nn.Module, channels: int) -> dict[str, int]:
     return sides
 
 
-def feature_fields(model: nn.Module, width: int = 4096, channels: int = 3) -> list[int]:
-    """R_l, the theoretical field of each level's feature map in pixels, for ``channels`` of input.
+def feature_fields(model: SingleStageDetector, width: int = 4096, channels: int = 3) -> list[int]:
+    """R_l, the theoretical receptive field of each level's feature map.
 
-    Measured as the support of the gradient with every weight positive, on an image wide enough to
-    hold it; a field wider than the image is cut to ``width``.
+    It is the support of the gradient with positive weights.
+
+    Args:
+        model: one-stage detector with a neck.
+        width: of the image that is used, in pixels; a wider field is cut to it.
+        channels: of the network input.
+
+    Returns:
+        Side of the field in pixels per level.
     """
     backbone, neck = _positive(model.backbone), _positive(model.neck)
-    # The field is the same along both axes: a low, wide image is enough.
+    # The field is the same along both axes: the image need not be high.
     image = torch.ones(1, channels, 128, width, requires_grad=True)
     fields = []
     for level in neck(backbone(image)):
@@ -81,23 +99,29 @@ def feature_fields(model: nn.Module, width: int = 4096, channels: int = 3) -> li
 
 
 def effective_field(
-    model: nn.Module, inputs: Tensor, centres: list[tuple[float, float]], radius: int = 192
+    model: SingleStageDetector,
+    inputs: Tensor,
+    centres: Sequence[tuple[float, float]],
+    radius: int = 192,
 ) -> dict[tuple[str, int], np.ndarray]:
-    """Sum of absolute input gradients of each branch at each level, around given points.
+    """Absolute input gradients of each branch on each level, summed over the given points.
 
     Args:
-        model: in eval mode, as trained.
+        model: one-stage detector in eval mode.
         inputs: one preprocessed image, ``(1, channels, H, W)``.
-        centres: points in pixels; each level's nearest location is read.
-        radius: half the side of the window that is kept.
+        centres: x and y in pixels of the network input; the nearest location of each level is used.
+        radius: half the side of the window around a point, in pixels.
 
     Returns:
-        ``{(branch, level): (2 radius, 2 radius)}``.
+        ``{(branch, level): window}``, windows of ``(2 * radius, 2 * radius)``.
+
+    Raises:
+        InputError: a head that :func:`~.dense_outputs.dense_head` refuses.
     """
     head = dense_head(model)
     inputs = inputs.detach().clone().requires_grad_()
     outs = head(model.extract_feat(inputs))[:2]
-    strides = [s[0] if isinstance(s, tuple) else s for s in head.prior_generator.strides]
+    strides = level_strides(head)
     windows = {}
     for branch, levels in zip(BRANCHES, outs):
         for i, (level, stride) in enumerate(zip(levels, strides)):
@@ -108,23 +132,27 @@ def effective_field(
                 (grad,) = torch.autograd.grad(
                     level[0, :, row, column].sum(), inputs, retain_graph=True
                 )
-                place = (int((row + 0.5) * stride), int((column + 0.5) * stride))
-                window = _window(grad[0].abs().sum(dim=0), place, radius)
+                centre = (int((row + 0.5) * stride), int((column + 0.5) * stride))
+                window = _window(grad[0].abs().sum(dim=0), centre, radius)
                 total += window / max(window.max(), 1e-12)
             windows[branch, i] = total
     return windows
 
 
-def receptive_fields(model: nn.Module, images, radius: int = 192) -> list[ReceptiveField]:
-    """Both kinds of field, for each branch and level.
+def receptive_fields(
+    model: SingleStageDetector,
+    images: Iterable[tuple[Tensor, Sequence[tuple[float, float]]]],
+    radius: int = 192,
+) -> list[ReceptiveField]:
+    """Theoretical and effective receptive field of each branch on each level.
 
     Args:
         model: one-stage detector in eval mode.
-        images: iterable of ``(inputs, centres)``; see :func:`effective_field`.
-        radius: half the side of the measured window.
+        images: ``(inputs, centres)`` per image; see :func:`effective_field`.
+        radius: half the side of the window of gradients, in pixels.
 
     Raises:
-        InputError: no image, or a head that :func:`~.dense_outputs.dense_head` refuses.
+        InputError: there is no image, or :func:`~.dense_outputs.dense_head` refuses the model.
     """
     head = dense_head(model)
     sides = head_kernels(head, head.in_channels)
@@ -137,11 +165,11 @@ def receptive_fields(model: nn.Module, images, radius: int = 192) -> list[Recept
     if channels is None:
         raise InputError("there is no image to measure on")
     features = feature_fields(model, channels=channels)
-    strides = [s[0] if isinstance(s, tuple) else s for s in head.prior_generator.strides]
+    strides = level_strides(head)
     fields = []
     for i, (stride, feature) in enumerate(zip(strides, features)):
         for branch in BRANCHES:
-            # An untrained branch may not depend on the image yet (TripleHead's refinement).
+            # An untrained branch may not depend on the image (TripleHead's refinement).
             gradient = totals[branch, i] / max(totals[branch, i].max(), 1e-12)
             fields.append(
                 ReceptiveField(
@@ -157,7 +185,7 @@ def receptive_fields(model: nn.Module, images, radius: int = 192) -> list[Recept
 
 
 def draw_receptive_fields(fields: list[ReceptiveField], title: str = "") -> Figure:
-    """One row a level, one column a branch: the mean gradient, and the effective square."""
+    """One row per level, one column per branch: the mean gradient and the effective field."""
     rows = len(fields) // 2
     fig = Figure(figsize=(7, 3.3 * rows + 0.6), layout="constrained")
     axes = fig.subplots(rows, 2, squeeze=False)
@@ -177,10 +205,13 @@ def draw_receptive_fields(fields: list[ReceptiveField], title: str = "") -> Figu
 
 
 def _positive(module: nn.Module) -> nn.Module:
-    """A copy whose outputs depend on every input that its layers can see, and whose gradients
-    never cancel: positive weights, no norms, average for max pooling, regular sampling grids."""
+    """A copy whose gradients never cancel, so that they are positive on the whole receptive field.
+
+    It has positive weights, no normalisation, average instead of max pooling, and deformable layers
+    that sample their regular grid.
+    """
     module = copy.deepcopy(module).cpu().float()
-    module.eval()  # not chained: mmdet's ResNet returns nothing from it
+    module.eval()  # not chained: mmdet's ResNet returns None here
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, (nn.GroupNorm, nn.modules.batchnorm._BatchNorm)):
@@ -190,36 +221,39 @@ def _positive(module: nn.Module) -> nn.Module:
             elif isinstance(child, AutoDeformConv2d):
                 setattr(parent, name, _RegularGrid(child.in_channels, child.out_channels))
     for layer in module.modules():
-        if isinstance(getattr(layer, "weight", None), Tensor):
-            fan_in = max(1, layer.weight[0].numel())
-            nn.init.constant_(layer.weight, 1.0 / fan_in)
-        if isinstance(getattr(layer, "bias", None), Tensor):
-            nn.init.zeros_(layer.bias)
+        weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+        if isinstance(weight, Tensor):
+            nn.init.constant_(weight, 1.0 / max(1, weight[0].numel()))
+        if isinstance(bias, Tensor):
+            nn.init.zeros_(bias)
     for layer in module.modules():  # RFAConv2d, and mmcv's layers in backbones
-        if hasattr(layer, "conv_offset"):
-            nn.init.zeros_(layer.conv_offset.weight)
+        conv_offset = getattr(layer, "conv_offset", None)
+        if conv_offset is not None:
+            nn.init.zeros_(conv_offset.weight)
     return module
 
 
-class _RegularGrid(nn.Conv2d):
-    """Stands for a deformable layer whose offsets come from outside."""
+class _RegularGrid(nn.Module):
+    """Replaces a deformable layer whose offsets are an argument; ignores them."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor, offset: Tensor) -> Tensor:
-        return super().forward(x)
+        return self.conv(x)
 
 
 def _extent(profile: Tensor) -> int:
-    """Length of the stretch where the profile is not zero."""
-    place = (profile > 0).nonzero().squeeze(1)
-    return int(place[-1] - place[0] + 1) if len(place) else 0
+    """Distance from the first to the last positive value of the profile, both included."""
+    positive = (profile > 0).nonzero().squeeze(1)
+    return int(positive[-1] - positive[0] + 1) if len(positive) else 0
 
 
 def _window(gradient: Tensor, centre: tuple[int, int], radius: int) -> np.ndarray:
-    # A coarse level's last location may lie beyond the image.
-    beyond = [max(0, place - size) for place, size in zip(centre, gradient.shape)]
+    """The gradient ``(H, W)`` around a row and column, zero outside the image."""
+    # The last location of a coarse level may lie beyond the image.
+    beyond = [max(0, position - size) for position, size in zip(centre, gradient.shape)]
     padded = np.pad(gradient.detach().cpu().numpy(), [(radius, radius + more) for more in beyond])
     row, column = centre
     return padded[row : row + 2 * radius, column : column + 2 * radius]

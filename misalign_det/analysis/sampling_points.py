@@ -1,27 +1,31 @@
-"""Where the deformable layers of a head look, over the image."""
+"""The sampling points of a head's deformable layers, drawn over the image."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from mmcv.ops import DeformConv2d
+from mmdet.models.detectors import SingleStageDetector
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models.layers import RFAConv2d
 from ..utils import to_rgb_image
+from .dense_outputs import level_strides
 
 GRID = torch.tensor([[row, column] for row in (-1.0, 0, 1) for column in (-1.0, 0, 1)])
 
 
 @dataclass
 class SamplingPoints:
-    """The nine taps of one layer at one location.
+    """The nine sampling points of one layer at one location.
 
     Attributes:
-        layer: its name in the head.
+        layer: name of the layer in the head.
         points: x and y in pixels of the network input, ``(9, 2)``.
     """
 
@@ -31,31 +35,31 @@ class SamplingPoints:
 
 @torch.no_grad()
 def sampling_points(
-    model: nn.Module, inputs: Tensor, level: int, row: int, column: int
+    model: SingleStageDetector, inputs: Tensor, level: int, row: int, column: int
 ) -> list[SamplingPoints]:
-    """The taps of every deformable layer of the head at one location of one level.
+    """The sampling points of every deformable layer of the head at one location of one level.
 
     Args:
-        model: a one-stage detector whose head has ``RFAConv2d`` or mmcv's ``DeformConv2d`` (as
-            TripleHead and VFNet have).
+        model: a one-stage detector whose head has layers ``RFAConv2d`` or mmcv's ``DeformConv2d``,
+            as TripleHead and VFNet.
         inputs: one preprocessed image, ``(1, 3, H, W)``.
-        level: place in the pyramid, from 0.
-        row, column: of the location on it.
+        level: index of the level, from the finest.
+        row, column: of the location on this level.
 
     Raises:
         InputError: the head has no deformable layer.
     """
     head = model.bbox_head
-    layers = {
+    layers: dict[str, nn.Module] = {
         name: module
         for name, module in head.named_modules()
         if isinstance(module, (RFAConv2d, DeformConv2d))
     }
     if not layers:
         raise InputError(
-            f"{type(head).__name__} has no deformable layer. RFAHead and TripleHead have."
+            f"{type(head).__name__} has no deformable layer. RFAHead and TripleHead have some."
         )
-    offsets = {name: [] for name in layers}
+    offsets: dict[str, list[Tensor]] = {name: [] for name in layers}
     handles = [
         module.register_forward_hook(_keep(offsets[name])) for name, module in layers.items()
     ]
@@ -64,7 +68,7 @@ def sampling_points(
     finally:
         for handle in handles:
             handle.remove()
-    strides = [s[0] if isinstance(s, tuple) else s for s in head.prior_generator.strides]
+    strides = level_strides(head)
     center = torch.tensor([row + 0.5, column + 0.5])
     found = []
     for name, levels in offsets.items():
@@ -74,10 +78,10 @@ def sampling_points(
     return found
 
 
-def _keep(kept: list):
-    """A hook that keeps the offsets of each call; a head calls a layer once a level, in order."""
+def _keep(kept: list[Tensor]) -> Callable[[Any, tuple[Tensor, ...], Any], None]:
+    """A forward hook that keeps the offsets of each call; a head calls a layer once per level."""
 
-    def hook(module, args, output):
+    def hook(module: Any, args: tuple[Tensor, ...], output: Any) -> None:
         kept.append(module.offset_and_mask(args[0])[0] if len(args) == 1 else args[1])
 
     return hook
@@ -86,12 +90,12 @@ def _keep(kept: list):
 def draw_sampling_points(
     image: np.ndarray, bbox: Tensor, center: tuple[float, float], layers: list[SamplingPoints]
 ) -> Figure:
-    """One panel a layer: the image, the object, the location (ring) and the layer's nine taps.
+    """One panel per layer: the image, the GT, the location (ring) and the layer's nine points.
 
     Args:
         image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
-        bbox: the object, xyxy, ``(4,)``.
-        center: x and y of the location.
+        bbox: the GT, xyxy in the same pixels, ``(4,)``.
+        center: x and y of the location in the same pixels.
         layers: from :func:`sampling_points`.
     """
     image = to_rgb_image(image)

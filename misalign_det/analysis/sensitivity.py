@@ -1,4 +1,10 @@
-"""Where the classifier and the localiser of a detector respond to an object (paper C, figure 1)."""
+"""Maps of class probability and IoU around one GT.
+
+As in figure 1 of the paper on Dynamic Coefficient Loss, IoU-classification-aware score and
+Classification-Localization balanced NMS.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,15 +20,16 @@ from .dense_outputs import DenseOutputs
 def sensitivity_maps(
     outputs: DenseOutputs, bbox: Tensor, label: int
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Class probability and IoU of the predicted box at every location, a map a level.
+    """Class probability and IoU of the predicted box at every location.
 
     Args:
         outputs: predictions of the image.
-        bbox: the object, xyxy in pixels of the input, ``(4,)``.
-        label: its class.
+        bbox: the GT, xyxy in pixels of the network input, ``(4,)``.
+        label: its class index.
 
     Returns:
-        Two lists of ``(h, w)``; of several anchors at a location, each map shows its best.
+        Two lists of maps ``(h, w)``, one per level; each is the largest value over the anchors of a
+        location.
     """
     probability = outputs.logits[:, label].sigmoid()
     iou = bbox_overlaps(outputs.bboxes, bbox[None].to(outputs.bboxes))[:, 0]
@@ -32,15 +39,15 @@ def sensitivity_maps(
 def draw_sensitivity(
     image: np.ndarray, bbox: Tensor, outputs: DenseOutputs, label: int, title: str = ""
 ) -> Figure:
-    """The level of the best class score, and that of the best IoU: the two maps side by side.
+    """Draw the class probability and the IoU, each on the level of its peak, side by side.
 
-    A star marks each map's own peak inside the object, a ring the other's.
+    A star marks the map's own peak inside the GT, a ring the other map's.
 
     Args:
         image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
-        bbox, label: the object.
+        bbox, label: the GT, xyxy in the same pixels, ``(4,)``, and its class index.
         outputs: predictions of the image.
-        title: stands above.
+        title: of the figure.
     """
     image = to_rgb_image(image)
     height, width = image.shape[:2]
@@ -61,21 +68,26 @@ def draw_sensitivity(
         axis.add_patch(
             Rectangle((left, top), right - left, bottom - top, fill=False, ec="white", lw=1.5)
         )
-        if point is not None:
+        other = peaks[1 - side][1]
+        if point is not None and other is not None:
             axis.plot(*point, "*", color="#ff3b30", ms=14, mec="white")
-            axis.plot(*peaks[1 - side][1], "o", mfc="none", color="#ff3b30", ms=12, mew=1.8)
+            axis.plot(*other, "o", mfc="none", color="#ff3b30", ms=12, mew=1.8)
         axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
         axis.set_title(f"{name}, stride {stride}", fontsize=9)
-    if peaks[0][1] is not None:
-        gap = np.hypot(*np.subtract(peaks[0][1], peaks[1][1]))
+    first, second = peaks[0][1], peaks[1][1]
+    if first is not None and second is not None:
+        gap = np.hypot(*np.subtract(first, second))
         title = f"{title}: peaks {gap:.0f} pixels apart" if title else f"{gap:.0f} pixels apart"
     fig.suptitle(title, fontsize=10)
     return fig
 
 
-def _peak(levels: list[Tensor], strides: list[int], bbox: Tensor):
-    """Level and x, y of the largest value inside the box; level 0 and ``None`` without one."""
-    best, found = -1.0, (0, None)
+def _peak(
+    levels: Sequence[Tensor], strides: Sequence[int], bbox: Tensor
+) -> tuple[int, tuple[float, float] | None]:
+    """Level and x, y of the largest value inside the box; 0 and ``None`` without a location."""
+    best = -1.0
+    found: tuple[int, tuple[float, float] | None] = (0, None)
     left, top, right, bottom = bbox.tolist()
     for level, (values, stride) in enumerate(zip(levels, strides)):
         rows, columns = values.shape
@@ -85,6 +97,6 @@ def _peak(levels: list[Tensor], strides: list[int], bbox: Tensor):
             continue
         masked = values.cpu().masked_fill(~inside, -1.0)
         if masked.max() > best:
-            best, place = masked.max().item(), masked.argmax().item()
-            found = level, (x[place % columns].item(), y[place // columns].item())
+            best, (row, column) = masked.max().item(), divmod(int(masked.argmax()), columns)
+            found = level, (float(x[column]), float(y[row]))
     return found

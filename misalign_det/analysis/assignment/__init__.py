@@ -1,1 +1,1 @@
-"""What an assigner decides while a detector trains: recorded, in figures, in pictures."""
+"""Label assignment of a training step: recorded, in figures and in pictures."""

@@ -1,4 +1,4 @@
-"""The positives of an image over the image (paper B, figure 4)."""
+"""Pictures of the positives of an image, as in figure 4 of the Triple-head Network paper."""
 
 import colorsys
 
@@ -12,15 +12,15 @@ from .assignment_statistics import ImageAssignment
 def draw_assignment(
     image: np.ndarray, assignment: ImageAssignment, min_width: int = 640
 ) -> np.ndarray:
-    """Each GT in a colour of its own with the locations that it trains, larger on coarser levels.
+    """Draw each GT and its positive locations in one colour, larger circles on coarser levels.
 
     Args:
         image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
         assignment: of this image.
-        min_width: smaller images are enlarged to it.
+        min_width: narrower images are enlarged to this width in pixels.
 
     Returns:
-        uint8 RGB.
+        uint8 RGB, ``(h, w, 3)``.
     """
     scale = max(1.0, min_width / image.shape[1])
     canvas = cv2.resize(to_rgb_image(image), None, fx=scale, fy=scale)
@@ -38,9 +38,9 @@ def draw_assignment(
 
 
 def _color(index: int) -> tuple[int, int, int]:
-    """Colours far apart, the same for the same index: steps of the golden angle."""
-    rgb = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.85, 1.0)
-    return tuple(int(255 * part) for part in rgb)
+    """The colour of a GT; steps of the golden angle keep the first ones far apart."""
+    red, green, blue = colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.85, 1.0)
+    return int(255 * red), int(255 * green), int(255 * blue)
 
 
 PURPLE, GREEN = (160, 60, 220), (60, 190, 60)
@@ -49,15 +49,15 @@ PURPLE, GREEN = (160, 60, 220), (60, 190, 60)
 def draw_positives_and_negatives(
     image: np.ndarray, bboxes: np.ndarray, positive: np.ndarray, negative: np.ndarray
 ) -> np.ndarray:
-    """Predicted boxes of positives, purple, and of negatives, green, as in paper B's figure 4.
+    """Draw the predicted boxes of positives in purple and of negatives in green.
 
     Args:
         image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
-        bboxes: predicted boxes, xyxy in pixels, ``(P, 4)``.
-        positive, negative: which priors to draw, indices.
+        bboxes: predicted boxes, xyxy in the same pixels, ``(P, 4)``.
+        positive, negative: indices of the priors to draw.
 
     Returns:
-        uint8 RGB.
+        uint8 RGB, ``(h, w, 3)``.
     """
     scale = max(1.0, 480 / image.shape[1])
     canvas = cv2.resize(to_rgb_image(image), None, fx=scale, fy=scale)

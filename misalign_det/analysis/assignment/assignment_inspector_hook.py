@@ -1,7 +1,10 @@
-"""AssignmentInspectorHook: watch the label assignment while a detector trains."""
+"""AssignmentInspectorHook: figures and pictures of the label assignment during training."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
 
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -17,18 +20,23 @@ from .recorded_assignments import recorded_assignments
 
 @HOOKS.register_module()
 class AssignmentInspectorHook(Hook):
-    """Write figures and pictures of a training step's positives every so many steps.
+    """Write figures and a picture of the positives every ``interval`` training steps.
 
-    Works with any one-stage head that trains through an assigner, this package's and mmdet's. The
-    scalars go to every visualization backend under ``assignment/``; see
-    :func:`~.assignment_statistics.assignment_scalars`. Steps between are not touched.
+    For any one-stage head with an assigner, this package's and mmdet's. The scalars of
+    :func:`~.assignment_statistics.assignment_scalars`, and ``agreement_atss`` and
+    ``agreement_task_aligned``, go to every visualization backend under ``assignment/``. Other steps
+    are not changed.
 
     Args:
-        interval: steps between two looks.
+        interval: recorded is every ``interval``-th step.
         pictures: whether the first image of the batch is written with its positives; see
-            :func:`~misalign_det.utils.tensor_to_rgb_image` for other than three channels of uint8.
-        references: mmdet's assigners to agree with on the same step, ``'atss'`` and
-            ``'task_aligned'``; the latter only for assigners that see predictions.
+            :func:`~misalign_det.utils.tensor_to_rgb_image` for inputs other than three channels of uint8.
+        references: mmdet's assigners to compare with on the same step, ``'atss'`` and
+            ``'task_aligned'``; the latter only for assigners that get predictions.
+
+    Raises:
+        ValueError: ``interval`` is below 1, or a reference is unknown.
+        InputError: at the first recorded step, if the head has no assigner.
 
     Example::
 
@@ -50,21 +58,29 @@ class AssignmentInspectorHook(Hook):
         self.interval = interval
         self.pictures = pictures
         self.references = tuple(references)
-        self._watching = None
+        self._recording: AbstractContextManager[list[ImageAssignment]] | None = None
         self._images: list[ImageAssignment] = []
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Start to watch, on the steps that count."""
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None
+    ) -> None:
+        """Start to record, at every ``interval``-th step."""
         if self.every_n_train_iters(runner, self.interval):
-            self._watching = recorded_assignments(_head(runner.model))
-            self._images = self._watching.__enter__()
+            self._recording = recorded_assignments(_head(runner.model))
+            self._images = self._recording.__enter__()
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None):
-        """Write what was seen."""
-        if self._watching is None:
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict[str, Any] | None = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
+        """Write what was recorded."""
+        if self._recording is None:
             return
-        self._watching.__exit__(None, None, None)
-        self._watching = None
+        self._recording.__exit__(None, None, None)
+        self._recording = None
         images = self._images
         scalars = assignment_scalars(images)
         for reference in self.references:
@@ -75,17 +91,17 @@ class AssignmentInspectorHook(Hook):
         runner.visualizer.add_scalars(
             {f"assignment/{name}": value for name, value in scalars.items()}, step=step
         )
-        if self.pictures and images and data_batch is not None:
-            picture = draw_assignment(
-                tensor_to_rgb_image(_first_image(data_batch["inputs"])), images[0]
-            )
+        first = None if data_batch is None else _first_image(data_batch["inputs"])
+        if self.pictures and images and first is not None:
+            picture = draw_assignment(tensor_to_rgb_image(first), images[0])
             runner.visualizer.add_image("assignment", picture, step=step)
 
 
-def _first_image(inputs) -> Tensor | None:
-    """Of a batch; of several branches (semi-supervised training), of the first, the annotated one.
+def _first_image(inputs: Any) -> Tensor | None:
+    """The first image of a batch.
 
-    Where a branch lacks an image, the batch holds None in its place.
+    In semi-supervised training a batch has several branches, the annotated one first; an image that
+    a branch lacks is None.
     """
     if inputs is None or isinstance(inputs, Tensor) and inputs.ndim == 3:
         return inputs
@@ -93,14 +109,15 @@ def _first_image(inputs) -> Tensor | None:
     return next((image for image in map(_first_image, parts) if image is not None), None)
 
 
-def _head(model: nn.Module) -> nn.Module:
-    while is_model_wrapper(model):
-        model = model.module
-    model = getattr(model, "student", model)  # of a semi-supervised detector
-    head = getattr(model, "bbox_head", None)
+def _head(model: nn.Module) -> BaseDenseHead:
+    detector: Any = model
+    while is_model_wrapper(detector):
+        detector = detector.module
+    detector = getattr(detector, "student", detector)  # of a semi-supervised detector
+    head = getattr(detector, "bbox_head", None)
     if not hasattr(head, "assigner"):
         raise InputError(
-            f"AssignmentInspectorHook: {type(head).__name__} has no assigner to look at. It takes "
-            "one-stage heads that train through one, such as RetinaHead, ATSSHead and TripleHead."
+            f"AssignmentInspectorHook: {type(head).__name__} has no assigner. It takes one-stage "
+            "heads with an assigner, such as RetinaHead, ATSSHead and TripleHead."
         )
     return head

@@ -1,4 +1,4 @@
-"""Figures about one step's label assignment, whichever assigner made it."""
+"""Figures about the label assignment of one training step, for any assigner."""
 
 from dataclasses import dataclass
 
@@ -17,13 +17,17 @@ class ImageAssignment:
     """The positives of one image.
 
     Attributes:
-        points, strides: locations in pixels, ``(P, 2)``, and their level's stride, ``(P,)``.
-        gt_bboxes, gt_labels: xyxy in pixels, ``(G, 4)``, and ``(G,)``.
-        prior_inds, gt_inds: the positives; a location may serve several GTs, ``(E,)`` each.
-        scores, bboxes: class probabilities ``(P, C)`` and predicted boxes ``(P, 4)``, or ``None``
-            where the assigner sees none.
-        thresholds: largest positive cost of each GT, ``(G,)``; ``None`` without a mixture.
-        means: of the two components of each GT's mixture, the low one first, ``(G, 2)``; likewise.
+        points, strides: locations in pixels of the network input, ``(P, 2)``, and the stride of
+            their level, ``(P,)``.
+        gt_bboxes, gt_labels: xyxy in the same pixels, ``(G, 4)``, and ``(G,)``.
+        prior_inds, gt_inds: prior and GT of each positive, ``(E,)`` each; a prior may be positive
+            for several GTs.
+        scores, bboxes: class probabilities ``(P, C)`` and predicted boxes, xyxy, ``(P, 4)``;
+            ``None`` for an assigner that gets no predictions.
+        thresholds: largest positive cost per GT, ``(G,)``; ``None`` for an assigner without a
+            mixture.
+        means: of the two components of the mixture per GT, the lower one first, ``(G, 2)``;
+            ``None`` likewise.
     """
 
     points: Tensor
@@ -38,34 +42,37 @@ class ImageAssignment:
     means: Tensor | None = None
 
     def pairs(self) -> set[tuple[int, int]]:
-        """The positives as (location, GT)."""
+        """Prior and GT of each positive."""
         return set(zip(self.prior_inds.tolist(), self.gt_inds.tolist()))
 
 
 def assignment_scalars(images: list[ImageAssignment]) -> dict[str, float]:
-    """Figures of one step.
+    """Figures of one training step.
 
     Args:
         images: of the batch.
 
     Returns:
-        ``positives_per_gt`` and the same for each size class that occurs; ``level_S``: share of the
-        positives on the level of stride S; ``ambiguous``: share of the positive locations that lie
-        in more than one GT box; ``without_positive``: share of GTs that have none; with a mixture,
-        ``threshold``, ``low_mean`` and ``high_mean``: its boundary and the means of its components,
-        averaged over the GTs.
+        ``positives_per_gt``, also per size class that occurs, as ``positives_per_gt_small``;
+        ``level_S``: share of the positives on the level of stride S; ``ambiguous``: share of the
+        positive locations that lie in more than one GT box; ``without_positive``: share of the GTs
+        without a positive; with a mixture, ``threshold``, ``low_mean`` and ``high_mean``: the
+        separation and the means of the components, averaged over the GTs.
     """
-    counts, sizes, levels, several = [], [], [], []
+    sizes: list[str] = []
+    counts_per_image, levels_per_image, ambiguous_per_image = [], [], []
     for image in images:
         num = len(image.gt_bboxes)
-        counts.append(torch.bincount(image.gt_inds, minlength=num).float().cpu())
+        counts_per_image.append(torch.bincount(image.gt_inds, minlength=num).float().cpu())
         areas = (image.gt_bboxes[:, 2:] - image.gt_bboxes[:, :2]).prod(1)
         sizes += [size_class(area) for area in areas.tolist()]
-        levels.append(image.strides[image.prior_inds].cpu())
-        places = image.prior_inds.unique()
-        several.append((_inside(image.points[places], image.gt_bboxes).sum(1) > 1).float().cpu())
-    counts, levels, several = (torch.cat(part or [torch.zeros(0)])
-                               for part in (counts, levels, several))  # fmt: skip
+        levels_per_image.append(image.strides[image.prior_inds].cpu())
+        points = image.points[image.prior_inds.unique()]
+        ambiguous_per_image.append((_inside(points, image.gt_bboxes).sum(1) > 1).float().cpu())
+    counts, levels, ambiguous = (
+        torch.cat(parts or [torch.zeros(0)])
+        for parts in (counts_per_image, levels_per_image, ambiguous_per_image)
+    )
     scalars = {}
     if len(counts):
         scalars["positives_per_gt"] = counts.mean().item()
@@ -76,35 +83,39 @@ def assignment_scalars(images: list[ImageAssignment]) -> dict[str, float]:
             scalars[f"positives_per_gt_{name}"] = own.mean().item()
     for stride in levels.unique().tolist():
         scalars[f"level_{int(stride)}"] = (levels == stride).float().mean().item()
-    if len(several):
-        scalars["ambiguous"] = several.mean().item()
+    if len(ambiguous):
+        scalars["ambiguous"] = ambiguous.mean().item()
     scalars.update(_mixture_scalars(images))
     return scalars
 
 
 def _mixture_scalars(images: list[ImageAssignment]) -> dict[str, float]:
-    known = [image for image in images if image.thresholds is not None and len(image.thresholds)]
-    if not known:
+    fits = [
+        (image.thresholds, image.means)
+        for image in images
+        if image.thresholds is not None and image.means is not None and len(image.thresholds)
+    ]
+    if not fits:
         return {}
-    thresholds = torch.cat([image.thresholds for image in known])
-    fitted = thresholds.isfinite()  # the others had no candidate
+    thresholds = torch.cat([threshold for threshold, _ in fits])
+    fitted = thresholds.isfinite()  # GTs without a candidate have no mixture
     if not fitted.any():
         return {}
-    low, high = torch.cat([image.means for image in known])[fitted].mean(dim=0).tolist()
+    low, high = torch.cat([means for _, means in fits])[fitted].mean(dim=0).tolist()
     return dict(threshold=thresholds[fitted].mean().item(), low_mean=low, high_mean=high)
 
 
 def agreement(images: list[ImageAssignment], reference: str) -> float | None:
-    """Share of common (location, GT) pairs among those of either assigner, over a batch.
+    """How far an assigner agrees with one of mmdet's: their common positives over all positives.
 
     Args:
         images: of the batch.
-        reference: ``'atss'``: mmdet's ATSSAssigner with one square anchor of 8 strides a location;
-            ``'task_aligned'``: its TaskAlignedAssigner on the same predictions.
+        reference: ``'atss'``: mmdet's ATSSAssigner with one square anchor of 8 strides per
+            location; ``'task_aligned'``: its TaskAlignedAssigner on the same predictions.
 
     Returns:
-        In [0, 1]; ``None`` where the reference needs predictions that the assigner does not see,
-        or neither has a positive.
+        Intersection over union of the two sets of (prior, GT) pairs, in [0, 1]; ``None`` where the
+        reference needs predictions that the assigner does not get, or both sets are empty.
     """
     common = either = 0
     for image in images:
@@ -117,17 +128,19 @@ def agreement(images: list[ImageAssignment], reference: str) -> float | None:
 
 
 def reference_pairs(image: ImageAssignment, reference: str) -> set[tuple[int, int]]:
-    """The positives of one of mmdet's assigners on the same image; see :func:`agreement`."""
+    """(prior, GT) of the positives of one of mmdet's assigners; see :func:`agreement`."""
     if len(image.gt_bboxes) == 0:
         return set()
     gts = InstanceData(bboxes=image.gt_bboxes, labels=image.gt_labels)
-    # ATSS wants the locations level by level.
+    # ATSSAssigner takes the priors level by level.
     order = image.strides.argsort(stable=True)
     half = image.strides[:, None] * ANCHOR_SCALE / 2
     if reference == "atss":
         anchors = torch.cat([image.points - half, image.points + half], dim=1)[order]
         counts = image.strides[order].unique_consecutive(return_counts=True)[1].tolist()
         result = ATSSAssigner(topk=9).assign(InstanceData(priors=anchors), counts, gts)
+    elif image.scores is None or image.bboxes is None:
+        raise ValueError("task_aligned needs scores and bboxes.")
     else:
         priors = torch.cat([image.points, image.strides[:, None].expand(-1, 2)], dim=1)[order]
         pred = InstanceData(priors=priors, scores=image.scores[order], bboxes=image.bboxes[order])

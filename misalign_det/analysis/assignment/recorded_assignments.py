@@ -1,35 +1,46 @@
-"""What a head's assigner decides while the head trains, whichever assigner it is."""
+"""Records what the assigner of a head returns during training, for any assigner."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.task_modules.assigners import AssignResult
+from mmengine.structures import InstanceData
+from torch import Tensor
 
 from ...models.dense_heads.loss_aware_fcos_head import LossAwareFCOSHead
+from ...models.task_modules.assigners.ambiguity import BatchAssignResult
 from ...models.task_modules.assigners.batch_assigner import BatchAssigner
+from ...models.task_modules.assigners.candidates import BatchGroundTruth
 from .assignment_statistics import ImageAssignment
 
 
 @contextmanager
-def recorded_assignments(head: nn.Module):
-    """Within the block, what the head's assigner decides is appended to the list given.
+def recorded_assignments(head: BaseDenseHead) -> Iterator[list[ImageAssignment]]:
+    """Record the assignments of a head within a ``with`` block.
 
     Args:
         head: a dense head with ``assigner``.
+
+    Yields:
+        A list to which each assigned image is appended.
     """
-    assigner, images = head.assigner, []
-    # This package's heads hand the whole batch over; others an image at a time.
+    assigner = head.assigner
+    images: list[ImageAssignment] = []
+    # This package's heads assign the whole batch at once, others one image at a time.
     batch = isinstance(assigner, BatchAssigner) and isinstance(head, LossAwareFCOSHead)
     name = "assign_batch" if batch else "assign"
     original = getattr(assigner, name)
 
-    def watched(*args, **kwargs):
+    def recorded(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         read = _read_batch if batch else _read_image
         images.extend(read(head, result, *args, **kwargs))
         return result
 
-    setattr(assigner, name, watched)
+    setattr(assigner, name, recorded)
     try:
         yield images
     finally:
@@ -37,8 +48,17 @@ def recorded_assignments(head: nn.Module):
 
 
 @torch.no_grad()
-def _read_batch(head, edges, points, strides, logits, bboxes, gts) -> list[ImageAssignment]:
-    prior_inds, gt_inds, _ = edges.nonzero()
+def _read_batch(
+    head: LossAwareFCOSHead,
+    result: BatchAssignResult,
+    points: Tensor,
+    strides: Tensor | None,
+    logits: Tensor,
+    bboxes: Tensor,
+    gts: BatchGroundTruth,
+) -> list[ImageAssignment]:
+    """The images of a batch from the arguments and the result of ``BatchAssigner.assign_batch``."""
+    prior_inds, gt_inds, _ = result.nonzero()
     strides = torch.ones_like(points[:, 0]) if strides is None else strides
     images = []
     for i in range(gts.num_images):
@@ -55,21 +75,29 @@ def _read_batch(head, edges, points, strides, logits, bboxes, gts) -> list[Image
                 gt_inds[here] - first,
                 logits[i].float().sigmoid(),
                 bboxes[i].float(),
-                edges.thresholds[own],
-                edges.means[own],
+                result.thresholds[own],
+                None if result.means is None else result.means[own],
             )
         )
     return images
 
 
 @torch.no_grad()
-def _read_image(head, result, pred_instances, *args, gt_instances=None, **kwargs):
-    if gt_instances is None:  # MaxIoUAssigner and most: the next argument; ATSSAssigner: the third
+def _read_image(
+    head: BaseDenseHead,
+    result: AssignResult,
+    pred_instances: InstanceData,
+    *args: Any,
+    gt_instances: InstanceData | None = None,
+    **kwargs: Any,
+) -> list[ImageAssignment]:
+    """One image from the arguments and the result of an mmdet assigner's ``assign``."""
+    if gt_instances is None:  # the second positional argument, ATSSAssigner's third
         gt_instances = next(a for a in args if hasattr(a, "bboxes"))
     points, strides = _locations(head, pred_instances.priors)
     positive = (result.gt_inds > 0).nonzero().squeeze(1)
     scores = pred_instances.get("scores")
-    if scores is not None and (scores.min() < 0 or scores.max() > 1):  # some heads hand logits over
+    if scores is not None and (scores.min() < 0 or scores.max() > 1):  # some heads pass logits
         scores = scores.sigmoid()
     return [
         ImageAssignment(
@@ -85,12 +113,12 @@ def _read_image(head, result, pred_instances, *args, gt_instances=None, **kwargs
     ]
 
 
-def _locations(head: nn.Module, priors: Tensor) -> tuple[Tensor, Tensor]:
+def _locations(head: BaseDenseHead, priors: Tensor) -> tuple[Tensor, Tensor]:
     """Centres and strides of priors that are points ``(x, y, stride, stride)`` or xyxy anchors."""
     if priors.shape[1] != 4 or not hasattr(head.prior_generator, "octave_base_scale"):
         return priors[:, :2], priors[:, 2] if priors.shape[1] > 2 else torch.ones_like(priors[:, 0])
     sides = (priors[:, 2:] - priors[:, :2]).clamp(min=1e-6)
     base = head.prior_generator.octave_base_scale or 1
     octave = (sides.prod(1).sqrt() / base).log2()
-    # An octave has several scales, the level's own one first; rounding must not fall below it.
+    # An octave has several scales, the level's own is the smallest; 1e-3 absorbs rounding.
     return (priors[:, :2] + priors[:, 2:]) / 2, 2 ** (octave + 1e-3).floor()

@@ -1,13 +1,14 @@
-"""How good the boxes are that an assigner calls positive (paper B, figure 5)."""
+"""IoU of the boxes predicted at positives, as in figure 5 of the Triple-head Network paper."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from mmdet.models.detectors import SingleStageDetector
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..dense_outputs import dense_outputs, training_positives
 from ..report.html_report import COLORS
@@ -17,15 +18,22 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 @torch.no_grad()
 def positive_overlaps(
-    model: nn.Module, inputs: Tensor, gt_instances: InstanceData, meta: dict
+    model: SingleStageDetector, inputs: Tensor, gt_instances: InstanceData, meta: dict
 ) -> Tensor:
-    """IoU of the predicted box of each positive with its object, ``(E,)``.
+    """IoU of the predicted box of each positive with its GT.
 
     Args:
-        model: a one-stage detector with the train_cfg that it trained with.
+        model: a one-stage detector with the ``train_cfg`` of its training.
         inputs: one preprocessed image, ``(1, 3, H, W)``.
-        gt_instances: boxes in pixels of the input.
-        meta: mmdet's metainfo.
+        gt_instances: ``bboxes`` ``(G, 4)``, xyxy in pixels of the network input, and ``labels``
+            ``(G,)``.
+        meta: mmdet's metainfo of the image.
+
+    Returns:
+        ``(E,)``, on the CPU.
+
+    Raises:
+        InputError: see :func:`~misalign_det.analysis.dense_outputs.training_positives`.
     """
     if len(gt_instances) == 0:
         return torch.zeros(0)
@@ -35,14 +43,14 @@ def positive_overlaps(
 
 
 def shares_above(overlaps: np.ndarray) -> np.ndarray:
-    """Share of samples at or above each of COCO's IoU thresholds, ``(10,)``; NaN without any."""
+    """Share of IoUs ``(E,)`` that reach each of COCO's thresholds, ``(10,)``; NaN if E is 0."""
     if len(overlaps) == 0:
         return np.full(len(THRESHOLDS), np.nan)
     return (overlaps[:, None] >= THRESHOLDS).mean(axis=0)
 
 
 def draw_sample_quality(names: Sequence[str], shares: Sequence[np.ndarray]) -> Figure:
-    """A curve a detector: share of its positives whose box reaches each IoU."""
+    """One curve per detector: the share of its positives whose box reaches each IoU."""
     fig = Figure(figsize=(6, 4), layout="constrained")
     axis = fig.subplots()
     for i, (name, share) in enumerate(zip(names, shares)):

@@ -1,4 +1,4 @@
-"""The misalignment report: one HTML file that needs nothing but itself."""
+"""The misalignment report: one HTML file without external resources."""
 
 import base64
 import io
@@ -9,6 +9,7 @@ import cv2
 import jinja2
 import mmcv
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .measurement import Measurement
@@ -24,8 +25,8 @@ def write_report(path: str | Path, names: Sequence[str], measured: Sequence[Meas
 
     Args:
         path: of the HTML file.
-        names: of the detectors, as the reader knows them.
-        measured: of each, on the same split.
+        names: of the detectors.
+        measured: figures per detector, for the same classes.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters.update(number=_number, percent=_percent)
@@ -52,19 +53,21 @@ def write_report(path: str | Path, names: Sequence[str], measured: Sequence[Meas
 
 
 def draw_scores(found: Measurement, color: str) -> Figure:
-    """Score over IoU, a dot a box that overlaps an object of its class."""
+    """Score over IoU, one dot per box with an IoU above 0.1 with a GT of its class."""
     fig, axis = _figure(4.6, 3.6)
     detections = found.detections[found.detections.overlaps > 0.1]
-    # Many dots hide one another; an even sample keeps the file small.
+    # At most about 4000 dots: more hide one another.
     step = max(1, len(detections) // 4000)
     axis.plot(detections.overlaps[::step], detections.scores[::step], ".", ms=3, alpha=0.4,
               color=color)  # fmt: skip
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="IoU with the object", ylabel="score")
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="IoU with the GT", ylabel="score")
     return fig
 
 
-def draw_reliability(names: Sequence[str], measured: Sequence[Measurement], bins: int = 10):
-    """Mean IoU of the boxes of each score: on the diagonal the score is the IoU to expect."""
+def draw_reliability(
+    names: Sequence[str], measured: Sequence[Measurement], bins: int = 10
+) -> Figure:
+    """Mean IoU over the score; a calibrated score lies on the diagonal."""
     fig, axis = _figure(5.4, 3.8)
     axis.plot([0, 1], [0, 1], "--", color="#999999", lw=1)
     for i, (name, found) in enumerate(zip(names, measured)):
@@ -82,7 +85,7 @@ def draw_reliability(names: Sequence[str], measured: Sequence[Measurement], bins
 
 
 def draw_gaps(names: Sequence[str], measured: Sequence[Measurement]) -> Figure:
-    """Median distance of the two peaks in strides, a group of bars a level."""
+    """Median distance of the two peaks in strides, one group of bars per level."""
     known = [(i, name, m) for i, (name, m) in enumerate(zip(names, measured)) if m.gaps]
     groups = [row["group"] for row in known[0][2].gaps if row["group"].startswith("stride")]
     for _, _, found in known[1:]:
@@ -90,10 +93,10 @@ def draw_gaps(names: Sequence[str], measured: Sequence[Measurement]) -> Figure:
                    if r["group"].startswith("stride") and r["group"] not in groups]  # fmt: skip
     fig, axis = _figure(6.2, 3.4)
     width = 0.8 / len(known)
-    for place, (i, name, found) in enumerate(known):
+    for position, (i, name, found) in enumerate(known):
         rows = {row["group"]: row["strides"] for row in found.gaps}
         heights = [rows.get(group, np.nan) for group in groups]
-        axis.bar(np.arange(len(groups)) + (place - (len(known) - 1) / 2) * width, heights, width,
+        axis.bar(np.arange(len(groups)) + (position - (len(known) - 1) / 2) * width, heights, width,
                  color=COLORS[i % len(COLORS)], label=name)  # fmt: skip
     axis.set_xticks(range(len(groups)), groups, fontsize=8)
     axis.set_ylabel("median gap in strides")
@@ -102,9 +105,9 @@ def draw_gaps(names: Sequence[str], measured: Sequence[Measurement]) -> Figure:
 
 
 def draw_worst(image: WorstImage) -> np.ndarray:
-    """Objects green, kept boxes red, the better boxes that they suppressed blue; BGR."""
+    """GTs in green, kept boxes in red, the better boxes that they suppressed in blue; uint8 BGR."""
     canvas = mmcv.imread(image.path)
-    if canvas is None:  # a format of its own: boxes on white
+    if canvas is None:  # a file format that OpenCV cannot read: boxes on white
         corner = np.concatenate([image.gt_bboxes, image.kept, image.better])[:, 2:].max(axis=0)
         canvas = np.full((*np.ceil(corner[::-1]).astype(int).clip(1), 3), 255, np.uint8)
     scale = max(1.0, MIN_WIDTH / canvas.shape[1])
@@ -117,7 +120,7 @@ def draw_worst(image: WorstImage) -> np.ndarray:
     return canvas
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     fig = Figure(figsize=(width, height), layout="constrained")
     axis = fig.subplots()
     axis.spines[["top", "right"]].set_visible(False)
@@ -132,7 +135,7 @@ def _embed(fig: Figure) -> str:
 
 
 def _embed_image(image: np.ndarray) -> str:
-    done, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    _, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
     return "data:image/jpeg;base64," + base64.b64encode(content.tobytes()).decode()
 
 
