@@ -1,4 +1,4 @@
-"""What suppression threw away, by hand and as a property."""
+"""NMS regret by hand and as a property."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""MisalignmentMetric on a set made by hand, against pycocotools, and on awkward detectors."""
+"""MisalignmentMetric by hand, against pycocotools, and for unusual detectors."""
 
 import json
 import pickle

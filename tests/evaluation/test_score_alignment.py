@@ -1,76 +1,23 @@
-"""Matching, counts, correlation and calibration by hand; scipy and pycocotools as references."""
+"""Counts, correlation and calibration by hand, and against SciPy."""
 
 import warnings
 
 import numpy as np
 import pytest
-from helpers.evaluation_cases import META, detections, evaluate
+from helpers.evaluation_cases import GT, META, ROWS, detections, evaluate, ground_truth, match
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from misalign_det.evaluation import coco_matching
 from misalign_det.evaluation.coco_ap import load_annotations
-from misalign_det.evaluation.coco_matching import ImageGroundTruth, MatchedDetections, match_image
+from misalign_det.evaluation.coco_matching import MatchedDetections, match_image
 from misalign_det.evaluation.score_alignment import (
     ScoreAlignment,
     box_counts,
     localisation_aware_ece,
     score_iou_correlation,
 )
-
-# Two objects of class 0 and one of class 1, all 10 x 10.
-GT = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], float)
-GT_LABELS = np.array([0, 0, 1])
-
-
-def match(rows, threshold=0.5, crowd=None, gts=GT, labels=GT_LABELS):
-    """rows: (x0, y0, x1, y1, score, label)."""
-    rows = np.array(rows, float).reshape(-1, 6)
-    (found,) = match_image(
-        7, rows[:, :4], rows[:, 4], rows[:, 5].astype(int), truth(gts, labels, crowd), [threshold]
-    )
-    return found
-
-
-def truth(gts=GT, labels=GT_LABELS, crowd=None):
-    return ImageGroundTruth(gts, labels, np.zeros(len(gts), bool) if crowd is None else crowd)
-
-
-# IoU with the first object: 1, 0.8, 0.3 and with nothing; then one of the wrong class.
-ROWS = [
-    (0, 0, 10, 8, 0.9, 0),
-    (0, 0, 10, 10, 0.6, 0),
-    (0, 0, 10, 3, 0.5, 0),
-    (100, 100, 110, 110, 0.4, 0),
-    (40, 0, 50, 10, 0.8, 0),
-]
-
-
-def test_matching_by_hand():
-    found = match(ROWS)
-    np.testing.assert_allclose(found.overlaps, [0.8, 1, 0.3, 0, 0])
-    # The first in score takes the object although the second fits better.
-    assert found.true_positive.tolist() == [True, False, False, False, False]
-    np.testing.assert_allclose(found.matched_overlaps, [0.8, 0, 0, 0, 0])
-    assert set(found.image_ids) == {7} and not found.ignored.any()
-
-
-def test_a_claimed_object_leaves_the_next_best_one():
-    gts = np.array([[0, 0, 10, 10], [2, 0, 12, 10]], float)
-    found = match([(0, 0, 10, 10, 0.9, 0), (1, 0, 11, 10, 0.8, 0)], gts=gts,
-                  labels=np.array([0, 0]))  # fmt: skip
-    assert found.true_positive.tolist() == [True, True]
-    np.testing.assert_allclose(found.matched_overlaps, [1, 9 / 11])
-
-
-def test_boxes_in_a_crowd_region_count_for_nothing():
-    crowd = np.array([False, False, True])
-    rows = [(41, 1, 44, 4, 0.9, 1), (44, 1, 60, 4, 0.9, 1), (0, 0, 10, 10, 0.9, 0)]
-    found = match(rows, crowd=crowd)
-    # Wholly inside it; 6 of 16 pixels inside; not near it.
-    assert found.ignored.tolist() == [True, False, False]
-    assert found.overlaps.tolist() == [0, 0, 1]
 
 
 def test_counts_by_hand():
@@ -139,31 +86,11 @@ def test_an_iou_at_the_threshold_is_enough():
     pair = match([(0, 0, 10, 5, 0.2, 0), (20, 0, 30, 10, 0.9, 0)])
     assert score_iou_correlation(pair)["spearman"] == pytest.approx(1)
     boxes = np.array([[0, 0, 10, 4.9], [20, 0, 30, 5]])
-    (default,) = match_image(7, boxes, np.ones(2), np.zeros(2, int), truth())
+    (default,) = match_image(7, boxes, np.ones(2), np.zeros(2, int), ground_truth())
     assert default.true_positive.tolist() == [False, True]
     # Half inside a crowd region is inside.
     crowd = np.array([False, False, True])
     assert match([(45, 0, 55, 10, 0.9, 1)], crowd=crowd).ignored.tolist() == [True]
-
-
-def test_boxes_of_equal_score_keep_their_order():
-    scores = np.resize([0.4, 0.5, 0.3], 1000)  # a sort that is not stable takes another one first
-    found = match([(0, 0, 10, 10, score, 0) for score in scores])
-    assert np.flatnonzero(found.true_positive).tolist() == [1]
-
-
-def test_a_box_that_found_its_object_inside_a_crowd_region_counts():
-    gts = np.array([[0, 0, 10, 10], [0, 0, 30, 30]], float)
-    rows = [(0, 0, 10, 10, 0.9, 0), (0, 0, 10, 9, 0.8, 0)]
-    found = match(rows, crowd=np.array([False, True]), gts=gts, labels=np.array([0, 0]))
-    assert found.true_positive.tolist() == [True, False]
-    assert found.ignored.tolist() == [False, True]
-
-
-def test_a_crowd_region_cannot_be_claimed():
-    crowd = np.array([True, True, True])
-    found = match(ROWS, crowd=crowd)
-    assert not found.true_positive.any() and (found.overlaps == 0).all()
 
 
 def test_bins_of_the_calibration_error():
@@ -177,14 +104,6 @@ def test_bins_of_the_calibration_error():
     # A score of 1 belongs to the last bin.
     rows = [(0, 0, 10, 9, 1.0, 0), (20, 0, 30, 10, 0.97, 0)]
     assert localisation_aware_ece(match(rows)) == pytest.approx(abs(0.1 - 0.03) / 2)
-
-
-def test_ids_of_images_keep_their_type():
-    box = np.array([[0.0, 0, 1, 1]]), np.array([0.5]), np.array([0])
-    parts = [match_image(name, *box, truth())[0] for name in (3, "003", "img")]
-    assert MatchedDetections.join(parts).image_ids.tolist() == [3, "003", "img"]
-    nothing = MatchedDetections.join([])
-    assert len(nothing) == 0 and nothing.image_ids.dtype == object
 
 
 boxes = st.tuples(
@@ -205,18 +124,6 @@ def test_properties(rows, threshold):
     assert (found.overlaps[found.true_positive] >= threshold).all()
     joined = MatchedDetections.join([found, match([]), found])
     assert len(joined) == 2 * len(found)
-
-
-def test_one_matching_for_several_thresholds():
-    rows = np.array(ROWS)
-    image = 7, rows[:, :4], rows[:, 4], rows[:, 5].astype(int)
-    together = match_image(*image, truth(), (0.5, 0.1, 0.9))
-    for threshold, mine in zip((0.5, 0.1, 0.9), together):
-        (alone,) = match_image(*image, truth(), (threshold,))
-        for name, value in vars(alone).items():
-            assert (getattr(mine, name) == value).all(), name
-    assert [part.true_positive.sum() for part in together] == [1, 1, 1]
-    assert together[2].matched_overlaps.tolist() == [0, 1, 0, 0, 0]
 
 
 def test_each_image_is_matched_once(ann_file, monkeypatch):

@@ -1,19 +1,19 @@
-"""Is the gain in AP of one detector over another more than chance? From their detections on file.
+"""Confidence interval of the gain in AP of one detector over another, from their detections.
 
     python tools/test.py CONFIG CHECKPOINT --out detections.pkl
     python tools/analysis/compare_ap.py fcos.pkl ours.pkl --ann-file test.json
     python tools/analysis/compare_ap.py fcos_*.pkl --with ours_*.pkl --ann-file test.json
 
-prints both AP and the 95 % interval of the gain over resamples of the images, the same for both.
-An interval that contains 0 says that other images might turn the gain into a loss. With several
-seeds of each, the mean over the seeds is compared. All must have the same classes: those that
---classes, their configs or their checkpoints name; without either the categories of the annotation
-file, where those can only be the same. Detectors of mmdet's without a pickle: any of
-them writes one under mmdet's own test.py.
+prints both AP and the 95 % interval of the gain by a paired bootstrap over the images. If the
+interval contains 0, other images may turn the gain into a loss. With several seeds per detector,
+the mean AP over the seeds is compared. All must have the same classes, from --classes, --config or
+--checkpoint; without these they are the categories of the annotation file, where no other classes
+are possible. mmdet's own tools/test.py --out writes the same files.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,30 +27,33 @@ from misalign_det.evaluation.detections_file import load_detections
 from misalign_det.evaluation.paired_bootstrap import ap_difference
 
 
-def parse_args(arguments=None):
-    """The command line."""
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="The gain in AP and its confidence interval")
     parser.add_argument(
         "first",
         nargs="+",
         metavar="FILE.pkl",
-        help="from tools/test.py --out: the baseline, then the other detector; or "
-        "the baseline's seeds alone, before --with",
+        help="from tools/test.py --out: the baseline and the other detector; or, before --with, "
+        "all seeds of the baseline",
     )
     parser.add_argument(
-        "--with", dest="second", nargs="+", metavar="FILE.pkl", help="the other detector's seeds"
+        "--with",
+        dest="second",
+        nargs="+",
+        metavar="FILE.pkl",
+        help="all seeds of the other detector",
     )
     parser.add_argument("--ann-file", required=True, help="annotations in COCO's format")
     add_class_arguments(parser)
     parser.add_argument("--resamples", type=int, default=300, help="(default: %(default)s)")
     parser.add_argument("--confidence", type=float, default=0.95, help="(default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples")
     parser.add_argument("--out", metavar="FILE.json", help="write the figures to a file")
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
-        help="load pickles that hold more than arrays and tensors; loading one "
-        "runs any code it holds",
+        help="load pickles that hold more than arrays and tensors; this runs any code in them",
     )
     args = parser.parse_args(arguments)
     if args.second is None:
@@ -62,7 +65,7 @@ def parse_args(arguments=None):
     return args
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print both AP, the gain and its interval."""
     args = parse_args(arguments)
     with errors_in_one_line("compare_ap.py"):

@@ -1,4 +1,4 @@
-"""The papers' figures, for detectors of one's own.
+"""The papers' figures, drawn for any one-stage detector.
 
     python tools/analysis/figures.py assignments      CONFIG EARLY.pth LATE.pth --image NAME
     python tools/analysis/figures.py sample-quality   CONFIG CHECKPOINT [CONFIG CHECKPOINT ...]
@@ -6,14 +6,17 @@
     python tools/analysis/figures.py sensitivity      CONFIG CHECKPOINT --image NAME --gt 3
     python tools/analysis/figures.py sampling-points  CONFIG CHECKPOINT --image NAME --gt 3
 
-assignments: predicted boxes of positives (purple) and of the negatives that score highest (green)
-at several checkpoints of one run (paper B, figure 4). sample-quality: share of the positives whose
-box reaches each IoU, a curve a detector (B, figure 5). detections: several detectors on the same
-images (B, figure 6). sensitivity: class probability and box IoU over the image (C, figure 1).
-sampling-points: the taps of every deformable layer for one object. PNG files, in --show-dir.
+assignments: predicted boxes of positives (purple) and of the negatives with the highest scores
+(green) at several checkpoints of one run. sample-quality: share of the positives whose box reaches
+each IoU, one curve per detector. detections: several detectors on the same images. These are
+figures 4 to 6 of "A Triple-head Network with Loss-aware Label Assignment for Object Detection".
+sensitivity: class probability and box IoU over the image, figure 1 of the paper on Dynamic
+Coefficient Loss and CL-balanced NMS. sampling-points: the sampling points of every deformable layer
+for one object. PNG files, in --show-dir.
 """
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
@@ -22,7 +25,11 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 import cv2
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from mmdet.models.detectors import SingleStageDetector
+from mmengine.dataset import BaseDataset
 from mmengine.utils import track_iter_progress
+from torch import Tensor
 
 from misalign_det.analysis.assignment.assignment_figure import draw_positives_and_negatives
 from misalign_det.analysis.assignment.sample_quality import (
@@ -41,6 +48,7 @@ from misalign_det.apis.cli import (
     pair_detectors,
 )
 from misalign_det.apis.detector import (
+    NetworkInput,
     build_dataset,
     detect,
     find_image,
@@ -55,20 +63,24 @@ from misalign_det.utils import to_rgb_image
 COLORS = [(57, 106, 255), (60, 190, 60), (220, 120, 20), (200, 60, 200), (40, 200, 220)]
 
 
-def parse_args(arguments=None):
-    """The command line."""
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Draw the papers' figures")
     parser.add_argument("figure", choices=FIGURES)
     parser.add_argument(
         "detectors",
         nargs="+",
         metavar="CONFIG CHECKPOINT",
-        help="detectors as pairs; for assignments one config and its checkpoints",
+        help="per detector config and checkpoint; for assignments one config and its checkpoints",
     )
     parser.add_argument("--show-dir", default="figures", help="folder of the pictures")
-    parser.add_argument("--names", nargs="+", help="of the detectors (default: the configs')")
+    parser.add_argument(
+        "--names", nargs="+", help="names of the detectors (default: names of the configs)"
+    )
     parser.add_argument("--image", nargs="+", help="file names or ids (default: the split's first)")
-    parser.add_argument("--gt", type=int, default=0, help="which object of the image, from 0")
+    parser.add_argument(
+        "--gt", type=int, default=0, help="index of the object in the image, from 0"
+    )
     parser.add_argument("--num-images", type=int, default=50, help="for sample-quality")
     parser.add_argument("--score-thr", type=float, default=0.3, help="for detections")
     parser.add_argument("--split", choices=["val", "test"], default="val")
@@ -82,13 +94,15 @@ def parse_args(arguments=None):
         args.names = args.names or [Path(checkpoint).stem for checkpoint in checkpoints]
         args.detectors = [part for checkpoint in checkpoints for part in (config, checkpoint)]
     pair_detectors(parser, args)
-    # They stand in the names of files.
+    # The names are parts of file names.
     args.names = numbered_apart([name.replace("/", "_") for name in args.names])
     return args
 
 
-def detectors(args):
-    """Name, model and dataset of each detector, one at a time."""
+def detectors(
+    args: argparse.Namespace,
+) -> Iterator[tuple[str, SingleStageDetector, BaseDataset]]:
+    """Name, model and dataset of each detector, loaded one at a time."""
     for name, (config, checkpoint) in zip(args.names, args.pairs):
         args.config = config
         cfg = load_config(args)
@@ -96,21 +110,21 @@ def detectors(args):
         yield name, load_detector(cfg, checkpoint, args.device), build_dataset(cfg, args.split)
 
 
-def images(args, dataset):
-    """Places of the images that were asked for."""
+def images(args: argparse.Namespace, dataset: BaseDataset) -> list[int]:
+    """Indices of the images of --image."""
     return [find_image(dataset, name) for name in args.image or [None]]
 
 
-def the_object(args, data):
-    """Box and class of the object that was asked for."""
+def the_object(args: argparse.Namespace, data: NetworkInput) -> tuple[Tensor, int]:
+    """Box, xyxy in pixels of the network input, and class of the object of --gt."""
     count = len(data.gt_instances)
     if not 0 <= args.gt < count:
         raise InputError(f"--gt {args.gt}: the image has {count} objects, counted from 0.")
     return data.gt_instances.bboxes[args.gt], int(data.gt_instances.labels[args.gt])
 
 
-def save(folder, name, picture):
-    """Write a figure of matplotlib's or an RGB picture, and say so."""
+def save(folder: Path, name: str, picture: np.ndarray | Figure) -> None:
+    """Write a uint8 RGB picture or a matplotlib figure as PNG, and print its path."""
     path = folder / f"{name}.png"
     if isinstance(picture, np.ndarray):
         cv2.imwrite(str(path), np.ascontiguousarray(picture[..., ::-1]))
@@ -119,16 +133,16 @@ def save(folder, name, picture):
     print(path)
 
 
-def caption(picture, text):
-    """A picture with a band of text above it."""
+def caption(picture: np.ndarray, text: str) -> np.ndarray:
+    """A picture with a line of text above it."""
     band = np.full((26, picture.shape[1], 3), 255, np.uint8)
     cv2.putText(band, text, (4, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([band, picture])
 
 
-def assignments(args, folder):
-    """A row a checkpoint, a column an image."""
-    rows = []
+def assignments(args: argparse.Namespace, folder: Path) -> None:
+    """One row per checkpoint, one column per image."""
+    rows: list[list[np.ndarray]] = []
     for name, model, dataset in detectors(args):
         row = []
         for index in images(args, dataset):
@@ -153,8 +167,8 @@ def assignments(args, folder):
     save(folder, "assignments", _grid(rows))
 
 
-def sample_quality(args, folder):
-    """A curve a detector."""
+def sample_quality(args: argparse.Namespace, folder: Path) -> None:
+    """One curve per detector."""
     shares = []
     for name, model, dataset in detectors(args):
         print(f"==> {name}", flush=True)
@@ -168,16 +182,16 @@ def sample_quality(args, folder):
     save(folder, "sample_quality", draw_sample_quality(args.names, shares))
 
 
-def detections(args, folder):
-    """A row a detector, a column an image; the first row is the ground truth."""
-    rows = []
+def detections(args: argparse.Namespace, folder: Path) -> None:
+    """One row per detector, one column per image; the first row is the ground truth."""
+    rows: list[list[np.ndarray]] = []
     for name, model, dataset in detectors(args):
         row, truth = [], []
         for index in images(args, dataset):
             data = network_input(model, dataset, index)
             found = detect(model, dataset, index)
             found = found[found.scores > args.score_thr]
-            found = found[found.scores.argsort(stable=True)]  # the last one lies on top
+            found = found[found.scores.argsort(stable=True)]  # the best one is drawn last
             factor = np.tile(data.meta["scale_factor"], 2)
             boxes = found.bboxes.cpu().numpy() * factor
             row.append(caption(_boxes(data.image, boxes, found.labels.tolist()), name))
@@ -188,8 +202,8 @@ def detections(args, folder):
     save(folder, "detections", _grid(rows))
 
 
-def sensitivity(args, folder):
-    """A picture a detector and image."""
+def sensitivity(args: argparse.Namespace, folder: Path) -> None:
+    """One picture per detector and image."""
     for name, model, dataset in detectors(args):
         names = picture_names(dataset)
         for index in images(args, dataset):
@@ -200,8 +214,8 @@ def sensitivity(args, folder):
             save(folder, f"sensitivity_{name}_{names[index]}_{args.gt}", figure)
 
 
-def sampling(args, folder):
-    """A picture a detector and image: at the in-box location of the best class score."""
+def sampling(args: argparse.Namespace, folder: Path) -> None:
+    """One picture per detector and image, at the location inside the object with the best score."""
     for name, model, dataset in detectors(args):
         names = picture_names(dataset)
         for index in images(args, dataset):
@@ -211,15 +225,15 @@ def sampling(args, folder):
             points, _ = outputs.locations()
             inside = ((points > bbox[:2]) & (points < bbox[2:])).all(dim=1)
             if not inside.any():
-                raise InputError(f"--gt {args.gt}: no location lies in this object's box.")
-            place = int(outputs.logits[:, label].masked_fill(~inside, -float("inf")).argmax())
-            center = tuple(points[place].tolist())
-            layers = sampling_points(model, data.inputs, *outputs.cell(place))
+                raise InputError(f"--gt {args.gt}: no location lies inside this object.")
+            prior = int(outputs.logits[:, label].masked_fill(~inside, -float("inf")).argmax())
+            center = tuple(points[prior].tolist())
+            layers = sampling_points(model, data.inputs, *outputs.cell(prior))
             figure = draw_sampling_points(data.image, bbox.cpu(), center, layers)
             save(folder, f"sampling_points_{name}_{names[index]}_{args.gt}", figure)
 
 
-def _boxes(image, bboxes, labels):
+def _boxes(image: np.ndarray, bboxes: np.ndarray, labels: Sequence[int]) -> np.ndarray:
     scale = max(1.0, 480 / image.shape[1])
     canvas = cv2.resize(to_rgb_image(image), None, fx=scale, fy=scale)
     for box, label in zip(bboxes * scale, labels):
@@ -228,8 +242,8 @@ def _boxes(image, bboxes, labels):
     return canvas
 
 
-def _grid(rows):
-    """Pictures of different sizes side by side and below one another, on white."""
+def _grid(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """Pictures of different sizes in rows and columns, on white."""
     height = max(picture.shape[0] for row in rows for picture in row)
     width = max(picture.shape[1] for row in rows for picture in row)
     padded = [
@@ -253,7 +267,7 @@ FIGURES = {
 }
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Draw one kind of figure."""
     args = parse_args(arguments)
     folder = Path(args.show_dir)

@@ -1,14 +1,16 @@
-"""Draw the classification and the regression loss of each location towards one object.
+"""Draw the classification and the regression loss of every location towards one object.
 
     python tools/analysis/loss_maps.py CONFIG CHECKPOINT --show-dir FOLDER
     python tools/analysis/loss_maps.py CONFIG CHECKPOINT --show-dir FOLDER --image IMAGE --gt 3
 
-writes one PNG: a row for each level of the pyramid, the two losses side by side over the image,
-their least in-box locations (star and ring) and the positives of the head's own label assignment
-(green crosses). Works for one-stage detectors of mmdet over points or anchors.
+writes one PNG: one row per level of the feature pyramid, the two losses side by side over the
+image, the location of least loss inside the object (star, and ring in the other panel) and the
+positives of the head's own label assignment (green crosses). For mmdet's one-stage detectors over
+points or anchors.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
@@ -27,18 +29,20 @@ from misalign_det.errors import InputError
 from misalign_det.utils import class_names
 
 
-def parse_args(arguments=None):
-    """The command line."""
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Draw loss maps of one object")
     parser.add_argument("config", help="config file, or name of a config of this package")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
     parser.add_argument("--show-dir", required=True, help="folder of the picture")
     parser.add_argument("--image", help="file name or id; if not given, the first of the split")
-    parser.add_argument("--gt", type=int, default=0, help="which object of the image, from 0")
+    parser.add_argument(
+        "--gt", type=int, default=0, help="index of the object in the image, from 0"
+    )
     parser.add_argument(
         "--all-levels",
         action="store_true",
-        help="draw levels without positives and with no peak, too",
+        help="also draw levels without positives and without a location inside the object",
     )
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
@@ -46,8 +50,8 @@ def parse_args(arguments=None):
     return parser.parse_args(arguments)
 
 
-def main(arguments=None):
-    """Draw and name what was drawn."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the loss maps and print the distance of the peaks per level."""
     args = parse_args(arguments)
     with errors_in_one_line("loss_maps.py"), tensors_only(args.trust_checkpoint):
         cfg = load_config(args)

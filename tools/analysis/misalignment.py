@@ -1,18 +1,28 @@
-"""Do a detector's scores say how good its boxes are? From its detections on file.
+"""Misalignment of a detector's scores and boxes, from a file of its detections.
 
     python tools/test.py CONFIG CHECKPOINT --out detections.pkl
     python tools/analysis/misalignment.py detections.pkl --ann-file instances_val2017.json
     python tools/analysis/misalignment.py detections.pkl --ann-file val.json --config CONFIG
 
-The detector's classes are those that --classes, its config or its checkpoint name; without either
-the categories of the annotation file, where those can only be the same. Any detector of mmdet's can
-write the detections. The figures are explained where they are computed:
-misalign_det/evaluation/misalignment_metric.py. Live, they come from the config:
-test_evaluator = dict(type='MisalignmentMetric', ann_file=...).
+prints, over all classes and per class:
+
+- Spearman, Pearson: correlation of score and IoU over boxes with an IoU of at least 0.5 with an
+  object of their class; 1 where the better box always has the higher score.
+- correct, redundant, error: boxes matched with an object at IoU 0.5; boxes that reach 0.5 without a
+  match; boxes with an IoU between 0.1 and 0.5.
+- LaECE: calibration error; 0 where each score equals the mean IoU of the boxes with that score.
+- AP: COCO's, over IoU 0.5 to 0.95. AP by IoU: the AP of the same boxes with their IoU with the best
+  object of their class in place of the score, an ideal ranking. headroom: AP by IoU minus AP.
+
+The classes come from --classes, --config or --checkpoint; without these they are the categories of
+the annotation file, where no other classes are possible. Any mmdet detector can write the
+detections. In a config, test_evaluator = dict(type='MisalignmentMetric', ann_file=...) gives the
+same figures.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
@@ -39,25 +49,26 @@ COLUMNS = {
 }
 
 
-def parse_args(arguments=None):
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Scores beside IoU, from detections on file")
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Measure misalignment from a file of detections")
     parser.add_argument("detections", metavar="FILE.pkl", help="from tools/test.py --out")
     parser.add_argument("--ann-file", required=True, help="annotations in COCO's format")
     add_class_arguments(parser)
-    parser.add_argument("--score-thr", type=float, default=0.0, help="leave out boxes below it")
+    parser.add_argument(
+        "--score-thr", type=float, default=0.0, help="leave out boxes with a lower score"
+    )
     parser.add_argument("--out", metavar="FILE.json", help="write the figures to a file")
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
-        help="load a pickle that holds more than arrays and tensors; loading it "
-        "runs any code it holds",
+        help="load a pickle that holds more than arrays and tensors; this runs any code in it",
     )
     return parser.parse_args(arguments)
 
 
-def main(arguments=None):
-    """Print a table: a row over all classes, then one a class."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a table: one row for all classes, then one per class."""
     args = parse_args(arguments)
     with errors_in_one_line("misalignment.py"):
         found = load_detections(args.detections, args.trust_checkpoint)

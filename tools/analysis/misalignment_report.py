@@ -1,16 +1,17 @@
-"""Would this package help my detector? One HTML file with the answer.
+"""Write the misalignment report of one or several detectors, one HTML file.
 
     python tools/analysis/misalignment_report.py CONFIG CHECKPOINT
     python tools/analysis/misalignment_report.py CONFIG CHECKPOINT CONFIG CHECKPOINT --out r.html
 
-measures one detector, or several side by side: how well scores and IoU agree, what ranking by IoU
-would gain, which better boxes suppression throws away, how far the two tasks' best locations lie
-apart, and in which images. The file opens from disk without a network. Works for any detector of
-mmdet's; suppression and locations are looked at in one-stage ones. Each is measured on its own
-config's split, and their classes must agree.
+The report holds, per detector, the correlation of score and IoU, the AP of a ranking by IoU, the
+calibration, the better boxes that NMS suppresses, the distance between the best locations of the
+two tasks, and the images with the largest loss; it defines each term. It needs no network. Any
+mmdet detector can be measured; NMS and locations are measured for one-stage detectors only. Each
+detector is measured on the split of its own config, and all must have the same classes.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
@@ -33,19 +34,23 @@ from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.errors import InputError
 
 
-def parse_args(arguments=None):
-    """The command line."""
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Write the misalignment report")
     parser.add_argument(
         "detectors",
         nargs="+",
         metavar="CONFIG CHECKPOINT",
-        help="one detector or several, each as its config and its checkpoint",
+        help="one or several detectors, each as config and checkpoint",
     )
-    parser.add_argument("--names", nargs="+", help="of the detectors (default: the configs')")
-    parser.add_argument("--out", default="misalignment_report.html", help="%(default)s")
+    parser.add_argument(
+        "--names", nargs="+", help="names of the detectors (default: names of the configs)"
+    )
+    parser.add_argument(
+        "--out", default="misalignment_report.html", help="HTML file (default: %(default)s)"
+    )
     parser.add_argument("--split", choices=["val", "test"], default="val")
-    parser.add_argument("--num-worst", type=int, default=6, help="images shown a detector")
+    parser.add_argument("--num-worst", type=int, default=6, help="images shown per detector")
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     add_common_arguments(parser)
     args = parser.parse_args(arguments)
@@ -53,8 +58,8 @@ def parse_args(arguments=None):
     return args
 
 
-def main(arguments=None):
-    """Measure and write."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the detectors and write the report."""
     args = parse_args(arguments)
     measured, first = [], None
     with errors_in_one_line("misalignment_report.py"), tensors_only(args.trust_checkpoint):
@@ -72,7 +77,7 @@ def main(arguments=None):
             if first and found.classes != first.classes:
                 raise InputError(
                     f"{name} has the classes {found.classes}, {args.names[0]} {first.classes}: "
-                    "only detectors of the same classes can stand side by side."
+                    "only detectors with the same classes can be compared."
                 )
             first = first or found
             measured.append(found)

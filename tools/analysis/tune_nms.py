@@ -3,24 +3,28 @@
     python tools/analysis/tune_nms.py CONFIG CHECKPOINT
     python tools/analysis/tune_nms.py CONFIG CHECKPOINT --gamma 0.3 1 --sigma 0.05 0.1 --out r.json
 
-The network runs once over each split. The validation split is evaluated under the config's own NMS
-and under CLBalancedNMS with every pair of gamma and sigma; the pair of largest AP is then held
-against the config's own NMS on the test split, with the interval of the gain over resamples of its
-images (see compare_ap.py). Works for any one-stage detector of mmdet and any dataset: the figures
-are COCO's AP of the objects that the dataset gives, whatever its evaluator is. Where both splits
-are the same images, as in many configs, it says so and gives no verdict.
+The network runs once over each split. The validation split is evaluated with the config's own NMS
+and with CLBalancedNMS for every pair of gamma and sigma; the pair with the highest AP is compared
+with the config's own NMS on the test split, with the confidence interval of the gain (see
+compare_ap.py). For any mmdet one-stage detector and any dataset: the figures are COCO's AP on
+the objects of the dataset, for any evaluator. If the splits have images in common, as in many
+configs, the tool says so and gives no verdict.
 """
 
 import argparse
 import itertools
 import json
 import os.path as osp
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
 import torch
+from mmdet.datasets.api_wrappers import COCO
+from mmengine.dataset import BaseDataset
 
 from misalign_det.analysis.nms_regret import nms_name, nms_threshold
 from misalign_det.analysis.nms_study import configured_nms, detections_under
@@ -30,14 +34,14 @@ from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.errors import InputError
 from misalign_det.evaluation.dataset_annotations import annotations_of, image_paths
-from misalign_det.evaluation.paired_bootstrap import ap_difference, coco_figures
+from misalign_det.evaluation.paired_bootstrap import APDifference, ap_difference, coco_figures
 from misalign_det.utils import class_names
 
 METRICS = {"coco/bbox_mAP": "AP", "coco/bbox_mAP_50": "AP50", "coco/bbox_mAP_75": "AP75"}
 
 
-def parse_args(arguments=None):
-    """The command line."""
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Choose gamma and sigma of CLBalancedNMS")
     parser.add_argument("config", help="config file, or name of a config of this package")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
@@ -54,8 +58,8 @@ def parse_args(arguments=None):
     return parser.parse_args(arguments)
 
 
-def candidates(args, iou_threshold):
-    """CLBalancedNMS under every combination of the options."""
+def candidates(args: argparse.Namespace, iou_threshold: float) -> list[dict[str, Any]]:
+    """Configs of CLBalancedNMS for every combination of the options."""
     grid = itertools.product(args.gamma, args.sigma, args.output_score)
     return [
         dict(
@@ -69,48 +73,58 @@ def candidates(args, iou_threshold):
     ]
 
 
-def describe(nms):
-    """A suppression in a few words."""
+def describe(nms: Mapping[str, Any]) -> str:
+    """A short description of a ``test_cfg.nms``."""
     if nms_name(nms) != "CLBalancedNMS" or "gamma" not in nms:
         return f"{nms_name(nms)}, IoU {nms_threshold(nms)}"
     return f"gamma {nms['gamma']:g}, sigma {nms['sigma']:g}, {nms['output_score']} score"
 
 
-def print_rows(title, suppressions, figures):
-    """A table of AP, AP50 and AP75 in percent."""
+def print_rows(
+    title: str, suppressions: Sequence[Mapping[str, Any]], figures: Sequence[dict[str, float]]
+) -> None:
+    """Print AP, AP50 and AP75 in percent, one row per NMS."""
     print(f"{title:<40} {'AP':>6} {'AP50':>6} {'AP75':>6}")
     for nms, found in zip(suppressions, figures):
         print(f"{describe(nms):<40} " + " ".join(f"{100 * found[m]:>6.1f}" for m in METRICS))
 
 
-def figures_of(coco, found, classes):
-    """AP, AP50 and AP75 of each suppression's detections, under mmdet's names."""
+def figures_of(
+    coco: COCO, found: Sequence[list[dict[str, Any]]], classes: Sequence[str]
+) -> list[dict[str, float]]:
+    """AP, AP50 and AP75 of the detections of each NMS, with mmdet's keys."""
     rows = (coco_figures(coco, one, classes) for one in found)
     return [{key: row[name] for key, name in METRICS.items()} for row in rows]
 
 
-def common_images(datasets):
-    """How many image files of the second dataset the first one has, too."""
+def common_images(datasets: Sequence[BaseDataset]) -> int:
+    """Number of image files of the second dataset that the first one also has."""
     first, second = ({osp.realpath(path) for path in image_paths(data)} for data in datasets)
     return len(first & second)
 
 
-def verdict(difference, shared, images):
-    """What the interval allows to say."""
+def verdict(difference: APDifference, shared: int, images: int) -> str:
+    """A conclusion from the interval of the gain.
+
+    Args:
+        difference: on the split that is reported on.
+        shared: number of its images on which gamma and sigma were chosen.
+        images: number of its images.
+    """
     if shared:
         return (
-            f"{shared} of these {images} images are those that gamma and sigma were chosen on, "
-            "so this says nothing of other images: no verdict."
+            f"gamma and sigma were chosen on {shared} of these {images} images, so this says "
+            "nothing about other images: no verdict."
         )
     if difference.low > 0:
         return "It helps."
     if difference.high < 0:
         return "It harms: keep the plain NMS."
-    return "That is not told apart from no gain: keep the plain NMS."
+    return "This is not distinguishable from no gain: keep the plain NMS."
 
 
-def main(arguments=None):
-    """Choose, report, and say so if it does not help."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Choose gamma and sigma, report them and print the verdict."""
     args = parse_args(arguments)
     with errors_in_one_line("tune_nms.py"), tensors_only(args.trust_checkpoint):
         cfg = load_config(args)
@@ -119,7 +133,7 @@ def main(arguments=None):
         model = load_detector(cfg, args.checkpoint, args.device)
         plain = configured_nms(model)
         tried = [plain, *candidates(args, nms_threshold(plain))]
-        # What can be wrong with the data is looked at before the passes.
+        # Errors in the data are found before the network runs.
         datasets = [build_dataset(cfg, split) for split in splits]
         truth = [annotations_of(dataset) for dataset in datasets]
         names = [class_names(dataset.metainfo["classes"]) for dataset in datasets]
@@ -128,8 +142,8 @@ def main(arguments=None):
         shared = common_images(datasets)
         if shared:
             print(
-                f"{shared} of the {len(datasets[1])} images of {splits[1]} are images of "
-                f"{splits[0]}, too: what is chosen on them is also reported on them."
+                f"{shared} of the {len(datasets[1])} images of {splits[1]} are also images of "
+                f"{splits[0]}: the choice is reported on images that it was made on."
             )
         chosen_on = figures_of(truth[0], detections_under(model, cfg, splits[0], tried), names[0])
         print_rows(f"on {splits[0]}", tried, chosen_on)

@@ -13,8 +13,10 @@ The way of a detection from the network to the report:
 4. The boxes before NMS and the head's outputs go the same way, per image through ``update`` and
    once through ``compute``: ``NMSRegret`` per kind of NMS, ``WorstImages``, ``SpatialGaps``.
 
-That is seven calls: ``update``, ``match_image``, ``pairwise_iou``, ``_greedy_match``, ``compute``,
-``join`` and a figure's function. Detections are returned twice, by ``match_image`` and ``compute``.
+For any figure that is at most eight calls, conversions to arrays left out: ``update``,
+``match_image``, ``pairwise_iou``, ``_greedy_match``, ``compute``, ``join`` and, for AP,
+``average_precision`` and ``matched_boxes``. Two of them return detections to another part of the
+code: ``match_image`` and ``compute``.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def test_scalars_and_picture(name):
     assert "assign_batch" not in vars(model.bbox_head.assigner)
 
 
-def test_watching_changes_no_decision():
+def test_recording_changes_no_decision():
     model = detector("JLA")
     packed = demo_mm_inputs(2, image_shapes=[(3, 96, 96)] * 2, num_items=[3, 2], num_classes=3)
     data = model.data_preprocessor(packed, training=True)
@@ -181,7 +181,7 @@ def test_steps_between_are_not_touched(small):
     runner.iter = 49
     hook.before_train_iter(runner, 0, None)
     assert "assign_batch" in vars(small.bbox_head.assigner)
-    hook._watching.__exit__(None, None, None)
+    hook._recording.__exit__(None, None, None)
 
 
 def test_the_head_of_a_student_is_watched(small):
@@ -191,4 +191,4 @@ def test_the_head_of_a_student_is_watched(small):
     hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1))
     hook.before_train_iter(SimpleNamespace(model=semi, iter=0), 0, None)
     assert "assign_batch" in vars(small.bbox_head.assigner)
-    hook._watching.__exit__(None, None, None)
+    hook._recording.__exit__(None, None, None)
