@@ -1,4 +1,4 @@
-"""The objects of one of mmdet's datasets as COCO annotations, whatever its format."""
+"""The objects of one of mmdet's datasets as COCO annotations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A split under several suppressions: the same detections as one by one."""
+"""Several kinds of NMS in one pass give the detections of each one alone."""
 
 import pytest
 import torch

@@ -105,7 +105,7 @@ def test_other_categories_crowds_and_missing_keys(ann_file):
         del one["area"], one["iscrowd"]
     coco = index_annotations(content)
     assert coco_figures(coco, found, names)["AP"] == 1
-    # The dogs alone: what was found of cats stands for nothing of theirs.
+    # Dogs only: detections of cats do not count.
     dogs = [
         dict(s, pred_instances={k: v[s["pred_instances"]["labels"] == 1]
                                 for k, v in s["pred_instances"].items()})

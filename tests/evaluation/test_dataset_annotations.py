@@ -1,4 +1,4 @@
-"""The objects of a dataset as COCO annotations, whatever it was read from."""
+"""The objects of a dataset as COCO annotations, for any format."""
 
 import pytest
 
@@ -17,15 +17,15 @@ class Given:
     def __len__(self):
         return len(self.instances)
 
-    def get_data_info(self, place):
-        return dict(img_id="same", img_path=f"/d/{place}.jpg", instances=self.instances[place])
+    def get_data_info(self, index):
+        return dict(img_id="same", img_path=f"/d/{index}.jpg", instances=self.instances[index])
 
 
 def item(bbox, ignored=0):
     return dict(bbox=bbox, bbox_label=0, ignore_flag=ignored)
 
 
-def test_ids_are_places():
+def test_ids_are_indices():
     first = [item([1, 2, 4, 8]), item([0, 0, 5, 5], 1)]
     coco = annotations_of(Given(first, [], [item([0, 0, 2, 3])]))
     assert coco.getImgIds() == [0, 1, 2] and coco.cats == {0: dict(id=0, name="disc")}

@@ -37,8 +37,8 @@ class Paths:
     def __len__(self):
         return len(self.paths)
 
-    def get_data_info(self, place):
-        return dict(img_path=str(self.paths[place]))
+    def get_data_info(self, index):
+        return dict(img_path=str(self.paths[index]))
 
 
 def test_common_images_are_common_files(module, tmp_path):

@@ -77,7 +77,7 @@ def test_locations_in_any_order():
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
     mixed = image([], gts=LARGE)
     mixed.points, mixed.strides = POINTS[order], STRIDES[order]
-    theirs = {(int(order[place]), gt) for place, gt in reference_pairs(mixed, "atss")}
+    theirs = {(int(order[prior]), gt) for prior, gt in reference_pairs(mixed, "atss")}
     assert theirs == reference_pairs(image([], gts=LARGE), "atss")
 
 
