@@ -30,7 +30,8 @@ class AssignmentInspectorHook(Hook):
     Args:
         interval: recorded is every ``interval``-th step.
         pictures: whether the first image of the batch is written with its positives; see
-            :func:`~misalign_det.utils.tensor_to_rgb_image` for inputs other than three channels of uint8.
+            :func:`~misalign_det.utils.tensor_to_rgb_image` for inputs other than uint8 with three
+            channels.
         references: mmdet's assigners to compare with on the same step, ``'atss'`` and
             ``'task_aligned'``; the latter only for assigners that get predictions.
 
