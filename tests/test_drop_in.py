@@ -5,11 +5,9 @@ without objects, and one inference step. The matrix in the README is what this f
 `python tests/test_drop_in.py` prints it.
 """
 
-from pathlib import Path
-
-import mmdet
 import pytest
 import torch
+from helpers.paths import MMDET_CONFIGS, ROOT
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
@@ -17,8 +15,6 @@ from mmengine.logging import MessageHub
 
 from misalign_det.apis.model_check import check_model
 
-ROOT = Path(__file__).resolve().parents[1]
-STOCK = Path(mmdet.__file__).parent / ".mim/configs"
 CONFIGS = {
     "RetinaNet": "retinanet/retinanet_r50_fpn_1x_coco.py",
     "FCOS": "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
@@ -118,7 +114,7 @@ def detector(folder, name, change):
     """The stock model with the change, untrained, on inputs of one size."""
     path = folder / "config.py"
     path.write_text(
-        f"_base_ = {str(STOCK / CONFIGS[name])!r}\n"
+        f"_base_ = {str(MMDET_CONFIGS / CONFIGS[name])!r}\n"
         f"custom_imports = dict(imports=['misalign_det'])\n{change}\n"
     )
     model = Config.fromfile(path).model

@@ -5,10 +5,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers.paths import ROOT
 
 from misalign_det import environment
 from misalign_det.environment import (
@@ -21,8 +21,6 @@ from misalign_det.environment import (
     find_problems,
     installed_stack,
 )
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def importer(**changes):

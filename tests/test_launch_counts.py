@@ -4,10 +4,9 @@ Two images of 800x1333 and 80 classes for assignment; steps of a ResNet-50 detec
 images, which launch the same kernels.
 """
 
-from pathlib import Path
-
 import pytest
 import torch
+from helpers.paths import CONFIGS
 from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS, TASK_UTILS
@@ -19,7 +18,6 @@ from misalign_det.models.task_modules.assigners.candidates import BatchGroundTru
 
 pytestmark = pytest.mark.cuda
 STRIDES = (8, 16, 32, 64, 128)
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ASSIGNERS = {
     "JLA": dict(type="JLAAssigner"),  # locations of several GTs weighted
     "JLA later": dict(type="JLAAssigner", weighted_until=0),  # to the GT of least loss

@@ -8,13 +8,12 @@ from pathlib import Path
 import mmdet
 import pytest
 import yaml
+from helpers.paths import ROOT
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 import misalign_det
 from misalign_det.environment import FLOORS, ONEDL, OPENMMLAB
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def requirements(extra):

@@ -5,14 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 from packaging.version import Version
 
 from misalign_det.environment import TORCH_TOO_NEW_TO_COMPILE_MMCV
 
-ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "tools/setup_environment.sh"
 TORCH = """
 __version__ = {version!r}

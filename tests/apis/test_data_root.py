@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from helpers.paths import CONFIGS
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
@@ -11,7 +12,7 @@ from misalign_det.apis import data_root
 from misalign_det.apis.data_root import merge_options
 from misalign_det.errors import InputError
 
-BASES = Path(__file__).resolve().parents[2] / "configs" / "_base_" / "datasets"
+BASES = CONFIGS / "_base_/datasets"
 DATA = {
     "shapes": ("MISALIGN_DET_SHAPES", "data/shapes"),
     "bccd": ("MISALIGN_DET_BCCD", "data/bccd"),

@@ -5,9 +5,9 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 from helpers.processes import restore_sigint
 from mmengine.config import Config
 from mmengine.registry import LOOPS
@@ -15,8 +15,6 @@ from mmengine.registry import LOOPS
 from misalign_det.apis import user_errors
 from misalign_det.apis.user_errors import _is_mim, config_in_use, errors_in_one_line
 from misalign_det.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,16 @@
 """Every config builds; each distinct model makes one training and one inference step."""
 
+<<<<<<< HEAD
 import difflib
 import itertools
 import re
 from pathlib import Path
 
+=======
+>>>>>>> deac489 (Tests take the folders of the repository and of mmdet's configs from helpers/paths.py)
 import pytest
 import torch
+from helpers.paths import CONFIGS
 from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import get_loading_pipeline
 from mmdet.registry import DATASETS, MODELS
@@ -19,9 +23,15 @@ from misalign_det.apis.safeguards import add_safeguards
 from misalign_det.datasets.transforms import LoadImageOrSkip, transform_class
 from misalign_det.utils import leaf_datasets
 
+<<<<<<< HEAD
 BASELINE_METHODS = ("atss", "fcos", "gfl", "retinanet")  # mmdet's
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.py"))
 BASELINES = [path for path in CONFIGS if path.stem.split("_")[0] in BASELINE_METHODS]
+=======
+FILES = sorted(CONFIGS.glob("*.py"))
+
+
+>>>>>>> deac489 (Tests take the folders of the repository and of mmdet's configs from helpers/paths.py)
 CHECKED = set()  # (type, key) of values that another config has, too
 
 
@@ -58,7 +68,7 @@ def known_part(cfg, key):
 def distinct_models():
     """One config for each model whose layers or assigner differ; the rest share its steps."""
     seen = {}
-    for path in CONFIGS:
+    for path in FILES:
         cfg = Config.fromfile(path).model
         cfg.backbone.init_cfg = None
         seen.setdefault(Config(dict(model=cfg)).pretty_text, path)
@@ -66,6 +76,7 @@ def distinct_models():
 
 
 def test_names_follow_the_pattern():
+<<<<<<< HEAD
     """{method}_{backbone}_{neck}_{schedule}_{data}; the method is [assigner, ...]_detector."""
     pattern = re.compile(
         r"(?:(?:jla|iac|dc|rfa|spatial-align)[a-z0-9-]*_)?(?:atss|fcos|gfl|retinanet|rfahead|triplehead)"
@@ -83,9 +94,13 @@ def test_near_identical_configs():
         matcher = difflib.SequenceMatcher(None, first, second)
         alike += matcher.quick_ratio() >= 0.8 and matcher.ratio() >= 0.8  # the quick one is a bound
     assert alike <= 40
+=======
+    for path in FILES:
+        assert 4 <= len(path.stem.split("_")) <= 6, path.name
+>>>>>>> deac489 (Tests take the folders of the repository and of mmdet's configs from helpers/paths.py)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_config_is_complete(path):
     cfg = Config.fromfile(path)
     assert cfg.default_scope == "mmdet"

@@ -1,17 +1,20 @@
 """The learning rate that each schedule gives, step by step, as the papers and the tables say."""
 
-from pathlib import Path
-
 import pytest
 import torch
+from helpers.paths import CONFIGS
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
+<<<<<<< HEAD
 from misalign_det.apis.config_lookup import OPTIONS_36E
 
 BASES = Path(__file__).resolve().parents[2] / "configs" / "_base_"
+=======
+BASES = CONFIGS / "_base_"
+>>>>>>> deac489 (Tests take the folders of the repository and of mmdet's configs from helpers/paths.py)
 register_all_modules()
 
 

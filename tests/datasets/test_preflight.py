@@ -3,11 +3,10 @@
 import json
 import logging
 import re
-from pathlib import Path
 
-import mmdet
 import pytest
 from helpers.coco_set import CLASSES, CocoSet
+from helpers.paths import MMDET_CONFIGS
 from mmdet.datasets import CocoDataset
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
@@ -19,7 +18,6 @@ from misalign_det.datasets.preflight import InputError, check_config
 register_all_modules()
 
 WHERE = "train_dataloader.dataset"
-MMDET = Path(mmdet.__file__).parent / ".mim" / "configs"
 
 
 @pytest.fixture
@@ -309,4 +307,4 @@ def test_odd_configs_end_in_our_error_or_none(data):
 def test_mmdets_own_configs_end_in_our_error(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="there is no"):
-        check_config(Config.fromfile(MMDET / name), ("train", "val", "test"))
+        check_config(Config.fromfile(MMDET_CONFIGS / name), ("train", "val", "test"))

@@ -6,13 +6,13 @@ mmdet's RetinaHead is left out: it divides by the positives of each process alon
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from helpers.distributed_step import CASES, COUNTS
+from helpers.paths import HELPERS
 
-SCRIPT = Path(__file__).resolve().parents[1] / "helpers/distributed_step.py"
+SCRIPT = HELPERS / "distributed_step.py"
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,15 @@
 import importlib.util
 import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.evaluation_cases import detections, evaluate
+from helpers.paths import ROOT
 
 from misalign_det.errors import CheckpointError, InputError
 from misalign_det.evaluation.detections_file import load_detections
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def write(path, content, protocol=None):

@@ -19,7 +19,8 @@ from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 from mmengine.structures import InstanceData
 
-from helpers.tiny_detectors import ANCHORS, COMMON, CONFIG, HEADS, POINTS, REST, ROOT
+from helpers.paths import ROOT
+from helpers.tiny_detectors import ANCHORS, COMMON, CONFIG, HEADS, POINTS, REST
 
 DC = "loss_cls=dict(type='DCLoss', loss=dict(type='{}', use_sigmoid=True))"
 SINGLE = ANCHORS.format("[1.0]", 1).replace("base_scale=4", "base_scale=8")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-from pathlib import Path
 
 import torch
 from mmdet.registry import MODELS
@@ -10,8 +9,8 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 
 import misalign_det  # noqa: F401
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMON = "num_classes=6, in_channels=8, feat_channels=8, stacked_convs=1"
 POINTS = f"{COMMON}, strides=[8, 16, 32, 64, 128], norm_cfg=dict(type='GN', num_groups=2)"
 CODER = "bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[0.1] * 4)"

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import ROOT
 from helpers.tiny_detectors import make_detector
 from launch_counts import Cost, count_calls, footnote
 from mmcv.ops import batched_nms
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def tool(name):

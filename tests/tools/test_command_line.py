@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import ROOT
 from mmdet.datasets.transforms import PackDetInputs
 from mmengine.config import Config
 
 from misalign_det.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, ROOT / "tools/train.py"]
 TEST = [sys.executable, ROOT / "tools/test.py"]
 

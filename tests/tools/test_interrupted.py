@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, ROOT / "tools/train.py"]
 EPOCHS = """
 _base_ = '{tiny}'

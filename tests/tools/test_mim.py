@@ -14,10 +14,10 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from helpers.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 MIMS = {"onedl": "onedl-mim==0.5.1", "openmmlab": "openmim==0.3.9"}
 
 

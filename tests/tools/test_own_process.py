@@ -9,7 +9,8 @@ import shlex
 import sys
 
 import pytest
-from helpers.tiny_detectors import ROOT, image_with_objects, make_detector
+from helpers.paths import ROOT
+from helpers.tiny_detectors import image_with_objects, make_detector
 
 READMES = [ROOT / "README.md", ROOT / "configs/README.md"]
 DETECTOR = ["CONFIG", "CHECKPOINT"]

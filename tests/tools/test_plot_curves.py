@@ -2,12 +2,11 @@
 
 import importlib.util
 import json
-from pathlib import Path
 
 import cv2
 import pytest
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 _spec = importlib.util.spec_from_file_location(
     "plot_curves", ROOT / "tools" / "analysis" / "plot_curves.py"
 )

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_detectors import ROOT, make_detector, tool
+from helpers.paths import ROOT
+from helpers.tiny_detectors import make_detector, tool
 from mmdet.registry import MODELS
 from mmengine.config import Config
 

@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.paths import ROOT
 from helpers.processes import restore_sigint
 from helpers.tiny_detectors import make_detector
 from mmdet.registry import MODELS
@@ -20,7 +20,6 @@ from mmengine.config import Config
 from misalign_det.engine.hooks.record_invalid_loss_hook import RecordInvalidLossHook
 from misalign_det.errors import NonFiniteLossError
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAINING = """
 _base_ = '{base}'
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)

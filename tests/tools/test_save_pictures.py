@@ -9,13 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.paths import ROOT
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
 from mmengine.structures import InstanceData
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def tool(folder, name):

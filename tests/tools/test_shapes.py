@@ -2,14 +2,13 @@
 
 import importlib.util
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from helpers.paths import ROOT
 from pycocotools.coco import COCO
 
-ROOT = Path(__file__).resolve().parents[2]
 _spec = importlib.util.spec_from_file_location(
     "shapes", ROOT / "tools" / "dataset_converters" / "shapes.py"
 )

@@ -3,11 +3,11 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import TOOLS
 
-TOOL = Path(__file__).parents[2] / "tools" / "dataset_converters" / "split_coco.py"
+TOOL = TOOLS / "dataset_converters/split_coco.py"
 
 
 @pytest.fixture

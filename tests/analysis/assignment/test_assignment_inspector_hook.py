@@ -1,12 +1,11 @@
 """AssignmentInspectorHook on this package's heads and mmdet's."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
-import mmdet
 import numpy as np
 import pytest
 import torch
+from helpers.paths import CONFIGS, MMDET_CONFIGS
 from mmdet.registry import HOOKS, MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
@@ -16,14 +15,12 @@ import misalign_det  # noqa: F401
 from misalign_det.analysis.assignment.recorded_assignments import recorded_assignments
 from misalign_det.errors import InputError
 
-STOCK = Path(mmdet.__file__).parent / ".mim/configs"
-OURS = Path(__file__).parents[3] / "configs"
 CONFIGS = {
-    "JLA": OURS / "jla_triplehead_r18_fpn_12e_bccd.py",
-    "SpatialAlign": OURS / "spatial-align_rfahead_r18_fpn_12e_bccd.py",
-    "ATSS": STOCK / "atss/atss_r50_fpn_1x_coco.py",
-    "RetinaNet": STOCK / "retinanet/retinanet_r50_fpn_1x_coco.py",
-    "RTMDet": STOCK / "rtmdet/rtmdet_tiny_8xb32-300e_coco.py",
+    "JLA": CONFIGS / "jla_triplehead_r18_fpn_12e_bccd.py",
+    "SpatialAlign": CONFIGS / "spatial-align_rfahead_r18_fpn_12e_bccd.py",
+    "ATSS": MMDET_CONFIGS / "atss/atss_r50_fpn_1x_coco.py",
+    "RetinaNet": MMDET_CONFIGS / "retinanet/retinanet_r50_fpn_1x_coco.py",
+    "RTMDet": MMDET_CONFIGS / "rtmdet/rtmdet_tiny_8xb32-300e_coco.py",
 }
 
 
@@ -110,7 +107,7 @@ def test_bad_input_is_named():
 def small():
     """A head that trains through an assigner, on a network of a few weights."""
     torch.manual_seed(0)
-    cfg = Config.fromfile(OURS / "jla_triplehead_r18_fpn_12e_bccd.py").model
+    cfg = Config.fromfile(CONFIGS / "jla_triplehead_r18_fpn_12e_bccd.py").model
     cfg.data_preprocessor.update(mean=None, std=None, bgr_to_rgb=False)
     cfg.backbone.update(base_channels=8, init_cfg=None)
     cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)

@@ -10,6 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+<<<<<<< HEAD
+=======
+from helpers.paths import CONFIGS
+from mmengine.config import Config
+>>>>>>> deac489 (Tests take the folders of the repository and of mmdet's configs from helpers/paths.py)
 from mmengine.evaluator import BaseMetric
 from mmengine.fileio import get_file_backend
 from mmengine.model import BaseModel
@@ -231,6 +236,18 @@ def test_other_write_errors_keep_their_own_reason(tmp_path):
     assert "Read-only file system" in said and "the disk is full" not in said
 
 
+<<<<<<< HEAD
+=======
+def test_the_runtime_config_uses_it():
+    root = str(CONFIGS / "_base_")
+    for name, by_epoch in (("default_runtime", True), ("iter_runtime", False)):
+        cfg = Config.fromfile(os.path.join(root, f"{name}.py"))
+        assert cfg.default_hooks.checkpoint.type == "AtomicCheckpointHook"
+        assert cfg.default_hooks.checkpoint.get("by_epoch", True) == by_epoch
+        assert cfg.log_processor.by_epoch == by_epoch
+
+
+>>>>>>> deac489 (Tests take the folders of the repository and of mmdet's configs from helpers/paths.py)
 def test_the_tools_end_with_one_line(tmp_path):
     with pytest.raises(SystemExit) as caught, errors_in_one_line("train.py"):
         run(tmp_path, hook("epoch_2.pth"), epochs=2)

@@ -1,16 +1,14 @@
 """ChannelsLastHook: another order in memory, the same losses and gradients."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from helpers.paths import CONFIGS
 from mmdet.registry import HOOKS, MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
 import misalign_det  # noqa: F401
-
-CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def step(model, packed):

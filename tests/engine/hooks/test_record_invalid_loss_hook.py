@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.paths import CONFIGS
 from mmdet.registry import HOOKS, MODELS
 from mmdet.structures import DetDataSample
 from mmdet.testing import demo_mm_inputs
@@ -27,8 +28,6 @@ from misalign_det.engine.hooks.record_invalid_loss_hook import (
     replay,
 )
 from misalign_det.errors import CheckpointError, NonFiniteLossError
-
-CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def detector():

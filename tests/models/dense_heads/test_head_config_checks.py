@@ -1,12 +1,11 @@
 """What a loss-aware head says to keys, losses, assigners and strides that do not fit it."""
 
 import inspect
-from pathlib import Path
 
-import mmdet
 import pytest
 import torch
 from helpers.dense_head_cases import METAS, ONE, STRIDES, features, losses_of
+from helpers.paths import MMDET_CONFIGS
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.losses import BoundedIoULoss, L1Loss
@@ -24,7 +23,6 @@ from misalign_det.models.dense_heads.loss_aware_fcos_head import (
 )
 from misalign_det.models.task_modules import JLAAssigner
 
-STOCK = Path(mmdet.__file__).parent / ".mim/configs"
 SMALL = dict(num_classes=3, in_channels=16, feat_channels=16, strides=STRIDES)
 OURS = ("TripleHead", "RFAHead", "LossAwareFCOSHead")
 JLA = dict(assigner=dict(type="JLAAssigner"))
@@ -60,7 +58,7 @@ def complaint(**kwargs):
     ],
 )  # fmt: skip
 def test_all_that_another_head_left_is_named_at_once(kind, stock, left_over):
-    model = Config.fromfile(STOCK / stock).model
+    model = Config.fromfile(MMDET_CONFIGS / stock).model
     head = ConfigDict(model.bbox_head, type=kind)
     head.train_cfg, head.test_cfg = model.get("train_cfg"), model.test_cfg
     with pytest.raises(ValueError) as found:

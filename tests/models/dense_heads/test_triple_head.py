@@ -1,7 +1,6 @@
 """TripleHead and the loss-aware FCOS head: paper's parameter counts, equations, awkward batches."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from helpers.dense_head_cases import (
     losses_of,
     make_head,
 )
+from helpers.paths import CONFIGS
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.testing import demo_mm_inputs
@@ -22,7 +22,6 @@ from mmengine.config import Config
 
 from misalign_det.models.layers import RFAConv2d, auto_deform_conv2d, star_dcn_offset
 
-CONFIGS = Path(__file__).parents[3] / "configs"
 OPTIONS = [
     dict(),
     dict(offset_mode="grid_plus_box"),

@@ -1,16 +1,13 @@
 """CLBalancedNMS in the test_cfg of mmdet's own configs, with nothing but custom_imports."""
 
-from pathlib import Path
-
-import mmdet
 import pytest
 import torch
+from helpers.paths import MMDET_CONFIGS
 from mmdet.models.layers import multiclass_nms
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
-STOCK = Path(mmdet.__file__).parent / ".mim/configs"
 ONE_STAGE = [
     "retinanet/retinanet_r50_fpn_1x_coco.py",
     "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
@@ -36,7 +33,9 @@ def configs_with_nms(test_cfg):
 
 def detections(tmp_path, name, options):
     """Detections of an untrained detector with the NMS options of its config changed."""
-    text = f"_base_ = {str(STOCK / name)!r}\ncustom_imports = dict(imports=['misalign_det'])\n"
+    text = (
+        f"_base_ = {str(MMDET_CONFIGS / name)!r}\ncustom_imports = dict(imports=['misalign_det'])\n"
+    )
     (tmp_path / "config.py").write_text(text)
     model = Config.fromfile(tmp_path / "config.py").model
     model.backbone.init_cfg = None
