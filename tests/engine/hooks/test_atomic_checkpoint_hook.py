@@ -22,8 +22,8 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader, TensorDataset
 
 from misalign_det.apis.cli import errors_in_one_line
-from misalign_det.engine.hooks import atomic_checkpoint_hook
 from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
+from misalign_det.engine.hooks import atomic_checkpoint_hook
 from misalign_det.engine.hooks.atomic_checkpoint_hook import (
     AtomicCheckpointHook,
     AtomicLocalBackend,
