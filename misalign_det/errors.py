@@ -1,6 +1,6 @@
 """Errors whose message tells the user what is wrong and what to do.
 
-The tools print the message alone and exit with status 1; see :mod:`~.apis.user_errors`.
+The tools print the message alone and exit with status 1; see :mod:`~.apis.error_reporting`.
 """
 
 

@@ -16,9 +16,9 @@ from ..engine.hooks.atomic_checkpoint_hook import last_good_checkpoint
 from ..errors import CheckpointError, ConfigError, InputError
 from ..utils.processes import is_first_process
 from .config_lookup import find_config
-from .data_root import merge_options
+from .config_options import merge_options
+from .error_reporting import config_in_use, errors_in_one_line
 from .model_check import check_model
-from .user_errors import config_in_use, errors_in_one_line
 
 __all__ = [
     "add_common_arguments",

@@ -6,23 +6,20 @@ onedl-mmengine falls back to unpickling whatever the file holds, which runs what
 asks for. Here exactly what mmengine saves is allowed, and the rest stays refused.
 """
 
-import copy
 import os
 import pickle
 import re
-from collections import OrderedDict
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer, print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import load_checkpoint as load_by_mmengine
 from packaging.version import Version
 
 from ..errors import CheckpointError
-from .architecture import describe_checkpoint, describe_model
+from .architecture import check_architecture
 
 _FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _NUMPY = getattr(np, "_core", None) or np.core  # NumPy 2 renamed it; pickles hold either name
@@ -181,7 +178,7 @@ def check_checkpoint(model, filename, strict=True, resume=False, trust=None):
         checkpoint = read_checkpoint(filename)
         if resume:
             check_training_state(checkpoint, filename)
-        _compare(model, checkpoint, filename, strict)
+        check_architecture(model, checkpoint, filename, strict)
 
 
 def check_training_state(checkpoint, filename):
@@ -211,59 +208,6 @@ def check_training_state(checkpoint, filename):
             f"{filename} cannot be resumed from: it holds weights, but not the "
             f"state of a training (no {', '.join(lacking)}). {instead}"
         )
-
-
-def _compare(model, checkpoint, filename, strict):
-    saved = checkpoint.get("state_dict", checkpoint)
-    state = OrderedDict((name.removeprefix("module."), value) for name, value in saved.items())
-    state._metadata = getattr(saved, "_metadata", OrderedDict())  # versions, for the renaming
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    wanted = model.state_dict()
-    missing, surplus, shapes = _differences(wanted, state)
-    if missing and surplus:
-        missing, surplus = _after_renaming(model, state, missing, surplus, shapes)
-    matching = len(wanted) - len(missing) - len(shapes)
-    if matching == len(wanted) and not surplus:
-        return
-    text = (
-        f"{filename}: {matching} of the model's {len(wanted)} tensors are in this checkpoint "
-        f"({len(state)} tensors).{_some('missing', missing)}{_some('of another shape', shapes)}"
-        f"{_some('not in the model', surplus)}"
-    )
-    if strict or matching < len(wanted) / 2:
-        raise CheckpointError(
-            f"{text}\nThe checkpoint holds {describe_checkpoint(checkpoint)}; the config's model "
-            f"is {describe_model(model)}. Give the checkpoint of this config, or the config of "
-            "this checkpoint."
-        )
-    print_log(f"{text} The others keep their initial values.", logger="current", level=30)
-
-
-def _differences(wanted, state):
-    """Names that the state lacks, has beyond the wanted ones, and has in another shape."""
-    missing = [name for name in wanted if name not in state]
-    surplus = [name for name in state if name not in wanted]
-    shapes = [
-        name for name in wanted if name in state and _shape(state[name]) != _shape(wanted[name])
-    ]
-    return missing, surplus, shapes
-
-
-def _after_renaming(model, state, missing, surplus, shapes):
-    """`missing` and `surplus` once mmdet has renamed what older versions called otherwise."""
-    state = copy.copy(state)
-    for name in shapes:
-        del state[name]
-    try:
-        found = copy.deepcopy(model).load_state_dict(state, strict=False)
-    except RuntimeError:  # renamed, but of another shape
-        return missing, surplus
-    return [name for name in found.missing_keys if name not in shapes], found.unexpected_keys
-
-
-def _shape(value):
-    return tuple(getattr(value, "shape", ()))
 
 
 def _refusal(what, why):
@@ -297,10 +241,3 @@ def _statistic(owner, name):
     if owner is not HistoryBuffer or name.startswith("_"):
         raise pickle.UnpicklingError(f"Unsupported GLOBAL builtins.getattr of {owner}, {name}")
     return getattr(owner, name)
-
-
-def _some(what, names, limit=3):
-    if not names:
-        return ""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f" {what[0].upper()}{what[1:]}: {', '.join(names[:limit])}{more}."

@@ -9,10 +9,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
-from misalign_det.apis import data_root
 from misalign_det.apis.config_keys import top_level_keys
 from misalign_det.apis.config_lookup import packaged_configs
-from misalign_det.apis.data_root import merge_options
+from misalign_det.apis.config_options import merge_options
 from misalign_det.apis.option_hints import wrong_number
 from misalign_det.errors import InputError
 
@@ -28,7 +27,7 @@ def plain():
 def warned(monkeypatch):
     """The warnings of the test."""
     lines = []
-    monkeypatch.setattr(data_root, "print_log", lambda text, logger, level: lines.append(text))
+    monkeypatch.setattr(config_options, "print_log", lambda text, logger, level: lines.append(text))
     return lines
 
 

@@ -3,15 +3,14 @@
 import os
 import pickle
 import zipfile
-from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
+from helpers.checkpoints import save, small
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import load_checkpoint as load_by_mmengine
-from torch import nn
 
 from misalign_det.engine import checkpoint
 from misalign_det.engine.checkpoint import (
@@ -23,46 +22,6 @@ from misalign_det.engine.checkpoint import (
 from misalign_det.errors import CheckpointError
 
 FORCE, FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-CFG = """
-model = dict(
-    type='FCOS',
-    backbone=dict(type='ResNet', depth=50),
-    bbox_head=dict(type='FCOSHead', num_classes=80))
-"""
-
-
-def small():
-    return nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-
-
-def save(path, model=None, **meta):
-    """A checkpoint with everything that mmengine's Runner puts into one."""
-    buffer = HistoryBuffer(np.array([0.5, 0.25]), np.array([1, 1]))
-    buffer.update(0.125)
-    torch.save(
-        {
-            "state_dict": (model or small()).state_dict(),
-            "meta": {
-                "epoch": 1,
-                "iter": np.int64(4),
-                "seed": 0,
-                "dataset_meta": {"classes": ("a", "b"), "palette": [(1, 2, 3)]},
-                **meta,
-            },
-            "message_hub": {
-                "log_scalars": {"loss": buffer},
-                "runtime_info": {
-                    "lr": np.float64(0.01),
-                    "flag": np.bool_(True),
-                    "array": np.arange(3, dtype=np.uint8),
-                },
-                "resumed_keys": {"loss": True},
-            },
-            "optimizer": torch.optim.SGD(small().parameters(), lr=0.1).state_dict(),
-        },
-        path,
-    )
-    return str(path)
 
 
 def test_what_mmengine_saves_is_loaded(tmp_path):
@@ -250,39 +209,6 @@ def test_weights_alone_cannot_be_resumed_from(tmp_path):
     check_checkpoint(small(), str(tmp_path / "x.pth"))
 
 
-class Renamed(nn.Module):
-    """Its weight was once called `old`, as some of mmdet's heads' were."""
-
-    _version = 1
-
-    def __init__(self, size=2):
-        super().__init__()
-        self.new = nn.Parameter(torch.ones(size))
-        self.bias = nn.Parameter(torch.zeros(size))
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
-        if local_metadata.get("version") is None and f"{prefix}old" in state_dict:
-            state_dict[f"{prefix}new"] = state_dict.pop(f"{prefix}old")
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
-
-
-def test_names_that_mmdet_itself_renames_are_no_other_architecture(tmp_path):
-    path = str(tmp_path / "x.pth")
-    torch.save({"state_dict": {"old": torch.full((2,), 3.0), "bias": torch.zeros(2)}}, path)
-    model = Renamed()
-    check_checkpoint(model, path)
-    assert model.new.tolist() == [1, 1]  # compared, not loaded
-    load_checkpoint(model, path)
-    assert model.new.tolist() == [3, 3]
-    with pytest.raises(CheckpointError, match="0 of the model's 2 tensors.*Missing: new"):
-        check_checkpoint(Renamed(3), path)
-    state = OrderedDict(old=torch.ones(2), bias=torch.zeros(2))
-    state._metadata = {"": {"version": 1}}  # written by the new version, which has no `old`
-    torch.save({"state_dict": state}, path)
-    with pytest.raises(CheckpointError, match="1 of the model's 2 tensors"):
-        check_checkpoint(model, path)
-
-
 def test_old_torch_says_what_to_do(monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
     with pytest.raises(CheckpointError, match="torch 2.5.1.cpu cannot .* pass --trust-checkpoint"):
@@ -290,55 +216,6 @@ def test_old_torch_says_what_to_do(monkeypatch):
             pass
     with tensors_only(trust=True):
         pass
-
-
-class Detector(nn.Module):
-    """Two of its five tensors are in the checkpoint of `small()`, one of them of another shape."""
-
-    def __init__(self):
-        super().__init__()
-        self.add_module("0", nn.Linear(2, 3))
-        self.add_module("1", nn.Linear(4, 1, bias=False))
-        self.bbox_head = nn.Linear(1, 1)
-
-
-def test_another_architecture_is_named_with_the_count(tmp_path):
-    path = save(tmp_path / "x.pth", cfg=CFG)
-    with pytest.raises(CheckpointError) as error, tensors_only():
-        check_checkpoint(Detector(), path)
-    assert str(error.value) == (
-        f"{path}: 2 of the model's 5 tensors are in this checkpoint (4 tensors). Missing: "
-        "bbox_head.weight, bbox_head.bias. Of another shape: 1.weight. Not in the model: 1.bias.\n"
-        "The checkpoint holds FCOS with FCOSHead on ResNet (depth 50); the config's model is "
-        "Detector with Linear. Give the checkpoint of this config, or the config of this "
-        "checkpoint."
-    )
-
-
-def test_surplus_tensors_alone_are_another_architecture_too(tmp_path):
-    longer = nn.Sequential(*small(), nn.Linear(1, 1))
-    path = save(tmp_path / "x.pth", longer)
-    with pytest.raises(CheckpointError, match="Not in the model: 2.weight, 2.bias"), tensors_only():
-        check_checkpoint(small(), path)
-
-
-def test_fine_tuning_takes_half_and_not_less(tmp_path):
-    other = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 7))  # another number of classes
-    path = save(tmp_path / "x.pth")
-    with tensors_only():
-        check_checkpoint(other, path, strict=False)
-    fewer = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))  # only 1.bias agrees
-    with pytest.raises(CheckpointError, match="1 of the model's 4 tensors"), tensors_only():
-        check_checkpoint(fewer, path, strict=False)
-
-
-def test_prefix_of_data_parallel_models(tmp_path):
-    state = {f"module.{name}": value for name, value in small().state_dict().items()}
-    torch.save({"state_dict": state}, tmp_path / "x.pth")
-    torch.save(small().state_dict(), tmp_path / "bare.pth")  # weights alone are fine, too
-    with tensors_only():
-        check_checkpoint(small(), str(tmp_path / "x.pth"))
-        check_checkpoint(small(), str(tmp_path / "bare.pth"))
 
 
 def test_files_that_are_no_checkpoints(tmp_path):

@@ -8,8 +8,7 @@ from helpers.paths import CONFIGS
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
-from misalign_det.apis import data_root
-from misalign_det.apis.data_root import merge_options
+from misalign_det.apis.config_options import merge_options
 from misalign_det.errors import InputError
 
 BASES = CONFIGS / "_base_/datasets"
@@ -136,7 +135,7 @@ def own(train="mine/", val="mine/", top="data/shapes/", ann="mine/v.json"):
 def warned(monkeypatch):
     lines = []
     monkeypatch.setattr(
-        data_root, "print_log", lambda text, logger, level: lines.append((level, text))
+        config_options, "print_log", lambda text, logger, level: lines.append((level, text))
     )
     return lines
 

@@ -12,8 +12,8 @@ from helpers.processes import restore_sigint
 from mmengine.config import Config
 from mmengine.registry import LOOPS
 
-from misalign_det.apis import user_errors
-from misalign_det.apis.user_errors import _is_mim, config_in_use, errors_in_one_line
+from misalign_det.apis import error_reporting
+from misalign_det.apis.error_reporting import _is_mim, config_in_use, errors_in_one_line
 from misalign_det.errors import InputError
 
 
@@ -21,7 +21,7 @@ from misalign_det.errors import InputError
 def nothing_at_exit(monkeypatch):
     """What would be done at the end of this process; kept from being done."""
     kept = []
-    monkeypatch.setattr(user_errors.atexit, "register", kept.append)
+    monkeypatch.setattr(error_reporting.atexit, "register", kept.append)
     return kept
 
 
@@ -33,7 +33,7 @@ def ends_with(error, **kwargs):
 
 def test_the_message_alone(nothing_at_exit):
     assert ends_with(InputError("no data")) == "x.py: error: no data"
-    assert nothing_at_exit == [user_errors._end_mim]
+    assert nothing_at_exit == [error_reporting._end_mim]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ TOOL = """
 import sys
 if "-h" not in sys.argv:
     from misalign_det.datasets.annotation_checks import InputError
-    from misalign_det.apis.user_errors import errors_in_one_line
+    from misalign_det.apis.error_reporting import errors_in_one_line
     with errors_in_one_line("train.py"):
         raise InputError("no data")
 """

@@ -20,7 +20,7 @@ from ..errors import (
     InputError,
     NonFiniteLossError,
 )
-from .config_errors import explain_build_error
+from .build_errors import explain_build_error
 
 _USER_ERRORS = (
     CheckpointError,

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import LOOPS, OPTIMIZERS
 from torch import nn
 
-from misalign_det.apis.config_errors import explain_build_error
+from misalign_det.apis.build_errors import explain_build_error
 from misalign_det.utils.validation import check_choice
 
 
