@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
+from misalign_det.apis import config_options
 from misalign_det.apis.config_keys import top_level_keys
 from misalign_det.apis.config_lookup import packaged_configs
 from misalign_det.apis.config_options import merge_options

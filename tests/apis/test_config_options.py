@@ -8,6 +8,7 @@ from helpers.paths import CONFIGS
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
+from misalign_det.apis import config_options
 from misalign_det.apis.config_options import merge_options
 from misalign_det.errors import InputError
 
