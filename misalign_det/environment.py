@@ -8,7 +8,9 @@ not which distribution it came from.
 import importlib
 import os
 import sys
+from collections.abc import Callable, Sequence
 from importlib import metadata
+from types import ModuleType
 
 from packaging.version import Version
 
@@ -29,7 +31,7 @@ _BUILD_MMCV = (
 )
 
 
-def use_passive_wait_policy():
+def use_passive_wait_policy() -> None:
     """Set OMP_WAIT_POLICY=PASSIVE, unless the variable is set: idle OpenMP threads sleep.
 
     By default they spin. On a machine that does anything else at the same time, each operation then
@@ -45,7 +47,7 @@ class UnfitEnvironmentError(ImportError):
     """The stack lacks something; the message lists all of it, and the commands that mend it."""
 
 
-def check_environment():
+def check_environment() -> None:
     """Import torch, mmengine, mmcv with its compiled ops, and mmdet, and compare their versions.
 
     Raises:
@@ -57,14 +59,16 @@ def check_environment():
         raise UnfitEnvironmentError(describe(problems))
 
 
-def find_problems(import_module=importlib.import_module):
+def find_problems(
+    import_module: Callable[[str], ModuleType] = importlib.import_module,
+) -> list[tuple[str, str]]:
     """What is wrong, in the order in which it has to be mended.
 
     Args:
-        import_module (callable): imports a module by its name; replaced in tests.
+        import_module: imports a module by its name; replaced in tests.
 
     Returns:
-        list[tuple[str, str]]: (what to mend, what is wrong); the first is a key of `FLOORS`,
+        (what to mend, what is wrong); the first is a key of `FLOORS`,
         'ops' for mmcv's compiled part or 'setuptools'.
     """
     problems, versions = [], {}
@@ -91,16 +95,16 @@ def find_problems(import_module=importlib.import_module):
     return problems
 
 
-def describe(problems, stack=None):
+def describe(problems: Sequence[tuple[str, str]], stack: dict[str, str] | None = None) -> str:
     """The whole message for the problems found.
 
     Args:
-        problems (list[tuple[str, str]]): what `find_problems` returns.
-        stack (dict[str, str], optional): distribution of each module; by default the stack of which
+        problems: what `find_problems` returns.
+        stack: distribution of each module; by default the stack of which
             something is installed, else onedl's.
 
     Returns:
-        str: one line a problem, then one line a command.
+        One line a problem, then one line a command.
     """
     what = {subject for subject, _ in problems}
     commands = []
@@ -131,17 +135,17 @@ def describe(problems, stack=None):
     return "\n".join(lines)
 
 
-def installed_stack():
+def installed_stack() -> tuple[dict[str, str], list[str]]:
     """The stack in use: `ONEDL` unless only distributions of `OPENMMLAB` are installed.
 
     Returns:
-        tuple[dict[str, str], list[str]]: the stack, and the installed distributions of the other.
+        The stack, and the installed distributions of the other.
     """
     onedl, openmmlab = (list(filter(_is_installed, s.values())) for s in (ONEDL, OPENMMLAB))
     return (OPENMMLAB, []) if openmmlab and not onedl else (ONEDL, openmmlab)
 
 
-def _is_installed(distribution):
+def _is_installed(distribution: str) -> bool:
     try:
         metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -149,7 +153,7 @@ def _is_installed(distribution):
     return True
 
 
-def _explain(module, error):
+def _explain(module: str, error: Exception) -> tuple[str, str]:
     """(what to mend, what is wrong) for a module that could not be imported."""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing == module:
@@ -161,5 +165,5 @@ def _explain(module, error):
     return module, f"{module} cannot be imported ({_brief(error)})"
 
 
-def _brief(error):
+def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -3,7 +3,8 @@
 import difflib
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import mmdet.registry
 from mmengine.registry import Registry
@@ -18,17 +19,17 @@ _ARGUMENT = re.compile(
 )
 
 
-def explain_build_error(error, cfg=None):
+def explain_build_error(error: Exception, cfg: Mapping | None = None) -> str | None:
     """One line for a type that no registry knows, or an argument that a type does not take.
 
     Also for a value that a class of this package refuses when it is built.
 
     Args:
-        error (Exception): what came out of building a runner, a loop, a dataset ...
-        cfg (mmengine.Config, optional): where the key is looked for.
+        error: what came out of building a runner, a loop, a dataset ...
+        cfg: where the key is looked for.
 
     Returns:
-        str | None: which key, what is wrong, the near matches; None for any other error.
+        Which key, what is wrong, the near matches; None for any other error.
     """
     if isinstance(error, KeyError) and error.args:
         found = _UNKNOWN.match(str(error.args[0]))
@@ -41,7 +42,7 @@ def explain_build_error(error, cfg=None):
     return None
 
 
-def _unknown_type(name, scope, kind, cfg):
+def _unknown_type(name: str, scope: str, kind: str, cfg: Mapping | None) -> str:
     place = next((key for key, part in _dicts(cfg or {}) if part.get("type") == name), None)
     place = f"{place}.type: " if place else ""
     known = _known_names(scope, kind)
@@ -52,7 +53,7 @@ def _unknown_type(name, scope, kind, cfg):
     return f"{place}{scope} has no {kind} {name!r}.{_near(near)}{found_by}"
 
 
-def _refused_value(error, cfg):
+def _refused_value(error: ValueError, cfg: Mapping | None) -> str | None:
     """The message of a class of this package, with its key; None for any other ValueError."""
     owner = _class_of(error)
     raised_in = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
@@ -68,7 +69,7 @@ def _refused_value(error, cfg):
     return f"{place}: {error}" if place else str(error)
 
 
-def _known_names(scope, kind):
+def _known_names(scope: str, kind: str) -> list[str]:
     """Names in mmdet's registry of this kind, and in those above it."""
     registries = [
         value
@@ -83,7 +84,7 @@ def _known_names(scope, kind):
     return sorted(names)
 
 
-def _wrong_argument(found, owner, cfg):
+def _wrong_argument(found: re.Match, owner: type | None, cfg: Mapping | None) -> str:
     name, surplus = found[1], found["surplus"]
     # Of the class itself, where the message names the parent to which it passes the keyword on.
     kinds = [kind for kind in (getattr(owner, "__name__", None), name) if kind]
@@ -104,7 +105,7 @@ def _wrong_argument(found, owner, cfg):
     return f"{f'{place}: ' if place else ''}{kinds[0]} needs {found['missing']}."
 
 
-def _comes_from_a_config(error, found):
+def _comes_from_a_config(error: Exception, found: re.Match) -> bool:
     """Whether the call that failed was made to build something, or to build its parent class."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     passed_on = frames[-1].f_code.co_name == "__init__"
@@ -117,7 +118,7 @@ def _comes_from_a_config(error, found):
     return built and bool(found["init"]) and found[1] in parents
 
 
-def _class_of(error):
+def _class_of(error: Exception) -> type | None:
     """The class that the innermost registry was building; None where no registry was."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return next(
@@ -126,15 +127,15 @@ def _class_of(error):
     )
 
 
-def _type_name(part):
+def _type_name(part: Mapping) -> str | None:
     kind = part.get("type")
     return kind.split(".")[-1] if isinstance(kind, str) else getattr(kind, "__name__", None)
 
 
-def _dicts(cfg):
+def _dicts(cfg: Any) -> Iterator[tuple[str, Mapping]]:
     """Every dict inside a config, with its dotted key."""
     return ((key, part) for key, part in walk(cfg) if isinstance(part, Mapping))
 
 
-def _near(names):
+def _near(names: Sequence[str]) -> str:
     return f" Near matches: {', '.join(names)}." if names else ""

@@ -1,10 +1,12 @@
 """What tools/train.py and tools/test.py share: arguments, config, runner."""
 
+import argparse
 import os
 import sys
 import tempfile
 import traceback
 from pathlib import Path
+from typing import Any
 
 from mmdet.registry import RUNNERS
 from mmengine.config import Config, DictAction
@@ -36,7 +38,13 @@ __all__ = [
 class Options(DictAction):
     """mmengine's `DictAction`, whose errors are errors of the command line."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
         for value in values or ():
             key, equals, _ = value.partition("=")
             if not key or not equals:
@@ -50,11 +58,11 @@ class Options(DictAction):
             parser.error(f"{option_string}: {error}")
 
 
-def add_common_arguments(parser):
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what both tools take, under the names of mmdet 3.
 
     Args:
-        parser (argparse.ArgumentParser): changed in place.
+        parser: changed in place.
     """
     parser.add_argument(
         "--work-dir",
@@ -86,11 +94,11 @@ def add_common_arguments(parser):
     )
 
 
-def add_preflight_argument(parser):
+def add_preflight_argument(parser: argparse.ArgumentParser) -> None:
     """Add --no-preflight, which `load_config` puts into the config.
 
     Args:
-        parser (argparse.ArgumentParser): changed in place.
+        parser: changed in place.
     """
     parser.add_argument(
         "--no-preflight",
@@ -100,12 +108,12 @@ def add_preflight_argument(parser):
     )
 
 
-def pair_detectors(parser, args):
+def pair_detectors(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Set ``args.pairs``, (config, checkpoint) of each of ``args.detectors``, and ``args.names``.
 
     Args:
-        parser (argparse.ArgumentParser): says what is wrong.
-        args (argparse.Namespace): with `detectors`, alternately, and `names` (default: the
+        parser: says what is wrong.
+        args: with `detectors`, alternately, and `names` (default: the
             configs' names).
     """
     if len(args.detectors) % 2:
@@ -116,15 +124,15 @@ def pair_detectors(parser, args):
         parser.error(f"--names: {len(args.names)} names for {len(args.pairs)} detectors")
 
 
-def load_config(args):
+def load_config(args: argparse.Namespace) -> Config:
     """The config that the arguments ask for, ready for `build_runner`.
 
     Args:
-        args (argparse.Namespace): with `config` and what `add_common_arguments` adds; with
+        args: with `config` and what `add_common_arguments` adds; with
             `no_preflight` where the tool takes it.
 
     Returns:
-        mmengine.Config: options merged; `work_dir`, `launcher` and `experiment_name` set.
+        Options merged; `work_dir`, `launcher` and `experiment_name` set.
 
     Raises:
         ConfigNotFoundError: there is no such config.
@@ -149,7 +157,7 @@ def load_config(args):
     return cfg
 
 
-def _read_config(path):
+def _read_config(path: str) -> Config:
     """A config is a program of the user's: what it raises is said with the line at fault.
 
     An error inside a module that it imports or calls passes: its author needs the traceback.
@@ -172,11 +180,11 @@ def _read_config(path):
         raise ConfigError(f"the config {path} cannot be read{place}: {text}") from error
 
 
-def prepare_work_dir(cfg):
+def prepare_work_dir(cfg: Config) -> None:
     """Make the work dir, and see whether files can be written there.
 
     Args:
-        cfg (mmengine.Config): with `work_dir`.
+        cfg: with `work_dir`.
 
     Raises:
         InputError: it cannot be made or written to.
@@ -192,12 +200,12 @@ def prepare_work_dir(cfg):
         ) from error
 
 
-def resolve_resume(cfg, resume=None):
+def resolve_resume(cfg: Config, resume: str | None = None) -> None:
     """Decide what training starts from: `cfg.load_from` and `cfg.resume`.
 
     Args:
-        cfg (mmengine.Config): changed in place.
-        resume (str, optional): of the command line: a checkpoint; '' for the last one in the work
+        cfg: changed in place.
+        resume: of the command line: a checkpoint; '' for the last one in the work
             dir, which has to be there; 'auto' for the last one, or from scratch where there is
             none. Default: as the config says, whose `resume=True` without `load_from` is 'auto'.
 
@@ -233,7 +241,7 @@ def resolve_resume(cfg, resume=None):
         )
 
 
-def _why_nothing_to_resume(work_dir):
+def _why_nothing_to_resume(work_dir: str) -> str:
     record = Path(work_dir, "last_checkpoint")
     if not record.is_file():
         return f"there is nothing to resume in {work_dir}: no last_checkpoint."
@@ -243,7 +251,7 @@ def _why_nothing_to_resume(work_dir):
     )
 
 
-def _agreed(question, launcher):
+def _agreed(question: str, launcher: str) -> bool:
     """Ask at a terminal; without one, or with several processes, the answer is no."""
     if launcher != "none" or not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         return False
@@ -251,13 +259,13 @@ def _agreed(question, launcher):
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def preload_checkpoint(cfg):
+def preload_checkpoint(cfg: Config) -> None:
     """Read `cfg.load_from` before anything that takes long; mmengine takes what was read.
 
     A URL waits until the processes are prepared, so that one of them downloads for all.
 
     Args:
-        cfg (mmengine.Config): with `load_from` and `resume`.
+        cfg: with `load_from` and `resume`.
 
     Raises:
         CheckpointError: the file is missing, unsafe, damaged or cannot be resumed from.
@@ -269,14 +277,14 @@ def preload_checkpoint(cfg):
             check_training_state(checkpoint, start)
 
 
-def build_runner(cfg):
+def build_runner(cfg: Config) -> Runner:
     """The runner of a config, several processes prepared.
 
     Args:
-        cfg (mmengine.Config): from `load_config`.
+        cfg: from `load_config`.
 
     Returns:
-        mmengine.runner.Runner: its model is built, but not loaded.
+        Its model is built, but not loaded.
 
     Raises:
         InputError: head, assigner and loss of the model do not fit together.

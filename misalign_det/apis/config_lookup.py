@@ -1,7 +1,6 @@
 """From what the user typed to a config file: a path, or the bare name of a packaged config."""
 
 import difflib
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,21 +50,6 @@ REPLACED_CONFIGS = {
     },
 }
 
-
-class FoundConfig(NamedTuple):
-    """A config as the user named it.
-
-    Attributes:
-        path: a file that exists.
-        options: dotted keys and values to merge into it: of an old name, else empty.
-        name: what the run is called; an old name stays, so that ``--resume`` finds its work dir.
-    """
-
-    path: str
-    options: Mapping[str, Any]
-    name: str
-
-
 def packaged_configs() -> dict[str, Path]:
     """The configs that come with the package, those of `_base_` left out.
 
@@ -77,13 +61,15 @@ def packaged_configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
-def find_config(config: str, known: Mapping[str, Path] | None = None) -> FoundConfig:
-    """The file of a config, and the options that an old name stands for.
+def find_config(config: str, known: Mapping[str, Path] | None = None) -> str:
+    """The file of a config.
 
     Args:
-        config: a path, or the name of a packaged config with or without folder and ".py". A config
-            that was renamed or replaced is also found by its old name, with a warning.
+        config: a path, or the name of a packaged config with or without folder and ".py".
         known: names and files; by default `packaged_configs()`.
+
+    Returns:
+        Path of a file that exists.
 
     Raises:
         ConfigNotFoundError: neither a file nor a known name.
@@ -112,7 +98,7 @@ def find_config(config: str, known: Mapping[str, Path] | None = None) -> FoundCo
     )
 
 
-def resolve_config(config: str, known: Mapping[str, Path] | None = None) -> str:
+def find_config(config: str, known: Mapping[str, Path] | None = None) -> str:
     """The file of a config, for those who need its model or data alone: see :func:`find_config`."""
     return find_config(config, known).path
 

@@ -3,8 +3,10 @@
 import copy
 import logging
 import os.path as osp
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..errors import InputError
@@ -15,7 +17,7 @@ _SPLITS = ("train", "val", "test")
 _USED = tuple(f"{split}_{part}" for split in _SPLITS for part in ("dataloader", "evaluator"))
 
 
-def merge_options(cfg, options):
+def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> Config:
     """Merge command-line options into a config; `data_root` moves all paths below the old root.
 
     A config repeats its root in each dataloader and in each evaluator's annotation file, so
@@ -25,11 +27,11 @@ def merge_options(cfg, options):
     options are merged afterwards, so that they win.
 
     Args:
-        cfg (mmengine.Config): changed in place.
-        options (dict | None): dotted keys and values, as `DictAction` parses `--cfg-options`.
+        cfg: changed in place.
+        options: dotted keys and values, as `DictAction` parses `--cfg-options`.
 
     Returns:
-        mmengine.Config: `cfg`. Options that probably change nothing are logged as warnings.
+        `cfg`. Options that probably change nothing are logged as warnings.
 
     Raises:
         InputError: `data_root` would move no path, or nothing reads the key of an option; the
@@ -56,7 +58,7 @@ def merge_options(cfg, options):
     return cfg
 
 
-def _move(cfg, new):
+def _move(cfg: Config, new: str) -> list[str]:
     """Move the paths of a config to another root; notes on datasets that stay where they are."""
     roots = dict(_roots(cfg))
     top = _clean(cfg.get("data_root"))
@@ -89,7 +91,7 @@ def _move(cfg, new):
     )
 
 
-def _roots(cfg):
+def _roots(cfg: Config) -> Iterator[tuple[str, str]]:
     """Yield key and value of each dataset's `data_root`."""
     for split in _SPLITS:
         dataset = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
@@ -99,15 +101,15 @@ def _roots(cfg):
                     yield f"{key}.data_root", data["data_root"]
 
 
-def _clean(root):
+def _clean(root: Any) -> str:
     return str(root or "").rstrip("/")
 
 
-def _under(path, root):
+def _under(path: str, root: str) -> bool:
     return f"{path}/".startswith(f"{root}/")
 
 
-def _paths_under(value, root):
+def _paths_under(value: Any, root: str) -> bool:
     """Whether a string inside `value` lies at or under a root."""
     if isinstance(value, str):
         return _under(value, root)
@@ -118,7 +120,7 @@ def _paths_under(value, root):
     return any(_paths_under(item, root) for item in value)
 
 
-def _moved(value, old, new):
+def _moved(value: Any, old: str, new: str) -> Any:
     """`value` with every string at or under `old` put under `new`; containers keep their type."""
     if isinstance(value, str):
         if not _under(value, old):

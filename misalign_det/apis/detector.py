@@ -2,12 +2,15 @@
 
 import copy
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from mmdet.registry import DATASETS, MODELS
-from mmengine.dataset import pseudo_collate
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
@@ -21,7 +24,7 @@ from ..utils import tensor_to_rgb_image
 
 
 def load_detector(
-    cfg, checkpoint: str, device: str = "cpu", trust: bool | None = None
+    cfg: Config, checkpoint: str, device: str = "cpu", trust: bool | None = None
 ) -> nn.Module:
     """Like mmdet's ``init_detector``, but a checkpoint that does not fit is refused.
 
@@ -67,7 +70,9 @@ def check_device(device: str) -> None:
         raise InputError(f"--device {device}: {found}. --device cpu does without.")
 
 
-def batches(model: nn.Module, cfg, split: str, progress: bool = True):
+def batches(
+    model: nn.Module, cfg: Config, split: str, progress: bool = True
+) -> tuple[BaseDataset, Iterator[dict]]:
     """A split's dataset, and an iterator over its batches as the model's layers take them.
 
     Args:
@@ -78,7 +83,7 @@ def batches(model: nn.Module, cfg, split: str, progress: bool = True):
     """
     loader = Runner.build_dataloader(copy.deepcopy(cfg[f"{split}_dataloader"]))
 
-    def preprocessed():
+    def preprocessed() -> Iterator[dict]:
         bar = ProgressBar(len(loader.dataset)) if progress else None
         for batch in loader:
             yield model.data_preprocessor(batch, False)
@@ -124,12 +129,14 @@ class NetworkInput:
     meta: dict
 
 
-def build_dataset(cfg, split: str):
+def build_dataset(cfg: Config, split: str) -> BaseDataset:
     """The dataset of a split's dataloader, ``'val'`` or ``'test'``."""
     return DATASETS.build(cfg[f"{split}_dataloader"]["dataset"])
 
 
-def network_input(model: nn.Module, dataset, index: int, rgb: bool | None = None) -> NetworkInput:
+def network_input(
+    model: nn.Module, dataset: BaseDataset, index: int, rgb: bool | None = None
+) -> NetworkInput:
     """Run one image through the dataset's pipeline and the model's preprocessor.
 
     Args:
@@ -157,7 +164,7 @@ def network_input(model: nn.Module, dataset, index: int, rgb: bool | None = None
 
 
 @torch.no_grad()
-def detect(model: nn.Module, dataset, index: int) -> InstanceData:
+def detect(model: nn.Module, dataset: BaseDataset, index: int) -> InstanceData:
     """Detections on one image of a dataset, read by its own pipeline.
 
     Args:
@@ -173,7 +180,7 @@ def detect(model: nn.Module, dataset, index: int) -> InstanceData:
     return sample.pred_instances.cpu()
 
 
-def _leaves_rgb(model: nn.Module, dataset) -> bool:
+def _leaves_rgb(model: nn.Module, dataset: Any) -> bool:
     preprocessor = getattr(model, "cfg", {}).get("model", {}).get("data_preprocessor") or {}
     while not hasattr(dataset, "pipeline") and dataset is not None:
         parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
@@ -184,7 +191,7 @@ def _leaves_rgb(model: nn.Module, dataset) -> bool:
     )
 
 
-def find_image(dataset, name: str | None) -> int:
+def find_image(dataset: BaseDataset, name: str | None) -> int:
     """Place of an image by file name, by the end of its path, or by id.
 
     Args:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -36,14 +37,14 @@ config_in_use = ContextVar("the config that a tool has loaded", default=None)
 
 
 @contextmanager
-def errors_in_one_line(tool, resumable=False):
+def errors_in_one_line(tool: str, resumable: bool = False) -> Iterator[None]:
     """End with the message alone, exit status 1, where the user's input is at fault.
 
     Ctrl-C ends with exit status 130. Errors of the program itself keep their traceback.
 
     Args:
-        tool (str): name put before the message.
-        resumable (bool): whether `--resume` goes on from the last checkpoint in the work dir.
+        tool: name put before the message.
+        resumable: whether `--resume` goes on from the last checkpoint in the work dir.
     """
     token = config_in_use.set(None)
     try:
@@ -62,7 +63,7 @@ def errors_in_one_line(tool, resumable=False):
         config_in_use.reset(token)
 
 
-def _explain(error):
+def _explain(error: Exception) -> str | None:
     """What to tell the user; None for an error of the program."""
     if isinstance(error, _USER_ERRORS):
         return str(error)
@@ -82,7 +83,7 @@ def _explain(error):
     return explain_build_error(error, config_in_use.get())
 
 
-def _way_on():
+def _way_on() -> str:
     cfg = config_in_use.get()
     last = last_good_checkpoint(cfg.work_dir) if cfg and cfg.get("work_dir") else None
     if last:
@@ -90,7 +91,7 @@ def _way_on():
     return " No checkpoint had been saved yet."
 
 
-def _tell_torchrun(message):
+def _tell_torchrun(message: str) -> None:
     """Put the message into torchrun's summary, which otherwise says that it knows of none."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not path:
@@ -103,7 +104,7 @@ def _tell_torchrun(message):
         pass
 
 
-def _end_mim():
+def _end_mim() -> None:
     """Let `mim train` and `mim test` end as after Ctrl-C, with "Aborted!" and exit status 1.
 
     They run the tool by `subprocess.check_call`, and would print the traceback of their own
@@ -118,11 +119,11 @@ def _end_mim():
         os.kill(parent, signal.SIGINT)
 
 
-def _is_mim(command):
+def _is_mim(command: Sequence[str]) -> bool:
     """Whether a command line is that of `mim train|test` or `python -m mim train|test`.
 
     Args:
-        command (list[str]): words of the command line, the interpreter first.
+        command: words of the command line, the interpreter first.
     """
     words = command[2:] if command[1:2] == ["-m"] else command[1:]
     return len(words) > 1 and Path(words[0]).name == "mim" and words[1] in ("train", "test")

@@ -6,6 +6,8 @@ it unseen.
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..errors import InputError
 from ..utils.text import shorten
@@ -27,24 +29,26 @@ class Remark(str):
     """A note about something that is counted, but by which nothing is lost."""
 
 
-def is_remote(backend_args):
+def is_remote(backend_args: Mapping | None) -> bool:
     """Whether files are read through a storage backend other than the disk.
 
     Args:
-        backend_args (Mapping | None): of a dataset, a loading step or an evaluator.
+        backend_args: of a dataset, a loading step or an evaluator.
     """
     return bool(backend_args) and backend_args.get("backend", "local") not in ("local", "disk")
 
 
-def coco_parts(content, path, where, annotated=True):
+def coco_parts(
+    content: Any, path: str, where: str, annotated: bool = True
+) -> tuple[list[dict], list[dict], list[dict]]:
     """The images, annotations and categories of a COCO file, checked for what mmdet needs of them.
 
     Args:
         content: what `read_json` returned.
-        annotated (bool): False allows a file without annotations (test images, unlabelled ones).
+        annotated: False allows a file without annotations (test images, unlabelled ones).
 
     Returns:
-        tuple[list[dict], list[dict], list[dict]]: images, annotations, categories.
+        Images, annotations, categories.
 
     Raises:
         InputError: a part or a key is missing, an id occurs twice, or a value is of the wrong type.
@@ -93,7 +97,9 @@ def coco_parts(content, path, where, annotated=True):
     return tuple(parts)
 
 
-def check_references(images, annotations, categories, path, where):
+def check_references(
+    images: list[dict], annotations: list[dict], categories: list[dict], path: str, where: str
+) -> None:
     """Every annotation must point to an image and a category of the file.
 
     Raises:
@@ -121,18 +127,25 @@ def check_references(images, annotations, categories, path, where):
             )
 
 
-def check_categories(annotations, categories, classes, path, where, extra="error"):
+def check_categories(
+    annotations: list[dict],
+    categories: list[dict],
+    classes: Sequence[str],
+    path: str,
+    where: str,
+    extra: str = "error",
+) -> list[str]:
     """The file's categories must be the dataset's classes, in the same order.
 
     mmdet looks classes up by name in the file's order, so a missing one or another order would give
     the following classes each other's labels without a word.
 
     Args:
-        classes (tuple[str]): the dataset's metainfo.
-        extra (str): 'error' or 'skip', what to do about a category that is no class.
+        classes: the dataset's metainfo.
+        extra: 'error' or 'skip', what to do about a category that is no class.
 
     Returns:
-        list[str]: how many boxes are left out with 'skip'; categories that are no class and have
+        How many boxes are left out with 'skip'; categories that are no class and have
             no boxes, such as the supercategory that Roboflow adds.
 
     Raises:
@@ -186,6 +199,6 @@ def check_categories(annotations, categories, classes, path, where, extra="error
     return notes
 
 
-def _tuple(names):
+def _tuple(names: Sequence[str]) -> str:
     """Names as a tuple to paste; many are cut short."""
     return "(" + "".join(f"{n!r}, " for n in names[:10]).strip() + ("...)" if names[10:] else ")")

@@ -2,7 +2,9 @@
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +20,9 @@ class BoxReport:
     """What `check_boxes` found.
 
     Attributes:
-        notes (list[str]): what is counted and left out.
-        objects (int): boxes that a detector is trained on, or evaluated by.
-        images (int): images that the dataset keeps.
+        notes: what is counted and left out.
+        objects: boxes that a detector is trained on, or evaluated by.
+        images: images that the dataset keeps.
     """
 
     notes: list = field(default_factory=list)
@@ -28,16 +30,23 @@ class BoxReport:
     images: int = 0
 
 
-def check_boxes(images, annotations, where, path, training, filter_cfg=None):
+def check_boxes(
+    images: list[dict],
+    annotations: list[dict],
+    where: str,
+    path: str,
+    training: bool,
+    filter_cfg: Mapping | None = None,
+) -> BoxReport:
     """Count what mmdet's CocoDataset and Resize leave out, ignore or clip.
 
     Args:
-        annotations (list[dict]): those of the dataset's classes; boxes x, y, w, h in pixels.
-        training (bool): False for a dataset in test mode, which keeps all images.
-        filter_cfg (dict | None): the dataset's.
+        annotations: those of the dataset's classes; boxes x, y, w, h in pixels.
+        training: False for a dataset in test mode, which keeps all images.
+        filter_cfg: the dataset's.
 
     Returns:
-        BoxReport: with notes on unusable, ignored and clipped boxes, images without objects, images
+        With notes on unusable, ignored and clipped boxes, images without objects, images
             listed twice and too small ones.
 
     Raises:
@@ -86,14 +95,21 @@ def check_boxes(images, annotations, where, path, training, filter_cfg=None):
     return report
 
 
-def _count_images(report, images, annotated, objects, where, settings):
+def _count_images(
+    report: BoxReport,
+    images: list[dict],
+    annotated: set,
+    objects: set,
+    where: str,
+    settings: Mapping,
+) -> None:
     """Add notes on images without objects, too small ones and those listed twice.
 
     Args:
-        annotated (set): ids of images that have annotations of the dataset's classes, usable or
+        annotated: ids of images that have annotations of the dataset's classes, usable or
             not: mmdet's `filter_empty_gt` looks at no more.
-        objects (set): ids of images with boxes that count.
-        settings (dict): the dataset's `filter_cfg`, empty where it filters nothing.
+        objects: ids of images with boxes that count.
+        settings: the dataset's `filter_cfg`, empty where it filters nothing.
     """
     limit = settings.get("min_size", 0)
     strict = settings.get("filter_empty_gt", False)
@@ -132,7 +148,7 @@ def _count_images(report, images, annotated, objects, where, settings):
         )
 
 
-def _boxes(annotations, where, path):
+def _boxes(annotations: list[dict], where: str, path: str) -> np.ndarray:
     """Boxes as an array of shape (N, 4).
 
     Raises:
@@ -159,7 +175,7 @@ def _boxes(annotations, where, path):
     )
 
 
-def _four_numbers(box):
+def _four_numbers(box: Any) -> bool:
     return (
         isinstance(box, list)
         and len(box) == 4
@@ -167,11 +183,11 @@ def _four_numbers(box):
     )
 
 
-def _is_nested(box):
+def _is_nested(box: Any) -> bool:
     return isinstance(box, list) and len(box) == 1 and _four_numbers(box[0])
 
 
-def _check_flags(annotations, where, path):
+def _check_flags(annotations: list[dict], where: str, path: str) -> None:
     """`iscrowd` and `ignore` must be numbers: mmdet takes the string "0" for true.
 
     Raises:

@@ -2,8 +2,9 @@
 
 import os.path as osp
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mmdet.evaluation import CocoMetric, MultiDatasetsEvaluator
 from mmdet.registry import EVALUATOR, METRICS
@@ -21,11 +22,11 @@ class CocoFile:
     """An annotation file that was read.
 
     Attributes:
-        where (str): config key of the dataset or evaluator.
-        path (str): of the file.
-        images, annotations, categories (list[dict]): its parts.
-        classes (tuple[str]): of the dataset.
-        indices (Any): the dataset's `indices`, None where it takes all images.
+        where: config key of the dataset or evaluator.
+        path: of the file.
+        images, annotations, categories: its parts.
+        classes: of the dataset.
+        indices: the dataset's `indices`, None where it takes all images.
     """
 
     where: str
@@ -37,7 +38,7 @@ class CocoFile:
     indices: object = None
 
 
-def metrics(evaluator, key):
+def metrics(evaluator: Any, key: str) -> Iterator[tuple[str, Mapping, int | None]]:
     """Yield key, config and number of the dataset of each metric of an evaluator's config.
 
     The number is None where the metric takes the results of all datasets.
@@ -55,23 +56,23 @@ def metrics(evaluator, key):
         yield key, evaluator, None
 
 
-def needs_annotations(evaluator):
+def needs_annotations(evaluator: Any) -> bool:
     """Whether any metric of an evaluator's config looks at annotations."""
     found = [metric for _, metric, _ in metrics(evaluator, "")]
     return not found or not all(metric.get("format_only") for metric in found)
 
 
-def check_metric(metric, key, files):
+def check_metric(metric: Mapping, key: str, files: Sequence[CocoFile] | None) -> list[str]:
     """Check the annotation file of a metric, and that it is that of the datasets.
 
     Args:
-        metric (Mapping): its config.
-        key (str): its key in the config.
-        files (list[CocoFile] | None): of the datasets whose results it takes; None if they are not
+        metric: its config.
+        key: its key in the config.
+        files: of the datasets whose results it takes; None if they are not
             all in COCO's format.
 
     Returns:
-        list[str]: notes.
+        Notes.
 
     Raises:
         InputError: there is no such file, pycocotools cannot evaluate by it, or it is about other
@@ -114,7 +115,7 @@ def check_metric(metric, key, files):
     return notes
 
 
-def _compare(file, files, annotated):
+def _compare(file: CocoFile, files: Sequence[CocoFile], annotated: bool) -> list[str]:
     """Notes on boxes that differ; raises InputError if the images do."""
     names = [(image["id"], image["file_name"]) for part in files for image in part.images]
     several = [i for i, n in Counter(i for i, _ in names).items() if n > 1]
@@ -161,12 +162,12 @@ def _compare(file, files, annotated):
     ]
 
 
-def _stem(name):
+def _stem(name: str) -> str:
     """A picture's name whatever its folder and format."""
     return osp.splitext(osp.basename(name))[0]
 
 
-def _collect(file, found):
+def _collect(file: CocoFile, found: defaultdict[Any, set]) -> defaultdict[Any, set]:
     """Add class name and box of each annotation to its image's set."""
     names = {c["id"]: c["name"] for c in file.categories if c["name"] in file.classes}
     for item in file.annotations:
@@ -176,7 +177,7 @@ def _collect(file, found):
     return found
 
 
-def _check_evaluation_keys(file, key):
+def _check_evaluation_keys(file: CocoFile, key: str) -> None:
     """pycocotools reads `iscrowd`, keeps ids in arrays of numbers and sorts image ids.
 
     Raises:
@@ -207,7 +208,7 @@ def _check_evaluation_keys(file, key):
         )
 
 
-def _check_ids(file, key):
+def _check_ids(file: CocoFile, key: str) -> list[str]:
     if not any(_number(a["id"]) == 0 for a in file.annotations):
         return []
     return [
@@ -217,7 +218,7 @@ def _check_ids(file, key):
     ]
 
 
-def _number(value):
+def _number(value: Any) -> float | None:
     try:
         return float(value)
     except ValueError:

@@ -2,7 +2,7 @@
 
 import os
 import os.path as osp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
@@ -14,6 +14,8 @@ from ..utils.text import shorten
 from .annotation_checks import Remark, is_remote
 from .transforms import LoadImageOrSkip, transform_class
 
+ImageFile = tuple[str, tuple[int, int] | None]  # path, and (width, height) where it is stated
+
 _SAMPLES = 24  # images loaded per dataset, evenly spread
 _SKIP = "(In training they are skipped if the pipeline begins with dict(type='LoadImageOrSkip').)"
 
@@ -22,16 +24,16 @@ class Loader:
     """The first step of a pipeline, run alone.
 
     Args:
-        pipeline (Sequence): of a dataset's config.
+        pipeline: of a dataset's config.
 
     Attributes:
-        known (bool): whether it loads as mmcv's `LoadImageFromFile` does; of any other step nobody
+        known: whether it loads as mmcv's `LoadImageFromFile` does; of any other step nobody
             knows which files it reads, or whether it runs alone.
-        skips (bool): whether it leaves out what it cannot load (`LoadImageOrSkip`).
-        remote (bool): whether it reads through a storage backend.
+        skips: whether it leaves out what it cannot load (`LoadImageOrSkip`).
+        remote: whether it reads through a storage backend.
     """
 
-    def __init__(self, pipeline):
+    def __init__(self, pipeline: Sequence[Mapping] | None) -> None:
         step = next(iter(pipeline or ()), None)
         step = step if isinstance(step, Mapping) else {}
         kind = transform_class(step)
@@ -43,11 +45,11 @@ class Loader:
         self.remote = is_remote(step.get("backend_args") or step.get("file_client_args"))
         self._step, self._transform = step, None
 
-    def __call__(self, path):
+    def __call__(self, path: str) -> tuple[tuple[int, int] | None, str | None]:
         """Load an image.
 
         Returns:
-            tuple: (width, height), or None if it does not load; and why not: a text, or None if the
+            (width, height), or None if it does not load; and why not: a text, or None if the
                 step leaves such an image out without an error.
         """
         try:
@@ -61,23 +63,25 @@ class Loader:
         except Exception as error:  # decoders and transforms raise whatever they like
             return None, f"{type(error).__name__}: {error}"
 
-    def _load(self, results):
+    def _load(self, results: dict) -> dict | None:
         if type(self._transform).transform is LoadImageOrSkip.transform:
             return LoadImageFromFile.transform(self._transform, results)  # an error, no line of log
         return self._transform(results)
 
 
-def check_images(files, where, pipeline, training):
+def check_images(
+    files: Sequence[ImageFile], where: str, pipeline: Sequence[Mapping] | None, training: bool
+) -> list[str]:
     """Whether the images are there and a sample of them loads.
 
     Args:
-        files (list[tuple]): path and (width, height) of each image; None where no size is stated.
-        pipeline (Sequence): the dataset's. Images are loaded by its first step; where that is no
+        files: path and (width, height) of each image; None where no size is stated.
+        pipeline: the dataset's. Images are loaded by its first step; where that is no
             loader that runs alone, nothing is said about them.
-        training (bool): whether images that the loader leaves out are replaced by others.
+        training: whether images that the loader leaves out are replaced by others.
 
     Returns:
-        list[str]: notes on missing, unreadable and mis-sized images.
+        Notes on missing, unreadable and mis-sized images.
 
     Raises:
         InputError: images are missing or unreadable and would not be skipped, or all of them are.
@@ -127,7 +131,7 @@ def check_images(files, where, pipeline, training):
     return notes + _mis_sized(looked, where)
 
 
-def _mis_sized(looked, where):
+def _mis_sized(looked: Sequence[tuple], where: str) -> list[str]:
     odd = [
         f"{path} is {size[0]} x {size[1]}, not {stated[0]} x {stated[1]}"
         for path, stated, size, _ in looked
@@ -141,12 +145,12 @@ def _mis_sized(looked, where):
     ]
 
 
-def _spread(files):
+def _spread(files: Sequence[ImageFile]) -> Sequence[ImageFile]:
     """At most `_SAMPLES` of many, evenly spread."""
     return files[:: max(1, len(files) // _SAMPLES)][:_SAMPLES]
 
 
-def _names(folder):
+def _names(folder: str) -> set[str]:
     try:
         return set(os.listdir(folder))
     except OSError:

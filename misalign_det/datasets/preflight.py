@@ -8,12 +8,14 @@ or never.
 import logging
 import os
 import os.path as osp
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mmdet.datasets import CocoDataset, XMLDataset
 from mmdet.datasets.transforms import LoadEmptyAnnotations
 from mmdet.registry import DATASETS, TRANSFORMS
+from mmengine.config import Config
 from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 
@@ -25,7 +27,7 @@ from ..utils.text import shorten
 from .annotation_checks import Remark, check_categories, check_references, coco_parts, is_remote
 from .box_checks import check_boxes
 from .evaluator_checks import CocoFile, check_metric, metrics, needs_annotations
-from .image_checks import check_images
+from .image_checks import ImageFile, check_images
 from .transforms import transform_class
 from .voc_checks import check_voc
 
@@ -42,19 +44,19 @@ class _Found:
     file: CocoFile | None = None
 
 
-def check_config(cfg, modes=("train", "val")):
+def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[str]:
     """Check what a config is about to read.
 
     Only the first process of a distributed run checks; the others return at once.
 
     Args:
-        cfg (mmengine.Config): a detection config. Its optional `preflight` has the keys
+        cfg: a detection config. Its optional `preflight` has the keys
             `enabled`, False switches the check off, and `extra_categories`, 'error' (default) or
             'skip', for boxes of categories that are no class.
-        modes (Sequence[str]): of 'train', 'val' and 'test', those that are to run.
+        modes: of 'train', 'val' and 'test', those that are to run.
 
     Returns:
-        list[str]: notes on what is counted and skipped; they are logged, too, as warnings where
+        Notes on what is counted and skipped; they are logged, too, as warnings where
             something is left out.
 
     Raises:
@@ -85,11 +87,13 @@ def check_config(cfg, modes=("train", "val")):
     return notes
 
 
-def _check_mode(cfg, mode, extra, seen, notes, faults):
+def _check_mode(
+    cfg: Config, mode: str, extra: str, seen: list[tuple], notes: list[str], faults: list[str]
+) -> None:
     """Add notes and faults of a split's datasets and evaluator.
 
     Args:
-        seen (list[tuple]): datasets looked at so far and what was found: val and test are often
+        seen: datasets looked at so far and what was found: val and test are often
             the same.
     """
     where = f"{mode}_dataloader.dataset"
@@ -134,7 +138,9 @@ def _check_mode(cfg, mode, extra, seen, notes, faults):
             faults.append(str(error))
 
 
-def _check_num_classes(model, classes, where, key="model"):
+def _check_num_classes(
+    model: Any, classes: Sequence[str] | None, where: str, key: str = "model"
+) -> None:
     """The head must have one output a class, also inside a detector that wraps another.
 
     Raises:
@@ -160,7 +166,9 @@ def _check_num_classes(model, classes, where, key="model"):
             )
 
 
-def _check_dataset(data, where, training, annotated, extra):
+def _check_dataset(
+    data: Mapping, where: str, training: bool, annotated: bool, extra: str
+) -> _Found:
     """What is found about one dataset config; raises InputError."""
     if not isinstance(data.get("ann_file"), (str, os.PathLike)) or not str(data["ann_file"]):
         return _Found()  # it reads no annotation file
@@ -188,7 +196,9 @@ def _check_dataset(data, where, training, annotated, extra):
     return found
 
 
-def _check_coco(data, path, folder, where, training, annotated, extra):
+def _check_coco(
+    data: Mapping, path: str, folder: str, where: str, training: bool, annotated: bool, extra: str
+) -> tuple[_Found, list[ImageFile]]:
     """What is found, and (path, (width, height)) of each image."""
     content = read_json(path, where, data.get("data_root") or "")
     images, annotations, categories = coco_parts(content, path, where, annotated)
@@ -219,11 +229,13 @@ def _check_coco(data, path, folder, where, training, annotated, extra):
     return found, files
 
 
-def _own_parser(data):
+def _own_parser(data: Mapping) -> Callable:
     return find_type(data.get("type"), DATASETS).parse_data_info
 
 
-def _check_xml(data, path, folder, where, extra):
+def _check_xml(
+    data: Mapping, path: str, folder: str, where: str, extra: str
+) -> tuple[_Found, list[ImageFile]]:
     """What is found, and (path, None) of each image."""
     if not osp.isfile(path):
         raise InputError(

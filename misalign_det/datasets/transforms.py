@@ -2,6 +2,8 @@
 
 import logging
 import os.path as osp
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmcv.transforms import LoadImageFromFile
@@ -41,12 +43,12 @@ class LoadImageOrSkip(LoadImageFromFile):
             dict(type='LoadAnnotations', with_bbox=True)]
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # In shared memory, so that the workers of a dataloader count together.
         self.skipped = torch.zeros(1, dtype=torch.int64).share_memory_()
 
-    def transform(self, results):
+    def transform(self, results: dict) -> dict | None:
         """Load `results['img_path']`; None if that fails."""
         path = results["img_path"]
         try:
@@ -64,7 +66,7 @@ class LoadImageOrSkip(LoadImageFromFile):
             return None
 
 
-def _reason(path, error):
+def _reason(path: str, error: Exception) -> str:
     """Why loading failed, in words."""
     if "://" not in path:
         if not osp.exists(path):
@@ -76,15 +78,15 @@ def _reason(path, error):
     return f"{type(error).__name__}: {error}"
 
 
-def transform_class(step):
+def transform_class(step: Mapping) -> type | None:
     """The class that a step of a pipeline is built from.
 
     Args:
-        step (Mapping): config of a transform; its `type` may be a string, a scoped string or a
+        step: config of a transform; its `type` may be a string, a scoped string or a
             class, and `_scope_` may name another registry than mmdet's.
 
     Returns:
-        type | None: None where no registry knows it.
+        None where no registry knows it.
     """
     kind, scope = step.get("type"), step.get("_scope_")
     if not isinstance(kind, str) or scope is None:

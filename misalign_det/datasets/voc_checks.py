@@ -2,22 +2,29 @@
 
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 from ..errors import InputError
 from ..utils.text import shorten
 from .annotation_checks import SKIP_EXTRA, Remark
 
 
-def check_voc(ids, xml_path, classes, where, extra="error"):
+def check_voc(
+    ids: Sequence[str],
+    xml_path: Callable[[str], str],
+    classes: Sequence[str],
+    where: str,
+    extra: str = "error",
+) -> tuple[list[str], int]:
     """Every VOC file must be there and parse, and name only classes of the dataset.
 
     Args:
-        ids (list[str]): the names in the split's list.
-        xml_path (Callable): from such a name to the path of its XML file.
+        ids: the names in the split's list.
+        xml_path: from such a name to the path of its XML file.
         classes, extra: as for `check_categories`.
 
     Returns:
-        tuple[list[str], int]: notes on boxes without area and images without objects; the number of
+        Notes on boxes without area and images without objects; the number of
             objects of the classes that are not marked difficult, which mmdet ignores.
 
     Raises:

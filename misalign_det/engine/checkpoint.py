@@ -9,7 +9,9 @@ asks for. Here exactly what mmengine saves is allowed, and the rest stays refuse
 import os
 import pickle
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import load_checkpoint as load_by_mmengine
 from packaging.version import Version
+from torch import nn
 
 from ..errors import CheckpointError
 from .architecture import check_architecture
@@ -28,14 +31,14 @@ _read = {}  # checkpoints that were read and wait for mmengine to load them, by 
 
 
 @contextmanager
-def tensors_only(trust=None):
+def tensors_only(trust: bool | None = None) -> Iterator[None]:
     """Within the block every `torch.load`, mmengine's included, takes only what mmengine saves.
 
     A checkpoint that `read_checkpoint` or `check_checkpoint` has read within the block is handed to
     mmengine when it loads the same name, so that no file is read twice. Blocks may be nested.
 
     Args:
-        trust (bool, optional): load arbitrary pickles instead, `--trust-checkpoint` on the command
+        trust: load arbitrary pickles instead, `--trust-checkpoint` on the command
             line. Default: as the block around this one, and False where there is none.
 
     Raises:
@@ -74,12 +77,12 @@ def tensors_only(trust=None):
 
 
 @contextmanager
-def _handed_over():
+def _handed_over() -> Iterator[None]:
     """mmengine's loader takes what was read before instead of reading it again."""
     own = vars(CheckpointLoader)["load_checkpoint"]
     load = CheckpointLoader.load_checkpoint
 
-    def take(filename, *args, **kwargs):
+    def take(filename: str, *args: Any, **kwargs: Any) -> Any:
         # Once only: mmengine and its hooks change what they are given.
         found = _read.pop(filename, None)
         return load(filename, *args, **kwargs) if found is None else found
@@ -92,20 +95,20 @@ def _handed_over():
         _read.clear()
 
 
-def is_local(filename):
+def is_local(filename: str) -> bool:
     """Whether a checkpoint's name is a path, and no URL, `torchvision://resnet50` ..."""
     return "://" not in filename
 
 
-def read_checkpoint(filename, trust=None):
+def read_checkpoint(filename: str, trust: bool | None = None) -> dict:
     """Read a checkpoint, on the CPU, inside `tensors_only`.
 
     Args:
-        filename (str): what mmengine takes: a path, a URL, `torchvision://resnet50` ...
-        trust (bool, optional): see `tensors_only`.
+        filename: what mmengine takes: a path, a URL, `torchvision://resnet50` ...
+        trust: see `tensors_only`.
 
     Returns:
-        dict: with `state_dict`, or weights alone.
+        With `state_dict`, or weights alone.
 
     Raises:
         CheckpointError: the file is missing, unsafe or damaged, or holds no dict.
@@ -140,16 +143,16 @@ def read_checkpoint(filename, trust=None):
     return checkpoint
 
 
-def load_checkpoint(model, filename, trust=None):
+def load_checkpoint(model: nn.Module, filename: str, trust: bool | None = None) -> dict:
     """Load a checkpoint whose names and shapes all agree with the model's; it is read once.
 
     Args:
-        model (nn.Module): changed in place.
-        filename (str): what mmengine takes.
-        trust (bool, optional): see `tensors_only`.
+        model: changed in place.
+        filename: what mmengine takes.
+        trust: see `tensors_only`.
 
     Returns:
-        dict: the checkpoint.
+        The checkpoint.
 
     Raises:
         CheckpointError: the file is missing, unsafe, damaged or of another architecture.
@@ -159,16 +162,22 @@ def load_checkpoint(model, filename, trust=None):
         return load_by_mmengine(model, filename, map_location="cpu")
 
 
-def check_checkpoint(model, filename, strict=True, resume=False, trust=None):
+def check_checkpoint(
+    model: nn.Module,
+    filename: str,
+    strict: bool = True,
+    resume: bool = False,
+    trust: bool | None = None,
+) -> None:
     """Read a checkpoint inside `tensors_only`, and compare it with the model.
 
     Args:
-        model (nn.Module): built, wrapped for several processes or test-time augmentation or not.
-        filename (str): what mmengine takes: a path, a URL, `torchvision://resnet50` ...
-        strict (bool): True to test or resume: names and shapes must all agree. False to fine-tune:
+        model: built, wrapped for several processes or test-time augmentation or not.
+        filename: what mmengine takes: a path, a URL, `torchvision://resnet50` ...
+        strict: True to test or resume: names and shapes must all agree. False to fine-tune:
             half of the model's tensors must be found, and the rest is named in a warning.
-        resume (bool): whether training goes on from it, which takes more than weights.
-        trust (bool, optional): see `tensors_only`.
+        resume: whether training goes on from it, which takes more than weights.
+        trust: see `tensors_only`.
 
     Raises:
         CheckpointError: with the file and, for another architecture, both architectures and how
@@ -181,12 +190,12 @@ def check_checkpoint(model, filename, strict=True, resume=False, trust=None):
         check_architecture(model, checkpoint, filename, strict)
 
 
-def check_training_state(checkpoint, filename):
+def check_training_state(checkpoint: dict, filename: str) -> None:
     """Refuse to resume from weights alone, and from text that mmengine would run as Python code.
 
     Args:
-        checkpoint (dict): from `read_checkpoint`.
-        filename (str): for the message.
+        checkpoint: from `read_checkpoint`.
+        filename: for the message.
 
     Raises:
         CheckpointError: with the reason.
@@ -210,7 +219,7 @@ def check_training_state(checkpoint, filename):
         )
 
 
-def _refusal(what, why):
+def _refusal(what: str, why: Exception) -> str:
     asked = re.search(r"GLOBAL (\S+)", str(why))  # torch's text is long; this is its point
     reason = f"It asks for {asked[1]}." if asked else " ".join(str(why).split())
     return (
@@ -220,7 +229,7 @@ def _refusal(what, why):
     )
 
 
-def _what_mmengine_saves():
+def _what_mmengine_saves() -> list[tuple[Any, str]]:
     """Types of its message hub (`HistoryBuffer`, NumPy arrays and scalars) and NumPy's builders."""
     kinds = (np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.uint32, np.bool_)
     classes = [HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
@@ -236,7 +245,7 @@ def _what_mmengine_saves():
     return [*named, *builders, (_statistic, "builtins.getattr")]
 
 
-def _statistic(owner, name):
+def _statistic(owner: Any, name: str) -> Any:
     """What a pickled `HistoryBuffer` looks up by `getattr`, its statistics, and nothing else."""
     if owner is not HistoryBuffer or name.startswith("_"):
         raise pickle.UnpicklingError(f"Unsupported GLOBAL builtins.getattr of {owner}, {name}")

@@ -2,12 +2,14 @@
 
 import os
 import subprocess
+from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
+from mmengine.config import Config
 
 
-def prepare_processes(cfg):
+def prepare_processes(cfg: Config) -> None:
     """Set up gloo and DDP on the CPU if a launcher is used and there is no GPU; else do nothing.
 
     mmengine's `init_dist` calls `torch.cuda.set_device` whatever the backend, and its DDP wrapper
@@ -15,7 +17,7 @@ def prepare_processes(cfg):
     (mmengine keeps one that is there already), and the wrapper is told to use no device id.
 
     Args:
-        cfg (mmengine.Config): changed in place. Its `launcher` is 'none', 'pytorch', 'slurm' or
+        cfg: changed in place. Its `launcher` is 'none', 'pytorch', 'slurm' or
             'mpi'; the last is left to mmengine.
     """
     if cfg.launcher not in ("pytorch", "slurm") or torch.cuda.is_available():
@@ -33,7 +35,7 @@ def prepare_processes(cfg):
     dist.init_process_group("gloo")
 
 
-def finish_processes():
+def finish_processes() -> None:
     """End the process group, all processes together; without it, one that is still busy may abort
     because another has already left. For the way out of a run that went well."""
     if dist.is_available() and dist.is_initialized():
@@ -41,14 +43,14 @@ def finish_processes():
         dist.destroy_process_group()
 
 
-def _slurm_environment(environ):
+def _slurm_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """torch's variables from those of srun; what is set already stays as it is.
 
     Args:
-        environ (Mapping[str, str]): with SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID.
+        environ: with SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID.
 
     Returns:
-        dict[str, str]: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+        RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
     """
     found = {
         "RANK": environ["SLURM_PROCID"],

@@ -1,5 +1,6 @@
 """Mixed precision without a GPU: mmengine's own wrapper needs CUDA and a loss scaler."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -24,7 +25,7 @@ class BFloat16OptimWrapper(OptimWrapper):
     """
 
     @contextmanager
-    def optim_context(self, model: torch.nn.Module):
+    def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
             yield

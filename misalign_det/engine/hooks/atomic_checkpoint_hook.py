@@ -4,12 +4,16 @@ import errno
 import os
 import os.path as osp
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from mmdet.registry import HOOKS
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
 
 from ...errors import CheckpointSaveError
 from ...utils.renamed import register_old_name
@@ -17,12 +21,12 @@ from ...utils.renamed import register_old_name
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def is_full_disk(error):
+def is_full_disk(error: BaseException) -> bool:
     """Whether an exception says that a disk, or the user's share of it, is full."""
     return isinstance(error, OSError) and error.errno in _FULL
 
 
-def last_good_checkpoint(work_dir):
+def last_good_checkpoint(work_dir: str) -> str | None:
     """The checkpoint that `work_dir`'s last_checkpoint names, or None if there is none."""
     try:
         with open(osp.join(work_dir, "last_checkpoint")) as file:
@@ -32,16 +36,16 @@ def last_good_checkpoint(work_dir):
     return path if path and osp.exists(path) else None
 
 
-def describe_write_error(error, path, last_good=None):
+def describe_write_error(error: OSError, path: str, last_good: str | None = None) -> str:
     """What to tell the user when writing below `path` failed.
 
     Args:
-        error (OSError): what the system said.
-        path (str): file or folder that was to be written.
-        last_good (str, optional): the newest whole checkpoint.
+        error: what the system said.
+        path: file or folder that was to be written.
+        last_good: the newest whole checkpoint.
 
     Returns:
-        str: the reason, the disk and its free space, the last good checkpoint and what to do.
+        The reason, the disk and its free space, the last good checkpoint and what to do.
     """
     folder = osp.abspath(path)
     while not osp.isdir(folder):
@@ -67,7 +71,7 @@ def describe_write_error(error, path, last_good=None):
 class AtomicLocalBackend(LocalBackend):
     """mmengine's local files, but a file gets its name only once it is whole and on the disk."""
 
-    def put(self, obj, filepath):
+    def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes under a temporary name in the same folder, then rename.
 
         Raises:
@@ -107,22 +111,22 @@ class AtomicCheckpointHook(CheckpointHook):
         default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1))
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         remote = "://" in str(kwargs.get("out_dir") or "")
         if not (remote or kwargs.get("file_client_args") or kwargs.get("backend_args")):
             kwargs["backend_args"] = {"backend": "misalign_atomic"}
         super().__init__(*args, **kwargs)
 
-    def _save_checkpoint_with_step(self, runner, step, meta):
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         with self._all_or_nothing(runner):
             super()._save_checkpoint_with_step(runner, step, meta)
 
-    def _save_best_checkpoint(self, runner, metrics):
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         with self._all_or_nothing(runner):
             super()._save_best_checkpoint(runner, metrics)
 
     @contextmanager
-    def _all_or_nothing(self, runner):
+    def _all_or_nothing(self, runner: Runner) -> Iterator[None]:
         """Hold removals back until the block is through; if it fails, restore last_checkpoint."""
         if isinstance(self.file_backend, _HeldRemovals):  # a new best one saves the last one again
             yield
@@ -161,27 +165,27 @@ register_old_name(HOOKS, "SafeCheckpointHook", AtomicCheckpointHook)
 class _HeldRemovals:
     """A file backend whose removals wait for `carry_out`; all else is the backend's own."""
 
-    def __init__(self, backend):
+    def __init__(self, backend: Any) -> None:
         self._backend = backend
         self._held = []
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def remove(self, path):
+    def remove(self, path: str) -> None:
         self._held.append((self._backend.remove, path, _identity(path)))
 
-    def rmtree(self, path):
+    def rmtree(self, path: str) -> None:
         self._held.append((self._backend.rmtree, path, _identity(path)))
 
-    def carry_out(self):
+    def carry_out(self) -> None:
         """Remove what was to go, unless it has been written anew since."""
         for remove, path, identity in self._held:
             if _identity(path) == identity:
                 remove(path)
 
 
-def _identity(path):
+def _identity(path: str) -> tuple[int, int] | None:
     """Which file a local name stands for; None for remote ones and names that are gone."""
     try:
         status = os.stat(path)

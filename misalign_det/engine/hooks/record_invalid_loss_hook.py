@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class RecordInvalidLossHook(Hook):
         model = _unwrapped(runner.model)
         original = model.parse_losses
 
-        def parse_losses(losses):
+        def parse_losses(losses: dict) -> tuple[torch.Tensor, dict]:
             total, log_vars = original(losses)
             if not torch.isfinite(total):
                 self._stop(runner, log_vars)
@@ -57,7 +58,7 @@ class RecordInvalidLossHook(Hook):
 
         model.parse_losses = parse_losses
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Note what the step starts from."""
         self._batch, self._random = data_batch, _random_states()
 
@@ -157,7 +158,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def _converted(batch, convert: Callable):
+def _converted(batch: Any, convert: Callable) -> Any:
     """The same nested lists and dicts (branches, views), with each image or sample converted."""
     if isinstance(batch, Mapping):
         return {name: _converted(part, convert) for name, part in batch.items()}
@@ -166,7 +167,7 @@ def _converted(batch, convert: Callable):
     return batch if batch is None else convert(batch)  # None: an image without that branch
 
 
-def _leaves(batch) -> list:
+def _leaves(batch: Any) -> list:
     if isinstance(batch, dict):
         batch = list(batch.values())
     if isinstance(batch, list):
@@ -174,11 +175,11 @@ def _leaves(batch) -> list:
     return [] if batch is None else [batch]
 
 
-def _name(sample) -> str:
+def _name(sample: Any) -> str:
     return str(getattr(sample, "metainfo", {}).get("img_path", "an image without a path"))
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """An image or data sample in tensors and Python's own types, which load without running code.
 
     Of a sample's instances boxes and labels are kept.
@@ -197,7 +198,7 @@ def _plain(value):
     return dict(meta={key: _python(item) for key, item in value.metainfo.items()}, **parts)
 
 
-def _python(value):
+def _python(value: Any) -> Any:
     """Arrays become tensors; `_samples` makes arrays of them again."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return torch.from_numpy(value.copy())
@@ -208,7 +209,7 @@ def _python(value):
     return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
 
 
-def _samples(parts):
+def _samples(parts: Any) -> Any:
     """Data samples from what `_converted` and `_plain` made of them."""
     if isinstance(parts, list):
         return [_samples(part) for part in parts]
