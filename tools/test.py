@@ -21,9 +21,9 @@ from misalign_det.apis.cli import (
     build_runner,
     errors_in_one_line,
     load_config,
-    preload_checkpoint,
     prepare_work_dir,
 )
+from misalign_det.apis.resume import preload_checkpoint
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
 from misalign_det.engine.distributed import finish_processes

@@ -1,1 +1,10 @@
-"""What the tools are built from: configs, options, detectors, messages to the user."""
+"""What the tools share: config lookup and options, loading of detectors, error messages.
+
+- ``cli``: arguments, config and runner of ``tools/train.py`` and ``tools/test.py``
+- ``config_lookup``, ``config_options``, ``config_keys``, ``option_hints``: which config a name
+  means, how ``--cfg-options`` changes it, and whether anything reads the key
+- ``detector``: a trained detector from a config and a checkpoint
+- ``class_names``: the classes of detections in a file
+- ``model_check``: whether head, assigner and loss fit together
+- ``error_reporting``, ``build_errors``: one line for an error of the user
+"""

@@ -1,4 +1,4 @@
-"""Mistakes in a config that come up only when something is built from it, in one line."""
+"""Explain in one line an error that comes up when something is built from a config."""
 
 import difflib
 import re
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import mmdet.registry
+from mmengine.config import Config
 from mmengine.registry import Registry
 
 from ..utils import argument_names, walk
@@ -19,24 +20,24 @@ _ARGUMENT = re.compile(
 )
 
 
-def explain_build_error(error: Exception, cfg: Mapping | None = None) -> str | None:
-    """One line for a type that no registry knows, or an argument that a type does not take.
+def explain_build_error(error: Exception, cfg: Config | None = None) -> str | None:
+    """Explain an unknown type, an unexpected argument, or a value that a class refuses.
 
-    Also for a value that a class of this package refuses when it is built.
+    The last one is explained for classes of this package only.
 
     Args:
-        error: what came out of building a runner, a loop, a dataset ...
-        cfg: where the key is looked for.
+        error: raised while a runner, a loop, a dataset or the like was built.
+        cfg: searched for the key that is at fault.
 
     Returns:
-        Which key, what is wrong, the near matches; None for any other error.
+        One line: the key, what is wrong, and near matches. None for any other error.
     """
     if isinstance(error, KeyError) and error.args:
-        found = _UNKNOWN.match(str(error.args[0]))
-        return found and _unknown_type(*found.groups(), cfg)
+        unknown = _UNKNOWN.match(str(error.args[0]))
+        return unknown and _unknown_type(unknown[1], unknown[2], unknown[3], cfg)
     if isinstance(error, ValueError):
         return _refused_value(error, cfg)
-    found = isinstance(error, TypeError) and _ARGUMENT.search(str(error))
+    found = _ARGUMENT.search(str(error)) if isinstance(error, TypeError) else None
     if found and _comes_from_a_config(error, found):
         return _wrong_argument(found, _class_of(error), cfg)
     return None
@@ -47,15 +48,15 @@ def _unknown_type(name: str, scope: str, kind: str, cfg: Mapping | None) -> str:
     place = f"{place}.type: " if place else ""
     known = _known_names(scope, kind)
     near = difflib.get_close_matches(name.split(".")[-1], known, n=3, cutoff=0.6)
-    found_by = (
-        "" if near else (" A class of your own is found once custom_imports names its module.")
-    )
+    found_by = "" if near else " A class of your own is found if custom_imports names its module."
     return f"{place}{scope} has no {kind} {name!r}.{_near(near)}{found_by}"
 
 
 def _refused_value(error: ValueError, cfg: Mapping | None) -> str | None:
     """The message of a class of this package, with its key; None for any other ValueError."""
     owner = _class_of(error)
+    if owner is None:
+        return None
     raised_in = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
     package = __name__.split(".")[0]
     if not all(
@@ -86,14 +87,14 @@ def _known_names(scope: str, kind: str) -> list[str]:
 
 def _wrong_argument(found: re.Match, owner: type | None, cfg: Mapping | None) -> str:
     name, surplus = found[1], found["surplus"]
-    # Of the class itself, where the message names the parent to which it passes the keyword on.
+    # The class that was built: the message may name a parent class that got the keyword.
     kinds = [kind for kind in (getattr(owner, "__name__", None), name) if kind]
     parts = [
         (key, part)
         for key, part in _dicts(cfg or {})
         if _type_name(part) in kinds and (not surplus or surplus in part)
     ]
-    if surplus and not parts:  # a runner's own loop needs no type
+    if surplus and not parts:  # a runner's loop may have no type
         parts = [(key, part) for key, part in _dicts(cfg or {}) if surplus in part]
     place = parts[0][0] if parts else None
     if surplus:
@@ -106,7 +107,7 @@ def _wrong_argument(found: re.Match, owner: type | None, cfg: Mapping | None) ->
 
 
 def _comes_from_a_config(error: Exception, found: re.Match) -> bool:
-    """Whether the call that failed was made to build something, or to build its parent class."""
+    """Whether the call that failed was made by a registry, or by a constructor to its parent's."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     passed_on = frames[-1].f_code.co_name == "__init__"
     while frames and frames[-1].f_code.co_name == "__init__":
@@ -119,7 +120,7 @@ def _comes_from_a_config(error: Exception, found: re.Match) -> bool:
 
 
 def _class_of(error: Exception) -> type | None:
-    """The class that the innermost registry was building; None where no registry was."""
+    """The class that the innermost registry was building; None if none was."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return next(
         (frame.f_locals["obj_cls"] for frame in reversed(frames) if "obj_cls" in frame.f_locals),

@@ -1,4 +1,4 @@
-"""Which class each label of a detector stands for, when its detections lie on file."""
+"""Find the class of each label of a detector whose detections are in a file."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,11 @@ from .config_lookup import resolve_config
 
 
 def add_class_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--classes``, ``--config`` and ``--checkpoint``, of which one may be given."""
+    """Add ``--classes``, ``--config`` and ``--checkpoint``, which exclude one another.
+
+    Args:
+        parser: changed in place.
+    """
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--classes", nargs="+", help="the detector's classes in its order")
     group.add_argument("--config", nargs="+", metavar="CONFIG",
@@ -27,17 +31,20 @@ def add_class_arguments(parser: argparse.ArgumentParser) -> None:
 def chosen_classes(
     args: argparse.Namespace, coco: COCO, detections: Sequence[list[dict]]
 ) -> tuple[str, ...]:
-    """The detectors' classes, as the command line says, else the file's if they must be the same.
+    """The detectors' classes: from the command line, else from the annotation file.
 
     Args:
-        args: with what :func:`add_class_arguments` adds, and ``trust_checkpoint``.
-        coco: annotations that the detections stand beside.
+        args: with the arguments of :func:`add_class_arguments`, and ``trust_checkpoint``.
+        coco: annotations with which the detections are compared.
         detections: of each file on the command line.
 
+    Returns:
+        Class names in the order of the labels.
+
     Raises:
-        InputError: the sources disagree, or name no classes; the annotation file lists them in
-            another order, which mmdet's labels would have followed; or nothing is given and the
-            file's categories may be others.
+        InputError: the sources disagree or name no classes; or the annotation file lists the
+            classes in another order, which mmdet's labels would follow; or no source is given and
+            the file's categories may differ from the detector's classes.
     """
     if args.classes:
         return class_names(args.classes)
@@ -63,20 +70,23 @@ def chosen_classes(
 
 
 def classes_of_config(config: str) -> tuple[str, ...]:
-    """The classes of the datasets of a config: of its test data, else validation, else training.
+    """The classes in a config: of its test dataset, else validation, else training.
 
     Args:
         config: path, or name of a config of this package.
 
+    Returns:
+        Class names in the order of the labels.
+
     Raises:
-        InputError: it names none, or several lists.
+        InputError: the config names none, or the parts of a dataset differ in theirs.
     """
     cfg = Config.fromfile(resolve_config(config))
     for split in ("test", "val", "train"):
         key = f"{split}_dataloader"
         data = (cfg.get(key) or {}).get("dataset") or {}
-        lists = {dataset_classes(leaf) for _, leaf in leaf_datasets(data, f"{key}.dataset")}
-        lists.discard(None)
+        found = [dataset_classes(leaf) for _, leaf in leaf_datasets(data, f"{key}.dataset")]
+        lists = {classes for classes in found if classes is not None}
         if len(lists) > 1:
             raise InputError(f"{config}: the parts of {key}.dataset differ in their classes.")
         if lists:
@@ -89,10 +99,13 @@ def classes_of_checkpoint(filename: str, trust: bool = False) -> tuple[str, ...]
 
     Args:
         filename: file or URL.
-        trust: load a file that holds more than tensors.
+        trust: load a file that contains more than tensors; its code then runs.
+
+    Returns:
+        Class names in the order of the labels.
 
     Raises:
-        CheckpointError: it is missing, damaged or refused.
+        CheckpointError: the file is missing, damaged or refused.
         InputError: it names no classes.
     """
     checkpoint = read_checkpoint(filename, trust)
@@ -105,14 +118,21 @@ def classes_of_checkpoint(filename: str, trust: bool = False) -> tuple[str, ...]
 
 
 def classes_of_file(coco: COCO, detections: Iterable[list[dict]]) -> tuple[str, ...]:
-    """The categories of an annotation file, if they can only be the detectors' classes.
+    """The categories of an annotation file, if they must be the detectors' classes.
 
     Training may leave categories out (Roboflow's supercategory has no object, others are skipped on
-    purpose), and the labels after them stand for other classes then. So every category must have an
-    object and the detections must reach the last label.
+    purpose), and the labels after them then denote other classes. So every category must have an
+    object, and the detections must include the last label.
+
+    Args:
+        coco: the annotations.
+        detections: of each detector.
+
+    Returns:
+        Class names in the order of the labels.
 
     Raises:
-        InputError: it cannot be told.
+        InputError: the categories may differ from the classes.
     """
     categories = coco.dataset["categories"]
     used = {a["category_id"] for a in coco.dataset.get("annotations", ())}
@@ -127,7 +147,7 @@ def classes_of_file(coco: COCO, detections: Iterable[list[dict]]) -> tuple[str, 
     else:
         return tuple(c["name"] for c in categories)
     raise InputError(
-        f"the annotation file does not tell the detector's classes: {reason}, so a class may have "
-        "been left out in training. Give --classes NAME ..., --config CONFIG or --checkpoint FILE "
-        "of the detector."
+        f"the detector's classes cannot be taken from the annotation file: {reason}, so a class "
+        "may have been left out in training. Give --classes NAME ..., or --config CONFIG or "
+        "--checkpoint FILE of the detector."
     )

@@ -1,10 +1,10 @@
-"""What tools/train.py and tools/test.py share: arguments, config, runner."""
+"""Command lines of the tools: common arguments, loading of the config, the runner."""
 
 import argparse
 import os
-import sys
 import tempfile
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,16 @@ from mmdet.registry import RUNNERS
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from ..engine.checkpoint import check_training_state, is_local, read_checkpoint
 from ..engine.distributed import prepare_processes
-from ..engine.hooks.atomic_checkpoint_hook import last_good_checkpoint
-from ..errors import CheckpointError, ConfigError, InputError
-from ..utils.processes import is_first_process
+from ..errors import ConfigError, InputError
+from ..utils.renamed import RenamedWarning
 from .config_lookup import find_config
 from .config_options import merge_options
 from .error_reporting import config_in_use, errors_in_one_line
 from .model_check import check_model
 
 __all__ = [
+    "add_renamed_option",
     "add_common_arguments",
     "add_preflight_argument",
     "build_runner",
@@ -30,13 +29,11 @@ __all__ = [
     "load_config",
     "pair_detectors",
     "prepare_work_dir",
-    "preload_checkpoint",
-    "resolve_resume",
 ]
 
 
 class Options(DictAction):
-    """mmengine's `DictAction`, whose errors are errors of the command line."""
+    """mmengine's `DictAction` with error messages that name the option."""
 
     def __call__(
         self,
@@ -45,12 +42,13 @@ class Options(DictAction):
         values: Any,
         option_string: str | None = None,
     ) -> None:
+        """Store the options as a dict, or exit with a message."""
         for value in values or ():
             key, equals, _ = value.partition("=")
             if not key or not equals:
                 parser.error(
-                    f"{option_string}: {value!r} is no KEY=VALUE. What does not belong to "
-                    f"{option_string} stands before it."
+                    f"{option_string}: {value!r} is not KEY=VALUE. Put arguments that do not "
+                    f"belong to {option_string} before it."
                 )
         try:
             super().__call__(parser, namespace, values, option_string)
@@ -59,7 +57,7 @@ class Options(DictAction):
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what both tools take, under the names of mmdet 3.
+    """Add the arguments of every tool that loads a config, under the names of mmdet 3.
 
     Args:
         parser: changed in place.
@@ -75,27 +73,27 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         action=Options,
         metavar="KEY=VALUE",
         help="change the config: train_dataloader.batch_size=4, lists as 'key=[a,b]' or key=a,b. "
-        "data_root=FOLDER moves all paths of the dataset",
+        "data_root=FOLDER moves all paths of the datasets",
     )
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
         default="none",
-        help="what started the processes (see tools/dist_*.sh and tools/slurm_*.sh)",
+        help="what starts the processes (see tools/dist_*.sh and tools/slurm_*.sh)",
     )
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
-        help="load checkpoints that hold more than tensors; loading one runs any code it holds",
+        help="load checkpoints that contain more than tensors; loading one runs any code in it",
     )
-    # torch.distributed.launch passes one or the other spelling, depending on torch's version.
+    # torch.distributed.launch passes either spelling, depending on torch's version.
     parser.add_argument(
         "--local_rank", "--local-rank", type=int, default=0, help="set by torch.distributed.launch"
     )
 
 
 def add_preflight_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --no-preflight, which `load_config` puts into the config.
+    """Add ``--no-preflight``, which :func:`load_config` puts into the config.
 
     Args:
         parser: changed in place.
@@ -103,18 +101,62 @@ def add_preflight_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-preflight",
         action="store_true",
-        help="do not look at annotation files and images before the start "
+        help="do not check annotation files and images before the start "
         "(preflight=dict(enabled=False) in a config)",
     )
 
 
-def pair_detectors(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Set ``args.pairs``, (config, checkpoint) of each of ``args.detectors``, and ``args.names``.
+def add_renamed_option(parser: argparse.ArgumentParser, old: str, new: str) -> None:
+    """Let an option also be given by its old name, which ``--help`` does not list.
+
+    The old name warns with :class:`~misalign_det.utils.renamed.RenamedWarning`.
 
     Args:
-        parser: says what is wrong.
-        args: with `detectors`, alternately, and `names` (default: the
-            configs' names).
+        parser: changed in place.
+        old: such as ``'--show-dir'``.
+        new: name of an option that the parser has.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> action = parser.add_argument('--out-dir')
+        >>> add_renamed_option(parser, '--show-dir', '--out-dir')
+        >>> parser.parse_args(['--show-dir', 'pictures']).out_dir  # with a RenamedWarning
+        'pictures'
+    """
+    action = parser._option_string_actions[new]
+
+    class OldName(argparse.Action):
+        def __call__(
+            self,
+            parser: argparse.ArgumentParser,
+            namespace: argparse.Namespace,
+            values: Any,
+            option_string: str | None = None,
+        ) -> None:
+            message = f"{parser.prog}: {old} is now called {new}."
+            warnings.warn(message, RenamedWarning, stacklevel=2)
+            action.required = False  # argparse checks it after all arguments
+            action(parser, namespace, values, new)
+
+    parser.add_argument(
+        old,
+        action=OldName,
+        dest=action.dest,
+        nargs=action.nargs,
+        type=action.type or str,
+        choices=action.choices,
+        default=argparse.SUPPRESS,
+        help=argparse.SUPPRESS,
+    )
+
+
+def pair_detectors(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Set ``args.pairs``, (config, checkpoint) of each detector, and default ``args.names``.
+
+    Args:
+        parser: reports an odd number of arguments, or another number of names than of detectors.
+        args: with ``detectors``, configs and checkpoints in turn, and ``names`` (default: the
+            configs' file names).
     """
     if len(args.detectors) % 2:
         parser.error("give CONFIG CHECKPOINT for each detector: the number of arguments is odd")
@@ -125,18 +167,20 @@ def pair_detectors(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config that the arguments ask for, ready for `build_runner`.
+    """Load the config of a tool's arguments, ready for :func:`build_runner`.
 
     Args:
-        args: with `config` and what `add_common_arguments` adds; with
-            `no_preflight` where the tool takes it.
+        args: with ``config`` and the arguments of :func:`add_common_arguments`, and of
+            :func:`add_preflight_argument` where the tool has it.
 
     Returns:
-        Options merged; `work_dir`, `launcher` and `experiment_name` set.
+        The config with the options merged, and ``work_dir``, ``launcher`` and ``experiment_name``.
 
     Raises:
         ConfigNotFoundError: there is no such config.
         ConfigError: the config cannot be read.
+        InputError: an option changes nothing; see
+            :func:`~misalign_det.apis.config_options.merge_options`.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     path, options, name = find_config(args.config)
@@ -151,16 +195,17 @@ def load_config(args: argparse.Namespace) -> Config:
     if getattr(args, "no_preflight", False):
         cfg.preflight = {**(cfg.get("preflight") or {}), "enabled": False}
     # mmengine saves the merged config in the work dir under the name of the config file. With the
-    # work dir inside the repository onedl-mim would then find two configs of that name.
+    # work dir inside the repository, onedl-mim would then find two configs of that name.
     object.__setattr__(cfg, "_filename", str(Path(path).with_name("config.py")))
     config_in_use.set(cfg)
     return cfg
 
 
 def _read_config(path: str) -> Config:
-    """A config is a program of the user's: what it raises is said with the line at fault.
+    """Read a config file; an error in it is reported with the line at fault.
 
-    An error inside a module that it imports or calls passes: its author needs the traceback.
+    A config is a program. Errors inside a module that it imports or calls are passed on, since the
+    author of that module needs the traceback.
     """
     try:
         return Config.fromfile(path)
@@ -181,13 +226,13 @@ def _read_config(path: str) -> Config:
 
 
 def prepare_work_dir(cfg: Config) -> None:
-    """Make the work dir, and see whether files can be written there.
+    """Make the work dir, and check that files can be written there.
 
     Args:
-        cfg: with `work_dir`.
+        cfg: with ``work_dir``.
 
     Raises:
-        InputError: it cannot be made or written to.
+        InputError: it cannot be made, or not be written to.
     """
     try:
         os.makedirs(cfg.work_dir, exist_ok=True)
@@ -200,91 +245,14 @@ def prepare_work_dir(cfg: Config) -> None:
         ) from error
 
 
-def resolve_resume(cfg: Config, resume: str | None = None) -> None:
-    """Decide what training starts from: `cfg.load_from` and `cfg.resume`.
-
-    Args:
-        cfg: changed in place.
-        resume: of the command line: a checkpoint; '' for the last one in the work
-            dir, which has to be there; 'auto' for the last one, or from scratch where there is
-            none. Default: as the config says, whose `resume=True` without `load_from` is 'auto'.
-
-    Raises:
-        CheckpointError: there is nothing to resume.
-    """
-    if resume is None and cfg.get("resume") and not cfg.get("load_from"):
-        resume = "auto"
-    if resume is None:
-        return
-    if resume not in ("", "auto"):
-        cfg.resume, cfg.load_from = True, resume
-        return
-    last = last_good_checkpoint(cfg.work_dir)
-    cfg.resume, cfg.load_from = last is not None, last
-    if last:
-        return
-    why = _why_nothing_to_resume(cfg.work_dir)
-    saved = sorted(Path(cfg.work_dir).glob("*.pth"), key=lambda path: path.stat().st_mtime)
-    if saved:  # to start from scratch would overwrite them
-        raise CheckpointError(
-            f"{why} The newest checkpoint there is {saved[-1]}: go on with "
-            f"--resume {saved[-1]}, or start from scratch in another --work-dir."
-        )
-    if resume == "auto":
-        if is_first_process():
-            print(f"{why} Training starts from scratch.", file=sys.stderr)
-    elif not _agreed(f"{why} Start from scratch? [y/N] ", cfg.launcher):
-        raise CheckpointError(
-            f"{why} Leave --resume out to start from scratch. For a command that "
-            "is to do either, --resume auto goes on where there is a checkpoint "
-            "and starts from scratch where there is none."
-        )
-
-
-def _why_nothing_to_resume(work_dir: str) -> str:
-    record = Path(work_dir, "last_checkpoint")
-    if not record.is_file():
-        return f"there is nothing to resume in {work_dir}: no last_checkpoint."
-    return (
-        f"there is nothing to resume in {work_dir}: its last_checkpoint names "
-        f"{record.read_text().strip() or 'nothing'}, which is not there."
-    )
-
-
-def _agreed(question: str, launcher: str) -> bool:
-    """Ask at a terminal; without one, or with several processes, the answer is no."""
-    if launcher != "none" or not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
-        return False
-    print(question, end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def preload_checkpoint(cfg: Config) -> None:
-    """Read `cfg.load_from` before anything that takes long; mmengine takes what was read.
-
-    A URL waits until the processes are prepared, so that one of them downloads for all.
-
-    Args:
-        cfg: with `load_from` and `resume`.
-
-    Raises:
-        CheckpointError: the file is missing, unsafe, damaged or cannot be resumed from.
-    """
-    start = cfg.get("load_from")
-    if start and is_local(start):
-        checkpoint = read_checkpoint(start)
-        if cfg.get("resume"):
-            check_training_state(checkpoint, start)
-
-
 def build_runner(cfg: Config) -> Runner:
-    """The runner of a config, several processes prepared.
+    """Build the runner of a config, also for several processes without a GPU.
 
     Args:
-        cfg: from `load_config`.
+        cfg: from :func:`load_config`.
 
     Returns:
-        Its model is built, but not loaded.
+        The runner. Its model is built, but no checkpoint is loaded.
 
     Raises:
         InputError: head, assigner and loss of the model do not fit together.

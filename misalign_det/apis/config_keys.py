@@ -1,4 +1,4 @@
-"""Which keys of a config something reads, so that an option that changes nothing is refused."""
+"""Refuse options that change nothing: find out whether anything reads a key of a config."""
 
 import difflib
 import functools
@@ -26,32 +26,32 @@ from ..errors import InputError
 from ..utils import argument_names, find_type, leaf_datasets, walk
 from .option_hints import has_key, new_name, same_key_elsewhere, wrong_number
 
-_NEAR = 0.6  # difflib's ratio of names from which one is offered for another ...
-_SLIP = 0.8  # ... and from which a new key is probably a slip where any key is allowed
+_NEAR = 0.6  # difflib's ratio from which a name is suggested for an unknown one
+_SLIP = 0.8  # the ratio from which a new key is probably a typing error where any key is allowed
 
-# Read by mmengine's runners from the whole config (besides the runner's own arguments), by mmdet's
-# tools, and by those of this package.
+# Top-level keys read by mmengine's runners (besides their arguments), by mmdet's tools, and by
+# those of this package.
 _TOP = (
     "activation_checkpointing compile custom_imports efficient_conv_bn_eval find_unused_parameters "
     "init_weights_for_test_or_val model_wrapper_cfg runner_type strategy sync_bn "
     "tta_model tta_pipeline preflight"
 ).split()
-# Taken out of a config by whoever builds from it, before the rest becomes arguments: mmengine's
+# Keys that a builder removes from a config before the rest becomes arguments: mmengine's
 # registries, optimizer builder and weight initialisation; mmcv's layers and `batched_nms`; mmdet's
-# heads. Or an older name of an argument.
+# heads. Also older names of arguments.
 _BUILDERS = frozenset(
     "type _scope_ _delete_ priority constructor paramwise_cfg convert_to_iter_based by_epoch "
     "requires_grad fallback_on_stride deformable_groups scale_factor upsample_kernel bg_cls_weight "
     "override layer class_agnostic split_thr max_num iou_thr".split()
 )
-# Arguments that come with the call and not from a config.
+# Arguments that the caller passes; they do not come from a config.
 _GIVEN = frozenset("boxes scores dets params runner dataloader".split())
 _LOADER = (
     "dataset sampler batch_sampler worker_init_fn collate_fn num_batch_per_epoch "
     "disable_subprocess_warning"
 ).split()
 _SPLITS = ("train", "val", "test")
-# What mmengine builds from a part of a config that names no type.
+# What mmengine builds from a part of a config without `type`.
 _DEFAULT_TYPES = {
     "train_cfg": (EpochBasedTrainLoop, IterBasedTrainLoop),
     "val_cfg": (ValLoop,),
@@ -62,7 +62,7 @@ _DEFAULT_TYPES = {
     "env_cfg.mp_cfg": (set_multi_processing,),
     **{f"{split}_dataloader": (DataLoader,) for split in _SPLITS},
 }
-# Parts without a type whose keys are all known; more keys of the parts above.
+# Parts without `type` whose keys are all known, and further keys of the parts above.
 _FIXED = {
     "preflight": ("enabled", "extra_categories"),
     "auto_scale_lr": ("enable", "base_batch_size"),
@@ -80,20 +80,21 @@ def top_level_keys() -> frozenset[str]:
 
 
 def check_options(before: Config, after: Config, options: Mapping) -> list[str]:
-    """Check that options change something that is read.
+    """Check that something reads each option.
 
     Args:
         before: the config without the options.
-        after: the config with them; its ``type`` entries count.
+        after: the config with them; its ``type`` entries decide which keys exist.
         options: dotted keys and values.
 
     Returns:
         Notes on options that probably change nothing.
 
     Raises:
-        InputError: an option certainly changes nothing; one line each, with the nearest key.
+        InputError: options that certainly change nothing; one line each, with the nearest key.
     """
-    notes, faults = [], []
+    notes: list[str] = []
+    faults: list[str] = []
     for path, value in _flat(options):
         try:
             note = _check(before, after, path)
@@ -109,10 +110,14 @@ def check_options(before: Config, after: Config, options: Mapping) -> list[str]:
 
 
 def check_paths(cfg: Config, options: Mapping) -> None:
-    """Check that mmengine can put each option into its place.
+    """Check that mmengine can set each option.
+
+    Args:
+        cfg: the config without the options.
+        options: dotted keys and values.
 
     Raises:
-        InputError: an option goes into a value that is no dict, or past the end of a list.
+        InputError: an option is inside a value that is not a dict, or past the end of a list.
     """
     for path, _ in _flat(options):
         place, parts = cfg, path.split(".")
@@ -122,7 +127,7 @@ def check_paths(cfg: Config, options: Mapping) -> None:
                 if not part.isdigit() or int(part) >= len(place):
                     raise InputError(
                         f"--cfg-options {path}: {head} is a list of {len(place)}; "
-                        f"{part!r} is no place in it (they count from 0)."
+                        f"{part!r} is not an index of it (from 0)."
                     )
                 if i == len(parts) - 1 or isinstance(place, tuple):
                     raise InputError(
@@ -134,16 +139,16 @@ def check_paths(cfg: Config, options: Mapping) -> None:
                 if part not in place:
                     break
                 place = place[part]
-            elif place is None:  # mmengine refuses to put a dict in its place
+            elif place is None:  # mmengine does not replace it by a dict
                 raise InputError(
-                    f"--cfg-options {path}: {head} is None; give it whole, in a config file."
+                    f"--cfg-options {path}: {head} is None; set it as a whole in a config file."
                 )
             else:
-                raise InputError(f"--cfg-options {path}: {head} is {place!r} and has no parts.")
+                raise InputError(f"--cfg-options {path}: {head} is {place!r} and has no keys.")
 
 
 def _flat(options: Mapping, head: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values; dicts are opened unless they replace what is there."""
+    """Dotted keys and values; dicts are flattened unless they replace the old value."""
     for key, value in options.items():
         if isinstance(value, Mapping) and value and "_delete_" not in value:
             yield from _flat(value, f"{head}{key}.")
@@ -172,7 +177,7 @@ def _check(before: Config, after: Config, path: str) -> str | None:
 
 
 def _check_variable(before: Config, parts: list[str]) -> str | None:
-    """An option for a key at the top that nothing reads once the file has been read."""
+    """Check an option for a top-level key that nothing reads after the file has been parsed."""
     path, name = ".".join(parts), parts[0]
     rest = "".join(f".{part}" for part in parts[1:])
     read = top_level_keys()
@@ -183,10 +188,10 @@ def _check_variable(before: Config, parts: list[str]) -> str | None:
         inner = [p for p, last, v in keys if v == value and (many or last == name)]
         if not inner:
             return (
-                f"--cfg-options {path}: {name} is a variable of the config file. Nothing that "
-                "is run reads it; only code of your own may."
+                f"--cfg-options {path}: {name} is a variable of the config file, which no part of "
+                "mmdet or this package reads. It has an effect only if your own code reads it."
             )
-        what = f"{name} is a variable that the config file has read already"
+        what = f"{name} is a variable that is used only while the config file is parsed"
     elif new_name(path):
         raise InputError(
             f"--cfg-options {path}: {name} is a key of mmdet 2. In mmdet 3 it is {new_name(path)}."
@@ -196,28 +201,28 @@ def _check_variable(before: Config, parts: list[str]) -> str | None:
         inner = inner or [p for p, last, _ in keys if _near(name, [last])]
         what = f"nothing reads a key {name!r}"
     advice = _advice([f"{p}{rest}" for p in inner])
-    advice = advice or " If code of your own reads it, put it into the config file."
+    advice = advice or " If your own code reads it, put it into the config file."
     raise InputError(f"--cfg-options {path}: {what}.{advice}")
 
 
 def _check_new(
     before: Config, after: Config, place: Mapping, parts: list[str], i: int
 ) -> str | None:
-    """An option for a key that the config does not have, inside `place`, which it has."""
+    """Check an option for a key that the config does not have, inside `place`, which it has."""
     head, name, rest = ".".join(parts[:i]), parts[i], "".join(f".{p}" for p in parts[i + 1 :])
     path, merged = ".".join(parts), _at(after, parts[:i])
     if head == "default_hooks":
         added = merged[name]
         if added is None or (isinstance(added, Mapping) and "type" in added):
             return None
-        names, closed, owner = set(), True, head
+        names, closed, owner = set[str](), True, head
     else:
         names, closed, owner = _readers(head, merged)
     if name in names:
         return None
     offered = names - _BUILDERS - _GIVEN
     near = _near(name, {*offered, *place} - {"type"}, _NEAR if closed else _SLIP)
-    if rest:  # what lies below must be there as well
+    if rest:  # the keys below must exist as well
         near = [n for n in near if has_key(place.get(n), parts[i + 1 :])]
     wrapped = [key for key, _ in leaf_datasets(place, head) if key != head]
     found = [f"{head}.{n}{rest}" for n in near] or [f"{key}.{name}{rest}" for key in wrapped]
@@ -226,17 +231,17 @@ def _check_new(
         shown = ", ".join(sorted(offered))
         known = f" It takes {shown}." if shown else ""
         raise InputError(
-            f"--cfg-options {path}: nothing reads it, {owner} has no {name!r}.{advice or known}"
+            f"--cfg-options {path}: nothing reads it; {owner} has no {name!r}.{advice or known}"
         )
     if near:
-        return f"--cfg-options {path}: the config has no such key so far.{advice}"
+        return f"--cfg-options {path}: a new key; the config does not have it.{advice}"
     return None
 
 
 def _readers(head: str, part: Mapping) -> tuple[set[str], bool, str]:
-    """The keys that a part of a config may have, whether these are all, and who reads them."""
+    """Keys that a part of a config may have, whether they are all, and what reads them."""
     found = _types(part.get("type"), head) or list(_DEFAULT_TYPES.get(head, ()))
-    names = {*_FIXED.get(head, ())}
+    names: set[str] = {*_FIXED.get(head, ())}
     closed = bool(found or names)
     for kind in found:
         taken, complete = argument_names(kind)
@@ -247,7 +252,7 @@ def _readers(head: str, part: Mapping) -> tuple[set[str], bool, str]:
 
 
 def _types(kind: Any, head: str) -> list[Callable]:
-    """What a ``type`` may stand for: it says no registry, and few names are in two."""
+    """What a ``type`` may refer to in any registry; few names are in more than one."""
     if kind is None:
         return []
     found = []

@@ -1,4 +1,4 @@
-"""From what the user typed to a config file: a path, or the bare name of a packaged config."""
+"""Find the config file for what the user typed: a path, or the name of a packaged config."""
 
 import difflib
 from collections.abc import Mapping
@@ -51,10 +51,10 @@ REPLACED_CONFIGS = {
 }
 
 def packaged_configs() -> dict[str, Path]:
-    """The configs that come with the package, those of `_base_` left out.
+    """The configs that come with the package, without those in `_base_`.
 
     Returns:
-        Name without ".py" to file; from the clone, or from the installed wheel.
+        Files by name without ".py"; from the clone, or from the installed wheel.
     """
     clone = PACKAGE.parent / "configs"
     folder = clone if (PACKAGE.parent / "pyproject.toml").is_file() else PACKAGE / ".mim/configs"
@@ -66,13 +66,13 @@ def find_config(config: str, known: Mapping[str, Path] | None = None) -> str:
 
     Args:
         config: a path, or the name of a packaged config with or without folder and ".py".
-        known: names and files; by default `packaged_configs()`.
+        known: files by name; default: :func:`packaged_configs`.
 
     Returns:
         Path of a file that exists.
 
     Raises:
-        ConfigNotFoundError: neither a file nor a known name.
+        ConfigNotFoundError: neither a file nor a known name; the message lists near matches.
 
     Example:
         >>> find_config('configs/fcos.py', known={'fcos': Path('/x/fcos.py')}).path

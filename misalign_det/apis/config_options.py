@@ -1,4 +1,4 @@
-"""Options of the command line: one `data_root=...` that moves every path of a config."""
+"""Merge ``--cfg-options`` into a config; ``data_root=FOLDER`` moves every path of it."""
 
 import copy
 import logging
@@ -20,11 +20,11 @@ _USED = tuple(f"{split}_{part}" for split in _SPLITS for part in ("dataloader", 
 def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> Config:
     """Merge command-line options into a config; `data_root` moves all paths below the old root.
 
-    A config repeats its root in each dataloader and in each evaluator's annotation file, so
-    mmengine's plain merge would change a variable that nobody reads. Here every string of the
-    config that lies under the old root moves along. The old root is the config's top-level
-    `data_root`; where no dataset lies under that one, the root that all datasets share. Other
-    options are merged afterwards, so that they win.
+    A config repeats its root in each dataloader and in each evaluator's annotation file, so that
+    mmengine's plain merge would change only a variable that nothing reads. Here every string of
+    the config that is a path under the old root is moved. The old root is the config's top-level
+    `data_root` or, if no dataset lies under that one, the root that all datasets share. Other
+    options are merged afterwards, and so override it.
 
     Args:
         cfg: changed in place.
@@ -35,7 +35,7 @@ def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> Config:
 
     Raises:
         InputError: `data_root` would move no path, or nothing reads the key of an option; the
-            message names what the config has instead.
+            message says which keys the config has.
 
     Example:
         >>> from mmengine.config import Config
@@ -49,9 +49,9 @@ def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> Config:
     if root is not None:
         notes += _move(cfg, osp.expanduser(str(root)).rstrip("/") or "/")
     if options:
-        before = cfg._cfg_dict  # merging leaves it as it is and puts another in its place
+        before = cfg._cfg_dict  # merging does not change it, but replaces it
         check_paths(before, options)
-        cfg.merge_from_dict(copy.deepcopy(options))  # it takes `_delete_` away
+        cfg.merge_from_dict(copy.deepcopy(options))  # it removes `_delete_`
         notes += check_options(before, cfg, options)
     for note in notes:
         print_log(note, logger="current", level=logging.WARNING)
@@ -59,7 +59,7 @@ def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> Config:
 
 
 def _move(cfg: Config, new: str) -> list[str]:
-    """Move the paths of a config to another root; notes on datasets that stay where they are."""
+    """Move the paths of a config to another root; return notes on datasets that are not moved."""
     roots = dict(_roots(cfg))
     top = _clean(cfg.get("data_root"))
     old = top
@@ -72,8 +72,8 @@ def _move(cfg: Config, new: str) -> list[str]:
         found = "; ".join(f"{key}={root}" for key, root in roots.items())
         paths = f"The roots that it reads: {found}." if found else "Its datasets have no data_root."
         raise InputError(
-            f"--cfg-options data_root={new} would move no path of this config: {has}, and no one "
-            f"root holds its data. {paths} Set the paths themselves: "
+            f"--cfg-options data_root={new} would move no path of this config: {has}, and its data "
+            f"do not share one root. {paths} Set the paths themselves: "
             f"{next(iter(roots), 'train_dataloader.dataset.data_root')}=... etc."
         )
     for key in list(cfg.keys()):
@@ -83,8 +83,8 @@ def _move(cfg: Config, new: str) -> list[str]:
     stay = [f"{key}={root}" for key, root in roots.items() if not _under(root, old)]
     return (
         [
-            f"--cfg-options data_root={new} moves what lies under {old}. These stay: "
-            f"{', '.join(stay)}. Options of these names move them."
+            f"--cfg-options data_root={new} moves the paths under {old}. Not moved: "
+            f"{', '.join(stay)}. Options with these keys move them."
         ]
         if stay
         else []
@@ -92,7 +92,7 @@ def _move(cfg: Config, new: str) -> list[str]:
 
 
 def _roots(cfg: Config) -> Iterator[tuple[str, str]]:
-    """Yield key and value of each dataset's `data_root`."""
+    """Yield the key and the value of each dataset's `data_root`."""
     for split in _SPLITS:
         dataset = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
         if isinstance(dataset, Mapping):
@@ -121,7 +121,7 @@ def _paths_under(value: Any, root: str) -> bool:
 
 
 def _moved(value: Any, old: str, new: str) -> Any:
-    """`value` with every string at or under `old` put under `new`; containers keep their type."""
+    """`value` with every path at or under `old` moved to `new`; containers keep their type."""
     if isinstance(value, str):
         if not _under(value, old):
             return value

@@ -1,4 +1,4 @@
-"""A trained detector from a config and a checkpoint, and its input from a dataset."""
+"""Load a trained detector, and images of a dataset as its input."""
 
 import copy
 import os
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmdet.models.detectors import BaseDetector
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, pseudo_collate
@@ -25,16 +26,16 @@ from ..utils import tensor_to_rgb_image
 
 def load_detector(
     cfg: Config, checkpoint: str, device: str = "cpu", trust: bool | None = None
-) -> nn.Module:
+) -> BaseDetector:
     """Like mmdet's ``init_detector``, but a checkpoint that does not fit is refused.
 
     Args:
-        cfg: mmengine's ``Config``.
+        cfg: config of the detector.
         checkpoint: file or URL.
         device: where the model is to run.
-        trust: load checkpoints that hold more than tensors, whose code then runs. Default: as the
-            block of :func:`~misalign_det.engine.checkpoint.tensors_only` around the call, and
-            False without one.
+        trust: load checkpoints that contain more than tensors; their code then runs. Default: as
+            the enclosing :func:`~misalign_det.engine.checkpoint.tensors_only` block; False without
+            one.
 
     Returns:
         The model in eval mode, as mmdet's ``inference_detector`` takes it.
@@ -42,12 +43,21 @@ def load_detector(
     Raises:
         CheckpointError: the file is missing, unsafe, damaged or of another architecture.
         InputError: there is no such device.
+
+    Example::
+
+        from mmdet.apis import inference_detector
+        from mmengine.config import Config
+        from misalign_det.apis.detector import load_detector
+
+        model = load_detector(Config.fromfile('config.py'), 'epoch_12.pth')
+        result = inference_detector(model, 'image.jpg').pred_instances
     """
     check_device(device)
     init_default_scope(cfg.get("default_scope", "mmdet"))
     with tensors_only(trust):
         read_checkpoint(checkpoint)
-        # Within the block: some detectors load a teacher's checkpoint while they are built.
+        # Inside the block, because some detectors load a teacher's checkpoint when they are built.
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
         load_checkpoint(model, checkpoint)
     model.cfg = cfg
@@ -57,8 +67,11 @@ def load_detector(
 def check_device(device: str) -> None:
     """Refuse a device that torch does not have.
 
+    Args:
+        device: ``'cpu'``, ``'cuda:0'`` and so on.
+
     Raises:
-        InputError: no such device; says what there is.
+        InputError: there is no such device; the message says which there are.
     """
     try:
         wanted = torch.device(device)
@@ -67,19 +80,23 @@ def check_device(device: str) -> None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted.type == "cuda" and (wanted.index or 0) >= count:
         found = f"torch finds {count} GPUs" if count else "torch finds no GPU that it can use"
-        raise InputError(f"--device {device}: {found}. --device cpu does without.")
+        raise InputError(f"--device {device}: {found}. --device cpu needs none.")
 
 
 def batches(
-    model: nn.Module, cfg: Config, split: str, progress: bool = True
+    model: BaseDetector, cfg: Config, split: str, progress: bool = True
 ) -> tuple[BaseDataset, Iterator[dict]]:
-    """A split's dataset, and an iterator over its batches as the model's layers take them.
+    """A split's dataset, and its batches as the model's layers take them.
 
     Args:
         model: from :func:`load_detector`.
-        cfg: mmengine's ``Config`` with the split's dataloader.
+        cfg: config with the split's dataloader.
         split: ``'val'`` or ``'test'``.
-        progress: whether a bar is shown.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The dataset, and an iterator over dicts with ``inputs`` ``(N, C, H, W)`` and
+        ``data_samples``.
     """
     loader = Runner.build_dataloader(copy.deepcopy(cfg[f"{split}_dataloader"]))
 
@@ -113,13 +130,13 @@ def ground_truth(info: dict) -> InstanceData:
 
 @dataclass
 class NetworkInput:
-    """One image as the network sees it.
+    """One image as input of the network.
 
     Attributes:
         inputs: normalised and padded, ``(1, C, H, W)``.
-        image: the same pixels unpadded, uint8 RGB, ``(h, w, 3)``; see
+        image: the same pixels without padding, uint8 RGB, ``(h, w, 3)``; see
             :func:`~misalign_det.utils.tensor_to_rgb_image`.
-        gt_instances: boxes in pixels of the input.
+        gt_instances: ``bboxes`` ``(G, 4)``, xyxy in pixels of the input, and ``labels`` ``(G,)``.
         meta: mmdet's metainfo.
     """
 
@@ -130,21 +147,26 @@ class NetworkInput:
 
 
 def build_dataset(cfg: Config, split: str) -> BaseDataset:
-    """The dataset of a split's dataloader, ``'val'`` or ``'test'``."""
+    """The dataset of a split's dataloader.
+
+    Args:
+        cfg: config with the dataloader.
+        split: ``'val'`` or ``'test'``.
+    """
     return DATASETS.build(cfg[f"{split}_dataloader"]["dataset"])
 
 
 def network_input(
-    model: nn.Module, dataset: BaseDataset, index: int, rgb: bool | None = None
+    model: BaseDetector, dataset: BaseDataset, index: int, rgb: bool | None = None
 ) -> NetworkInput:
     """Run one image through the dataset's pipeline and the model's preprocessor.
 
     Args:
-        model: with ``data_preprocessor``.
-        dataset: mmdet's.
-        index: place in the dataset.
-        rgb: whether the pipeline leaves three channels in RGB. Default: where a step of it has
-            ``to_rgb`` (mmcv's ``Normalize``), or the model's config says ``rgb_to_bgr``; else BGR.
+        model: from :func:`load_detector`.
+        dataset: from :func:`build_dataset`.
+        index: of the image in the dataset.
+        rgb: whether the pipeline's images are RGB, not BGR. Default: True if a step of it has
+            ``to_rgb=True`` (mmcv's ``Normalize``) or the model's config ``rgb_to_bgr=True``.
     """
     item = dataset[index]
     batch = model.data_preprocessor(pseudo_collate([item]), False)
@@ -164,13 +186,13 @@ def network_input(
 
 
 @torch.no_grad()
-def detect(model: nn.Module, dataset: BaseDataset, index: int) -> InstanceData:
-    """Detections on one image of a dataset, read by its own pipeline.
+def detect(model: BaseDetector, dataset: BaseDataset, index: int) -> InstanceData:
+    """Detections on one image of a dataset, loaded by the dataset's pipeline.
 
     Args:
         model: in eval mode.
-        dataset: mmdet's.
-        index: place in the dataset.
+        dataset: from :func:`build_dataset`.
+        index: of the image in the dataset.
 
     Returns:
         On the CPU: ``bboxes`` ``(D, 4)``, xyxy in pixels of the original image, ``scores`` and
@@ -180,7 +202,7 @@ def detect(model: nn.Module, dataset: BaseDataset, index: int) -> InstanceData:
     return sample.pred_instances.cpu()
 
 
-def _leaves_rgb(model: nn.Module, dataset: Any) -> bool:
+def _leaves_rgb(model: BaseDetector, dataset: Any) -> bool:
     preprocessor = getattr(model, "cfg", {}).get("model", {}).get("data_preprocessor") or {}
     while not hasattr(dataset, "pipeline") and dataset is not None:
         parts = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
@@ -192,15 +214,18 @@ def _leaves_rgb(model: nn.Module, dataset: Any) -> bool:
 
 
 def find_image(dataset: BaseDataset, name: str | None) -> int:
-    """Place of an image by file name, by the end of its path, or by id.
+    """Index of an image by file name, by the end of its path, or by id.
 
     Args:
-        dataset: mmdet's.
-        name: ``'0001.jpg'``, ``'cam1/0001.jpg'``, the same without the suffix, or an id. Default:
+        dataset: from :func:`build_dataset`.
+        name: ``'0001.jpg'``, ``'cam1/0001.jpg'``, the same without the suffix, or an id. None for
             the first image.
 
+    Returns:
+        Index in the dataset.
+
     Raises:
-        InputError: no image of that name, or several; says what tells them apart.
+        InputError: no image has that name, or several have; the message lists their paths.
     """
     if name is None:
         return 0
@@ -223,7 +248,7 @@ def find_image(dataset: BaseDataset, name: str | None) -> int:
             more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
             raise InputError(
                 f"{len(listed)} images are called {name!r}: {', '.join(listed[:5])}{more}. Give "
-                "one's path, or as much of its end as tells it from the others."
+                "the path of one, or an ending of it that no other path has."
             )
     hint = ""
     if paths:

@@ -1,4 +1,4 @@
-"""How the tools end where the input is at fault: one line, and an exit status for scripts."""
+"""End a tool with one line and an exit status where the user's input is at fault."""
 
 import atexit
 import errno
@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+
+from mmengine.config import Config
 
 from ..engine.hooks.atomic_checkpoint_hook import is_full_disk, last_good_checkpoint
 from ..errors import (
@@ -33,18 +35,25 @@ _USER_ERRORS = (
 )
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
-config_in_use = ContextVar("the config that a tool has loaded", default=None)
+config_in_use: ContextVar[Config | None] = ContextVar(
+    "the config that a tool has loaded", default=None
+)
 
 
 @contextmanager
 def errors_in_one_line(tool: str, resumable: bool = False) -> Iterator[None]:
-    """End with the message alone, exit status 1, where the user's input is at fault.
+    """Exit with status 1 and the message alone where the user's input is at fault.
 
-    Ctrl-C ends with exit status 130. Errors of the program itself keep their traceback.
+    After Ctrl-C the exit status is 130. Errors of the program itself keep their traceback.
 
     Args:
-        tool: name put before the message.
-        resumable: whether `--resume` goes on from the last checkpoint in the work dir.
+        tool: name before the message.
+        resumable: whether ``--resume`` continues from the last checkpoint in the work dir.
+
+    Example::
+
+        with errors_in_one_line('my_tool.py'):
+            cfg = load_config(args)
     """
     token = config_in_use.set(None)
     try:
@@ -57,22 +66,22 @@ def errors_in_one_line(tool: str, resumable: bool = False) -> Iterator[None]:
         if text is None:
             raise
         _tell_torchrun(f"{tool}: error: {text}")
-        atexit.register(_end_mim)  # which runs once Python has printed the message
+        atexit.register(_end_mim)  # runs after Python has printed the message
         sys.exit(f"{tool}: error: {text}")
     finally:
         config_in_use.reset(token)
 
 
 def _explain(error: Exception) -> str | None:
-    """What to tell the user; None for an error of the program."""
+    """The message for the user; None for an error of the program."""
     if isinstance(error, _USER_ERRORS):
         return str(error)
     if isinstance(error, OSError) and is_full_disk(error):
-        # In a log or a figure; `AtomicCheckpointHook` says it of a checkpoint.
+        # In a log or a figure; `AtomicCheckpointHook` reports it for a checkpoint.
         place = f" while writing {error.filename}" if error.filename else ""
         return (
-            f"the disk is full{place}. Checkpoints saved before are whole; "
-            "WORK_DIR/last_checkpoint names the last one. Free some space, then go on with "
+            f"the disk is full{place}. Earlier checkpoints are complete; "
+            "WORK_DIR/last_checkpoint names the last one. Free some space, then continue with "
             "--resume."
         )
     if isinstance(error, OSError) and error.errno in _DENIED and error.filename:
@@ -87,16 +96,16 @@ def _way_on() -> str:
     cfg = config_in_use.get()
     last = last_good_checkpoint(cfg.work_dir) if cfg and cfg.get("work_dir") else None
     if last:
-        return f" --resume goes on from {last}."
+        return f" --resume continues from {last}."
     return " No checkpoint had been saved yet."
 
 
 def _tell_torchrun(message: str) -> None:
-    """Put the message into torchrun's summary, which otherwise says that it knows of none."""
+    """Put the message into torchrun's summary, which otherwise reports none."""
     path = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if not path:
         return
-    # The format of torch's ErrorHandler, whose own method would put a traceback in its place.
+    # The format of torch's ErrorHandler, whose own method writes a traceback instead.
     extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
     try:
         Path(path).write_text(json.dumps({"message": {"message": message, "extraInfo": extra}}))
@@ -105,10 +114,10 @@ def _tell_torchrun(message: str) -> None:
 
 
 def _end_mim() -> None:
-    """Let `mim train` and `mim test` end as after Ctrl-C, with "Aborted!" and exit status 1.
+    """End `mim train` and `mim test` as Ctrl-C does, with "Aborted!" and exit status 1.
 
-    They run the tool by `subprocess.check_call`, and would print the traceback of their own
-    CalledProcessError below the message.
+    They run the tool by `subprocess.check_call`, and would print the traceback of their
+    CalledProcessError after the message.
     """
     parent = os.getppid()
     try:
@@ -120,10 +129,10 @@ def _end_mim() -> None:
 
 
 def _is_mim(command: Sequence[str]) -> bool:
-    """Whether a command line is that of `mim train|test` or `python -m mim train|test`.
+    """Whether a command line is `mim train|test` or `python -m mim train|test`.
 
     Args:
-        command: words of the command line, the interpreter first.
+        command: its words, the interpreter first.
     """
     words = command[2:] if command[1:2] == ["-m"] else command[1:]
     return len(words) > 1 and Path(words[0]).name == "mim" and words[1] in ("train", "test")

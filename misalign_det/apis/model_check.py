@@ -1,7 +1,7 @@
-"""Do head, assigner and loss of a config fit together? Asked before the model is built.
+"""Check before the model is built that its head, assigner and loss fit together.
 
-mmdet's heads call their assigners in different ways, and some call none: FCOS would train without a
-word about the assigner that its config names.
+mmdet's heads call their assigners in different ways, and some call none: FCOS would ignore the
+assigner in its config without a message.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from ..models.task_modules import IACAssigner, IACATSSAssigner
 from ..models.task_modules.assigners.batch_assigner import BatchAssigner
 from ..utils import find_type, is_type
 
-# Which heads call an assigner as it wants to be called.
+# The heads that call an assigner with the arguments it needs.
 FITTING_HEADS = {
     BatchAssigner: (LossAwareFCOSHead, RTMDetHead, YOLOXHead),
     IACAssigner: (DCRetinaHead,),
@@ -32,16 +32,16 @@ _NAMES = {
 
 
 def check_model(model: Mapping) -> None:
-    """Refuse an assigner or a DCLoss of this package in a head of mmdet's that cannot use it.
+    """Refuse an assigner or a DCLoss of this package in a head of mmdet that cannot use it.
 
-    Heads that belong to neither mmdet nor this package are not judged.
+    Heads that are neither mmdet's nor this package's are not checked.
 
     Args:
-        model: config of a detector, with ``bbox_head`` or ``rpn_head`` and ``roi_head``; also one
-            that wraps a ``detector``.
+        model: config of a detector with ``bbox_head``, or with ``rpn_head`` and ``roi_head``; also
+            a config that wraps a ``detector``.
 
     Raises:
-        InputError: the combination would end in an error during training, or without any effect.
+        InputError: the combination would raise an error in training, or would have no effect.
 
     Example:
         >>> check_model(dict(bbox_head=dict(type='TripleHead'),
@@ -60,9 +60,9 @@ def check_model(model: Mapping) -> None:
         if isinstance(loss, Mapping) and is_type(loss.get("type"), DCLoss, MODELS):
             if not issubclass(kind, DCMixin):
                 raise InputError(
-                    f"{key} is a {kind.__name__}, whose loss_cls is a DCLoss. It knows no boxes "
-                    "there and would do nothing. Use DCRetinaHead, DCATSSHead, DCGFLHead or "
-                    "DCFCOSHead in place of mmdet's head of that name."
+                    f"{key} is a {kind.__name__}, whose loss_cls is a DCLoss. This head passes it "
+                    "no boxes, so that it would have no effect. Use DCRetinaHead, DCATSSHead, "
+                    "DCGFLHead or DCFCOSHead in place of mmdet's head."
                 )
 
 
@@ -70,7 +70,7 @@ def _check_assigner(head: str, kind: type, name: str, assigner: Mapping) -> None
     for ours, heads in FITTING_HEADS.items():
         if not is_type(assigner.get("type"), ours, TASK_UTILS) or issubclass(kind, heads):
             continue
-        if assigner.get("score_threshold") == float("inf"):  # it is mmdet's own assigner then
+        if assigner.get("score_threshold") == float("inf"):  # then it is mmdet's assigner
             continue
         # VFNet derives from FCOS too, but assigns as ATSS does.
         never = issubclass(kind, FCOSHead) and not issubclass(kind, ATSSHead)

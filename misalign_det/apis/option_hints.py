@@ -1,4 +1,4 @@
-"""Where a key of an option probably belongs, and numbers that mmengine would choke on later."""
+"""Hints for ``--cfg-options``: names of mmdet 2, misplaced keys, values that cannot be right."""
 
 from collections.abc import Mapping
 from numbers import Integral, Real
@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from ..utils import walk
 
-# mmdet 2's keys and what stands for them in mmdet 3; a key stands for those below it, too.
+# Keys of mmdet 2 and those of mmdet 3 that replace them; also for all keys below them.
 OLD_NAMES = {
     "seed": "randomness.seed",
     "deterministic": "randomness.deterministic",
@@ -26,9 +26,9 @@ OLD_NAMES = {
     "workflow": "train_cfg and val_cfg",
 }
 
-_COUNT = ("a whole number from 1 on", lambda v: isinstance(v, Integral) and v >= 1)
-_WORKERS = ("a whole number from 0 on", lambda v: isinstance(v, Integral) and v >= 0)
-_RATE = ("a number from 0 on", lambda v: isinstance(v, Real) and v >= 0)
+_COUNT = ("a whole number from 1 on", lambda v: isinstance(v, Integral) and int(v) >= 1)
+_WORKERS = ("a whole number from 0 on", lambda v: isinstance(v, Integral) and int(v) >= 0)
+_RATE = ("a number from 0 on", lambda v: isinstance(v, Real) and float(v) >= 0)
 _SEED = ("a whole number or None", lambda v: v is None or isinstance(v, Integral))
 _NUMBERS = {
     "train_cfg.max_epochs": _COUNT,
@@ -42,16 +42,26 @@ _NUMBERS = {
 
 
 def new_name(path: str) -> str | None:
-    """What stands for a dotted key of mmdet 2 in mmdet 3; None for any other key."""
+    """The key of mmdet 3 that replaces a key of mmdet 2.
+
+    Args:
+        path: dotted key.
+
+    Returns:
+        None for a key that mmdet 2 does not have.
+    """
     return OLD_NAMES.get(path.split(".")[0])
 
 
 def wrong_number(path: str, value: Any) -> str | None:
-    """What is wrong with the value of an option that has to be a number; None if nothing is.
+    """Check the value of an option that has to be a number.
 
     Args:
         path: dotted key.
-        value: as the command line gave it.
+        value: as parsed from the command line.
+
+    Returns:
+        What is wrong; None if nothing is, or if the option is not among those checked.
     """
     if path not in _NUMBERS or isinstance(value, Mapping):
         return None
@@ -62,7 +72,12 @@ def wrong_number(path: str, value: Any) -> str | None:
 
 
 def has_key(value: Any, parts: list[str]) -> bool:
-    """Whether a part of a config has a dotted key, given in parts."""
+    """Whether a part of a config has a nested key.
+
+    Args:
+        value: part of a config.
+        parts: the dotted key, split at its dots.
+    """
     for part in parts:
         if not isinstance(value, Mapping) or part not in value:
             return False
@@ -71,13 +86,16 @@ def has_key(value: Any, parts: list[str]) -> bool:
 
 
 def same_key_elsewhere(cfg: Config, parts: list[str]) -> list[str]:
-    """Where a key of at least two parts below the top lies deeper in the same part of a config.
+    """Find a key deeper in the same top-level part of a config.
 
-    Such as ``model.detector.test_cfg.score_thr`` for ``model.test_cfg.score_thr``.
+    For ``model.test_cfg.score_thr`` this may be ``model.detector.test_cfg.score_thr``.
 
     Args:
         cfg: the config.
-        parts: the dotted key in parts.
+        parts: the dotted key, split at its dots.
+
+    Returns:
+        Dotted keys; none for a key with fewer than two parts below the top.
     """
     top, *below = parts
     if len(below) < 2:

@@ -32,8 +32,7 @@ def check_architecture(
     state = OrderedDict((name.removeprefix("module."), value) for name, value in saved.items())
     # The versions of its modules, by which they rename old keys.
     state._metadata = getattr(saved, "_metadata", OrderedDict())  # type: ignore[attr-defined]
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+    model = unwrap_model(model)
     expected = model.state_dict()
     missing, surplus, shapes = _differences(expected, state)
     if missing and surplus:
@@ -55,6 +54,13 @@ def check_architecture(
     print_log(f"{text} The others keep their initial values.", logger="current", level=30)
 
 
+def unwrap_model(model: Any) -> Any:
+    """The model inside wrappers for several processes and for test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
 def describe_model(model: nn.Module) -> str:
     """Detector, head and backbone of a model: "FCOS with TripleHead on ResNet (depth 50)".
 
@@ -62,8 +68,8 @@ def describe_model(model: nn.Module) -> str:
         model: a detector, not wrapped.
     """
     head, backbone = (getattr(model, name, None) for name in ("bbox_head", "backbone"))
-    names = (part if part is None else type(part).__name__ for part in (model, head, backbone))
-    return _describe(*names, getattr(backbone, "depth", None))
+    names = [part if part is None else type(part).__name__ for part in (head, backbone)]
+    return _describe(type(model).__name__, *names, depth=getattr(backbone, "depth", None))
 
 
 def describe_checkpoint(checkpoint: Mapping) -> str:
@@ -85,12 +91,11 @@ def describe_checkpoint(checkpoint: Mapping) -> str:
     except (SyntaxError, StopIteration, TypeError, ValueError):
         return "an architecture that it does not name"
     head, backbone = _keyword(model, "bbox_head"), _keyword(model, "backbone")
-    return _describe(
-        *(_constant(part, "type") for part in (model, head, backbone)), _constant(backbone, "depth")
-    )
+    names = [_constant(part, "type") for part in (head, backbone)]
+    return _describe(_constant(model, "type"), *names, depth=_constant(backbone, "depth"))
 
 
-def _describe(detector: Any, head: Any, backbone: Any, depth: Any) -> str:
+def _describe(detector: Any, head: Any, backbone: Any, *, depth: Any) -> str:
     """Parts that are None are left out."""
     return (
         f"{detector}{f' with {head}' if head else ''}{f' on {backbone}' if backbone else ''}"

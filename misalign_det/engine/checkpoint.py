@@ -1,9 +1,9 @@
-"""Loading checkpoints: tensors only, of the right architecture, read once, alike on both stacks.
+"""Load checkpoints: tensors only, of the right architecture, each file read once, on both stacks.
 
 mmengine saves more than tensors: its message hub's `HistoryBuffer`s, NumPy arrays and scalars. From
-torch 2.6 on `torch.load` refuses those. mmengine 0.10.7 then cannot load its own checkpoints;
-onedl-mmengine falls back to unpickling whatever the file holds, which runs whatever code the file
-asks for. Here exactly what mmengine saves is allowed, and the rest stays refused.
+torch 2.6 on, `torch.load` refuses those. mmengine 0.10.7 then cannot load its own checkpoints;
+onedl-mmengine falls back to unpickling the whole file, which runs any code that the file contains.
+Here exactly the types that mmengine saves are allowed, and all others stay refused.
 """
 
 import os
@@ -26,26 +26,33 @@ from .architecture import check_architecture
 
 _FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _NUMPY = getattr(np, "_core", None) or np.core  # NumPy 2 renamed it; pickles hold either name
-_blocks = []  # whether each `tensors_only` that is open trusts, the innermost last
-_read = {}  # checkpoints that were read and wait for mmengine to load them, by name
+_blocks: list[bool] = []  # `trust` of each `tensors_only` block that is open, the innermost last
+_read: dict[str, dict] = {}  # checkpoints by name, read but not yet loaded by mmengine
 
 
 @contextmanager
 def tensors_only(trust: bool | None = None) -> Iterator[None]:
-    """Within the block every `torch.load`, mmengine's included, takes only what mmengine saves.
+    """Within the block every `torch.load`, also mmengine's, accepts only the types mmengine saves.
 
-    A checkpoint that `read_checkpoint` or `check_checkpoint` has read within the block is handed to
-    mmengine when it loads the same name, so that no file is read twice. Blocks may be nested.
+    mmengine gets a checkpoint that `read_checkpoint` or `check_checkpoint` has read within the
+    block when it loads the same name, so that no file is read twice. Blocks may be nested.
 
     Args:
-        trust: load arbitrary pickles instead, `--trust-checkpoint` on the command
-            line. Default: as the block around this one, and False where there is none.
+        trust: load any pickle instead (``--trust-checkpoint`` on the command line). Default: as
+            the enclosing block; False without one.
 
     Raises:
-        CheckpointError: from within the block a file was refused, or this torch cannot check.
+        CheckpointError: a file was refused within the block, or this version of torch cannot load
+            safely.
+
+    Example::
+
+        with tensors_only():
+            check_checkpoint(runner.model, 'epoch_12.pth')
+            runner.test()
     """
     trust = bool(_blocks and _blocks[-1]) if trust is None else bool(trust)
-    if _blocks and _blocks[-1] == trust:  # torch's list of allowed types does not count its blocks
+    if _blocks and _blocks[-1] == trust:  # torch's list of types is not nested
         yield
         return
     if not trust and Version(torch.__version__) < Version("2.6"):
@@ -56,7 +63,7 @@ def tensors_only(trust: bool | None = None) -> Iterator[None]:
         )
     forced, other = (_FORCE_NO, _FORCE) if trust else (_FORCE, _FORCE_NO)
     before = {name: os.environ.pop(name, None) for name in (forced, other)}
-    os.environ[forced] = "1"  # torch heeds it even where a caller says weights_only=False
+    os.environ[forced] = "1"  # overrides a caller's weights_only=False
     allowed = (
         torch.serialization.safe_globals(_what_mmengine_saves())
         if not (trust or False in _blocks)
@@ -78,12 +85,12 @@ def tensors_only(trust: bool | None = None) -> Iterator[None]:
 
 @contextmanager
 def _handed_over() -> Iterator[None]:
-    """mmengine's loader takes what was read before instead of reading it again."""
+    """mmengine's loader returns what has been read already, instead of reading it again."""
     own = vars(CheckpointLoader)["load_checkpoint"]
     load = CheckpointLoader.load_checkpoint
 
     def take(filename: str, *args: Any, **kwargs: Any) -> Any:
-        # Once only: mmengine and its hooks change what they are given.
+        # Only once: mmengine and its hooks change what they are given.
         found = _read.pop(filename, None)
         return load(filename, *args, **kwargs) if found is None else found
 
@@ -96,19 +103,19 @@ def _handed_over() -> Iterator[None]:
 
 
 def is_local(filename: str) -> bool:
-    """Whether a checkpoint's name is a path, and no URL, `torchvision://resnet50` ..."""
+    """Whether a checkpoint's name is a path, not a URL or `torchvision://resnet50`."""
     return "://" not in filename
 
 
 def read_checkpoint(filename: str, trust: bool | None = None) -> dict:
-    """Read a checkpoint, on the CPU, inside `tensors_only`.
+    """Read a checkpoint to the CPU, inside `tensors_only`.
 
     Args:
-        filename: what mmengine takes: a path, a URL, `torchvision://resnet50` ...
+        filename: as mmengine takes it: a path, a URL, `torchvision://resnet50` ...
         trust: see `tensors_only`.
 
     Returns:
-        With `state_dict`, or weights alone.
+        The checkpoint, with ``state_dict``, or weights alone.
 
     Raises:
         CheckpointError: the file is missing, unsafe or damaged, or holds no dict.
@@ -120,7 +127,7 @@ def read_checkpoint(filename: str, trust: bool | None = None) -> dict:
         raise CheckpointError(f"there is no checkpoint {filename}")
     with tensors_only(trust):
         try:
-            # Not mmengine's loader for a file: onedl's first prints why it would unpickle it.
+            # Not mmengine's loader for a file: onedl's prints why it would unpickle the file.
             checkpoint = (
                 torch.load(path, map_location="cpu")
                 if is_local(filename)
@@ -144,11 +151,11 @@ def read_checkpoint(filename: str, trust: bool | None = None) -> dict:
 
 
 def load_checkpoint(model: nn.Module, filename: str, trust: bool | None = None) -> dict:
-    """Load a checkpoint whose names and shapes all agree with the model's; it is read once.
+    """Load a checkpoint whose names and shapes all agree with the model's; the file is read once.
 
     Args:
         model: changed in place.
-        filename: what mmengine takes.
+        filename: as mmengine takes it.
         trust: see `tensors_only`.
 
     Returns:
@@ -172,16 +179,16 @@ def check_checkpoint(
     """Read a checkpoint inside `tensors_only`, and compare it with the model.
 
     Args:
-        model: built, wrapped for several processes or test-time augmentation or not.
-        filename: what mmengine takes: a path, a URL, `torchvision://resnet50` ...
-        strict: True to test or resume: names and shapes must all agree. False to fine-tune:
-            half of the model's tensors must be found, and the rest is named in a warning.
-        resume: whether training goes on from it, which takes more than weights.
+        model: built; may be wrapped for several processes or test-time augmentation.
+        filename: as mmengine takes it: a path, a URL, `torchvision://resnet50` ...
+        strict: True to test or resume: names and shapes must all agree. False to fine-tune: half
+            of the model's tensors must be found, and a warning lists the others.
+        resume: whether training is resumed from it, which needs more than weights.
         trust: see `tensors_only`.
 
     Raises:
-        CheckpointError: with the file and, for another architecture, both architectures and how
-            many tensors match.
+        CheckpointError: names the file and, for another architecture, both architectures and the
+            number of tensors that match.
     """
     with tensors_only(trust):
         checkpoint = read_checkpoint(filename)
@@ -220,7 +227,7 @@ def check_training_state(checkpoint: dict, filename: str) -> None:
 
 
 def _refusal(what: str, why: Exception) -> str:
-    asked = re.search(r"GLOBAL (\S+)", str(why))  # torch's text is long; this is its point
+    asked = re.search(r"GLOBAL (\S+)", str(why))  # the relevant part of torch's long message
     reason = f"It asks for {asked[1]}." if asked else " ".join(str(why).split())
     return (
         f"{what} was refused, because it holds more than tensors and mmengine's own records. "
@@ -229,8 +236,9 @@ def _refusal(what: str, why: Exception) -> str:
     )
 
 
-def _what_mmengine_saves() -> list[tuple[Any, str]]:
-    """Types of its message hub (`HistoryBuffer`, NumPy arrays and scalars) and NumPy's builders."""
+def _what_mmengine_saves() -> list[Any]:
+    """Types in mmengine's message hub (`HistoryBuffer`, NumPy arrays and scalars), and NumPy's
+    functions that rebuild them, each with its name."""
     kinds = (np.float16, np.float32, np.float64, np.int32, np.int64, np.uint8, np.uint32, np.bool_)
     classes = [HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
     # A file written under NumPy 1 says numpy.core, one written under NumPy 2 numpy._core.
@@ -239,14 +247,14 @@ def _what_mmengine_saves() -> list[tuple[Any, str]]:
         for name in ("_reconstruct", "scalar")
         for core in ("numpy.core", "numpy._core")
     ]
-    # With their names, not bare: onedl-mmengine allows some of them bare while it loads, and takes
-    # just those off torch's list afterwards.
+    # With their names: onedl-mmengine allows some of them without names while it loads, and removes
+    # those from torch's list afterwards.
     named = [(kind, f"{kind.__module__}.{kind.__qualname__}") for kind in classes]
     return [*named, *builders, (_statistic, "builtins.getattr")]
 
 
 def _statistic(owner: Any, name: str) -> Any:
-    """What a pickled `HistoryBuffer` looks up by `getattr`, its statistics, and nothing else."""
+    """`getattr` for a pickled `HistoryBuffer`: finds the buffer's statistics, nothing else."""
     if owner is not HistoryBuffer or name.startswith("_"):
         raise pickle.UnpicklingError(f"Unsupported GLOBAL builtins.getattr of {owner}, {name}")
     return getattr(owner, name)

@@ -1,4 +1,4 @@
-"""Several processes on a machine without GPU, where mmengine alone would ask for CUDA."""
+"""Several processes on a machine without a GPU, where mmengine itself would require CUDA."""
 
 import os
 import subprocess
@@ -12,13 +12,13 @@ from mmengine.config import Config
 def prepare_processes(cfg: Config) -> None:
     """Set up gloo and DDP on the CPU if a launcher is used and there is no GPU; else do nothing.
 
-    mmengine's `init_dist` calls `torch.cuda.set_device` whatever the backend, and its DDP wrapper
+    mmengine's `init_dist` calls `torch.cuda.set_device` with any backend, and its DDP wrapper
     passes a device id, which DDP refuses for a model on the CPU. So the process group is made here
-    (mmengine keeps one that is there already), and the wrapper is told to use no device id.
+    (mmengine uses an existing one), and the wrapper is configured without a device id.
 
     Args:
-        cfg: changed in place. Its `launcher` is 'none', 'pytorch', 'slurm' or
-            'mpi'; the last is left to mmengine.
+        cfg: changed in place. Its `launcher` is 'none', 'pytorch', 'slurm' or 'mpi'; mmengine
+            handles the last one.
     """
     if cfg.launcher not in ("pytorch", "slurm") or torch.cuda.is_available():
         return
@@ -36,15 +36,17 @@ def prepare_processes(cfg: Config) -> None:
 
 
 def finish_processes() -> None:
-    """End the process group, all processes together; without it, one that is still busy may abort
-    because another has already left. For the way out of a run that went well."""
+    """Wait for all processes, then end the process group; call it when a run has succeeded.
+
+    Without it, a process that is still busy may abort because another one has already exited.
+    """
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
 def _slurm_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """torch's variables from those of srun; what is set already stays as it is.
+    """torch's environment variables from those of srun; MASTER_ADDR and MASTER_PORT may be set.
 
     Args:
         environ: with SLURM_PROCID, SLURM_NTASKS and SLURM_LOCALID.

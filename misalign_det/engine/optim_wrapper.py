@@ -1,4 +1,4 @@
-"""Mixed precision without a GPU: mmengine's own wrapper needs CUDA and a loss scaler."""
+"""Mixed precision in bfloat16, also without a GPU."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +12,31 @@ from mmengine.optim import OptimWrapper
 class BFloat16OptimWrapper(OptimWrapper):
     """Forward passes under bfloat16 autocast, on the CPU or a GPU; weights stay float32.
 
-    bfloat16 has float32's range, so there is no loss to scale. On a CPU that computes in bfloat16
-    (``avx512_bf16`` or ``amx_bf16`` among its flags) a training step takes about half the time; on
-    an older one it is slower than float32.
+    mmengine's ``AmpOptimWrapper`` scales the loss and needs a GPU. bfloat16 has the range of
+    float32, so no scaling is needed. On a CPU with bfloat16 instructions (``avx512_bf16`` or
+    ``amx_bf16`` among its flags) a training step takes about half the time of float32; on older
+    CPUs it takes longer. ``tools/train.py --amp`` uses this wrapper where there is no GPU.
 
-    Args: those of mmengine's ``OptimWrapper``.
+    Args:
+        *args: passed to mmengine's ``OptimWrapper``.
+        **kwargs: passed to mmengine's ``OptimWrapper``: ``optimizer``, ``clip_grad``,
+            ``accumulative_counts``.
 
     Example::
 
         custom_imports = dict(imports=['misalign_det'])
-        optim_wrapper = dict(type='BFloat16OptimWrapper')
+        optim_wrapper = dict(
+            type='BFloat16OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9)
+        )
     """
 
     @contextmanager
     def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
+        """Autocast to bfloat16, besides what mmengine's wrapper does for the forward pass.
+
+        Args:
+            model: its parameters' device decides where autocast is enabled.
+        """
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
             yield

@@ -1,26 +1,22 @@
 """What the tools' arguments do to a config, and what they refuse."""
 
 import argparse
-import io
 from types import SimpleNamespace
 
 import pytest
-import torch
 from mmengine.config import Config
 
-from misalign_det.apis import cli
 from misalign_det.apis.cli import (
     add_common_arguments,
     add_preflight_argument,
+    add_renamed_option,
     build_runner,
     load_config,
     pair_detectors,
-    preload_checkpoint,
     prepare_work_dir,
-    resolve_resume,
 )
-from misalign_det.engine.checkpoint import tensors_only
-from misalign_det.errors import CheckpointError, ConfigError, InputError
+from misalign_det.errors import ConfigError, InputError
+from misalign_det.utils.renamed import RenamedWarning
 
 
 def arguments(*words):
@@ -129,115 +125,18 @@ def test_a_work_dir_that_cannot_be_written_is_named(tmp_path):
             prepare_work_dir(Config({"work_dir": str(folder)}))
 
 
-def start(work_dir, resume=None, **keys):
-    cfg = Config({"work_dir": str(work_dir), "launcher": "none", **keys})
-    resolve_resume(cfg, resume)
-    return cfg.get("resume"), cfg.get("load_from")
-
-
-def recorded(work_dir, name="epoch_3.pth", exists=True):
-    path = work_dir / name
-    if exists:
-        path.write_bytes(b"")
-    (work_dir / "last_checkpoint").write_text(str(path))
-    return str(path)
-
-
-def test_what_training_starts_from(tmp_path):
-    assert start(tmp_path) == (None, None)
-    assert start(tmp_path, load_from="x.pth") == (None, "x.pth")
-    assert start(tmp_path, resume="y.pth", load_from="x.pth") == (True, "y.pth")
-    last = recorded(tmp_path)
-    assert start(tmp_path) == (None, None)  # nobody asked to resume
-    for resume in ("", "auto"):
-        assert start(tmp_path, resume, load_from="x.pth") == (True, last)
-    cfg = Config({"work_dir": str(tmp_path), "resume": True, "load_from": "x.pth"})
-    resolve_resume(cfg)
-    assert (cfg.resume, cfg.load_from) == (True, "x.pth")  # the config's own choice
-    cfg = Config({"work_dir": str(tmp_path), "resume": True})
-    resolve_resume(cfg)
-    assert (cfg.resume, cfg.load_from) == (True, last)
-
-
-def test_nothing_to_resume(tmp_path, capsys):
-    with pytest.raises(
-        CheckpointError,
-        match=f"nothing to resume in {tmp_path}: no last_checkpoin"
-        ".*Leave --resume out.*--resume auto",
-    ):
-        start(tmp_path, "")
-    assert start(tmp_path, "auto", load_from="x.pth") == (False, None)
-    said = capsys.readouterr().err
-    assert said == (
-        f"there is nothing to resume in {tmp_path}: no last_checkpoint. Training "
-        "starts from scratch.\n"
-    )
-    cfg = Config({"work_dir": str(tmp_path), "resume": True, "launcher": "none"})
-    resolve_resume(cfg)  # of the config itself
-    assert cfg.resume is False
-
-
-def test_only_the_first_process_says_that_it_starts_from_scratch(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    assert start(tmp_path, "auto") == (False, None)
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("resume", ["", "auto"])
-def test_other_checkpoints_are_not_overwritten(tmp_path, resume):
-    recorded(tmp_path, "epoch_9.pth", exists=False)
-    (tmp_path / "epoch_2.pth").write_bytes(b"")
-    with pytest.raises(
-        CheckpointError,
-        match="last_checkpoint names .*epoch_9.pth, which is not "
-        "there.*--resume .*epoch_2.pth.*--work-dir",
-    ):
-        start(tmp_path, resume)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(
-    ("answer", "agreed"),
-    [("y\n", True), ("YES\n", True), ("\n", False), ("n\n", False), ("", False)],
-)
-def test_a_person_is_asked(tmp_path, monkeypatch, answer, agreed):
-    screen = Terminal()
-    monkeypatch.setattr(cli.sys, "stdin", Terminal(answer))
-    monkeypatch.setattr(cli.sys, "stderr", screen)
-    if agreed:
-        assert start(tmp_path, "") == (False, None)
-    else:
-        with pytest.raises(CheckpointError, match="nothing to resume"):
-            start(tmp_path, "")
-    assert screen.getvalue().endswith("Start from scratch? [y/N] ")
-
-
-def test_of_several_processes_none_asks(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli.sys, "stdin", Terminal("y\n"))
-    monkeypatch.setattr(cli.sys, "stderr", Terminal())
-    with pytest.raises(CheckpointError):
-        start(tmp_path, "", launcher="pytorch")
-
-
-def test_the_start_is_read_before_the_data(tmp_path):
-    path = str(tmp_path / "x.pth")
-    preload_checkpoint(Config({}))
-    # A URL waits for the processes.
-    preload_checkpoint(Config({"load_from": "https://example.org/x.pth"}))
-    with pytest.raises(CheckpointError, match=f"there is no checkpoint {path}"):
-        preload_checkpoint(Config({"load_from": path}))
-    torch.save({"state_dict": {}}, path)
-    with tensors_only():
-        preload_checkpoint(Config({"load_from": path, "resume": False}))
-        with pytest.raises(CheckpointError, match="cannot be resumed from"):
-            preload_checkpoint(Config({"load_from": path, "resume": True}))
-
-
 def test_parts_that_do_not_fit_together_build_no_runner():
     model = dict(bbox_head=dict(type="FCOSHead"), train_cfg=dict(assigner=dict(type="JLAAssigner")))
     with pytest.raises(InputError, match="FCOSHead, which never calls an assigner"):
         build_runner(Config(dict(model=model)))
+
+
+def test_a_renamed_option(capsys):
+    parser = argparse.ArgumentParser(prog="tool.py")
+    parser.add_argument("--num-images", type=int, required=True)
+    add_renamed_option(parser, "--num", "--num-images")
+    with pytest.warns(RenamedWarning, match="tool.py: --num is now called --num-images."):
+        assert parser.parse_args(["--num", "3"]).num_images == 3
+    with pytest.raises(SystemExit):
+        parser.parse_args(["-h"])
+    assert "--num " not in capsys.readouterr().out

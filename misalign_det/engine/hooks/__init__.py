@@ -5,4 +5,4 @@ from .channels_last_hook import ChannelsLastHook
 from .epoch_seed_hook import EpochSeedHook
 from .record_invalid_loss_hook import RecordInvalidLossHook
 
-__all__ = ["ChannelsLastHook", "EpochSeedHook", "RecordInvalidLossHook", "AtomicCheckpointHook"]
+__all__ = ["AtomicCheckpointHook", "ChannelsLastHook", "EpochSeedHook", "RecordInvalidLossHook"]

@@ -1,10 +1,10 @@
-"""Checkpoints that a full disk, or a kill in the middle of writing, cannot spoil."""
+"""Save checkpoints so that a full disk, or a kill while writing, damages none of them."""
 
 import errno
 import os
 import os.path as osp
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether an exception says that a disk, or the user's share of it, is full."""
+    """Whether an exception says that a disk is full or the user's quota is used up."""
     return isinstance(error, OSError) and error.errno in _FULL
 
 
 def last_good_checkpoint(work_dir: str) -> str | None:
-    """The checkpoint that `work_dir`'s last_checkpoint names, or None if there is none."""
+    """Path in the file ``last_checkpoint`` of a work dir; None if it, or its target, is missing."""
     try:
         with open(osp.join(work_dir, "last_checkpoint")) as file:
             path = file.read().strip()
@@ -37,12 +37,12 @@ def last_good_checkpoint(work_dir: str) -> str | None:
 
 
 def describe_write_error(error: OSError, path: str, last_good: str | None = None) -> str:
-    """What to tell the user when writing below `path` failed.
+    """The message for a failed write at or below `path`.
 
     Args:
-        error: what the system said.
+        error: the system's error.
         path: file or folder that was to be written.
-        last_good: the newest whole checkpoint.
+        last_good: the newest complete checkpoint.
 
     Returns:
         The reason, the disk and its free space, the last good checkpoint and what to do.
@@ -69,13 +69,17 @@ def describe_write_error(error: OSError, path: str, last_good: str | None = None
 
 @register_backend("misalign_atomic")
 class AtomicLocalBackend(LocalBackend):
-    """mmengine's local files, but a file gets its name only once it is whole and on the disk."""
+    """mmengine's local files, but a file gets its name only once it is complete and on the disk."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes under a temporary name in the same folder, then rename.
+        """Write bytes under a temporary name in the same folder, then rename the file.
+
+        Args:
+            obj: content of the file.
+            filepath: where to write it.
 
         Raises:
-            OSError: with `filename` set; nothing is left behind and an older file stays as it is.
+            OSError: with `filename` set. No partial file remains, and an older file is unchanged.
         """
         folder, name = osp.split(osp.abspath(filepath))
         os.makedirs(folder, exist_ok=True)
@@ -96,20 +100,29 @@ class AtomicLocalBackend(LocalBackend):
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """mmengine's `CheckpointHook`; when saving fails, everything saved before is still there.
+    """mmengine's ``CheckpointHook``, under which a failed save damages no earlier checkpoint.
 
-    - A checkpoint gets its name only once it is whole; `last_checkpoint` names whole ones only.
-    - Old checkpoints (`max_keep_ckpts`, `save_best`) go after the new one is written, not before;
-      so the disk needs room for one checkpoint more than `max_keep_ckpts`.
-    - A full disk ends the run with `CheckpointSaveError`, which names the disk, its free space and
-      the last good checkpoint.
+    It adds to mmengine's hook:
 
-    Arguments are those of `CheckpointHook`. With an `out_dir` on remote storage, or `backend_args`
-    of one's own, the file itself is written by that backend.
+    - A checkpoint is written under a temporary name and renamed once it is complete, and the file
+      ``last_checkpoint`` names complete checkpoints only. mmengine's hook writes to the final name.
+    - Old checkpoints (``max_keep_ckpts``, ``save_best``) are removed after the new one is written,
+      not before. So the disk needs room for one checkpoint more than ``max_keep_ckpts``.
+    - A full disk ends the run with :class:`~misalign_det.errors.CheckpointSaveError`, which names
+      the disk, its free space and the last good checkpoint.
 
-    Example:
+    Args:
+        *args: passed to mmengine's ``CheckpointHook``.
+        **kwargs: passed to mmengine's ``CheckpointHook``. With an ``out_dir`` on remote storage, or
+            with ``backend_args``, that backend writes the file, and the first point does not hold.
+
+    Example::
+
+        custom_imports = dict(imports=['misalign_det'])
         default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1))
     """
+
+    file_backend: Any  # mmengine sets it
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         remote = "://" in str(kwargs.get("out_dir") or "")
@@ -127,18 +140,18 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @contextmanager
     def _all_or_nothing(self, runner: Runner) -> Iterator[None]:
-        """Hold removals back until the block is through; if it fails, restore last_checkpoint."""
-        if isinstance(self.file_backend, _HeldRemovals):  # a new best one saves the last one again
+        """Delay removals until the block has succeeded; if it fails, restore last_checkpoint."""
+        if isinstance(self.file_backend, _HeldRemovals):  # a new best one also saves the last one
             yield
             return
         record = osp.join(runner.work_dir, "last_checkpoint")
         spare = osp.join(runner.work_dir, ".last_checkpoint.spare")
         last_good = last_good_checkpoint(runner.work_dir)
         backend, self.file_backend = self.file_backend, _HeldRemovals(self.file_backend)
-        main = is_main_process()  # it alone writes; the others must not touch its files
+        main = is_main_process()  # the only one that writes; the others must not touch its files
         try:
             if main and osp.isfile(record):
-                # Copied beforehand: on a full disk there may be no room to write the name again.
+                # Copied first: on a full disk there may be no room to write the name again.
                 shutil.copyfile(record, spare)
             yield
             held = self.file_backend
@@ -163,11 +176,11 @@ register_old_name(HOOKS, "SafeCheckpointHook", AtomicCheckpointHook)
 
 
 class _HeldRemovals:
-    """A file backend whose removals wait for `carry_out`; all else is the backend's own."""
+    """A file backend that removes nothing until `carry_out`; the rest is passed to the backend."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-        self._held = []
+        self._held: list[tuple[Callable, str, tuple[int, int] | None]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
@@ -179,14 +192,14 @@ class _HeldRemovals:
         self._held.append((self._backend.rmtree, path, _identity(path)))
 
     def carry_out(self) -> None:
-        """Remove what was to go, unless it has been written anew since."""
+        """Remove the delayed paths, except those that have been rewritten since."""
         for remove, path, identity in self._held:
             if _identity(path) == identity:
                 remove(path)
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """Which file a local name stands for; None for remote ones and names that are gone."""
+    """Inode and time of change of a local file; None for remote and missing ones."""
     try:
         status = os.stat(path)
     except OSError:

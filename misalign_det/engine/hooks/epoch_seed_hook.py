@@ -1,4 +1,4 @@
-"""Random numbers of an epoch that depend on the seed and the epoch alone."""
+"""Seed each epoch, so that its random numbers depend on the seed and the epoch alone."""
 
 from functools import partial
 
@@ -8,17 +8,18 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, set_random_seed
 
-_APART = 100_003  # farther than any number of workers: no two epochs share a worker's seed
+_STRIDE = 100_003  # more than any number of workers: no two epochs share a worker's seed
 
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """A resumed run augments its images as the uninterrupted one would have.
+    """Seed each training epoch, so that a resumed run augments images as an uninterrupted one.
 
-    Without it the random numbers go on from epoch to epoch, and nothing saves them. The workers of
-    the training data are started anew each epoch, ``persistent_workers`` or not, and seeded by
-    mmengine's own ``worker_init_fn``. For training by epochs; a run that counts steps resumes with
-    the right images, but flips them anew.
+    Without it the state of the random number generators is carried from epoch to epoch and saved
+    nowhere. The workers of the training data are restarted each epoch, also with
+    ``persistent_workers=True``, and seeded by mmengine's ``worker_init_fn``. The hook is for
+    training by epochs. A run of ``IterBasedTrainLoop`` resumes with the right images, but with
+    other random flips.
 
     Example::
 
@@ -29,10 +30,14 @@ class EpochSeedHook(Hook):
     priority = "VERY_HIGH"
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seed this process and the workers to come."""
+        """Seed this process, and the workers that the epoch will start.
+
+        Args:
+            runner: with ``seed`` and ``epoch``.
+        """
         if runner.max_epochs <= 1:
             return
-        seed = runner.seed + (runner.epoch + 1) * _APART
+        seed = runner.seed + (runner.epoch + 1) * _STRIDE
         set_random_seed(seed)
         loader = runner.train_dataloader
         if loader.num_workers:

@@ -1,4 +1,4 @@
-"""A training step whose loss is not finite stops, says why, and can be run again."""
+"""Stop at a loss that is not finite, and save the training step so that it can be run again."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmdet.models.detectors import BaseDetector
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
-from torch import nn
 
 from ...errors import CheckpointError, NonFiniteLossError
 from ...utils.renamed import register_old_name
+from ..architecture import unwrap_model
 from ..checkpoint import read_checkpoint
 
 _FIELDS = ("bboxes", "labels")
@@ -26,12 +26,23 @@ _TOOL = "tools/analysis/replay_step.py"
 
 @HOOKS.register_module()
 class RecordInvalidLossHook(Hook):
-    """Stop before the step in which a loss is NaN or infinite spoils the weights.
+    """Stop the run at a loss that is NaN or infinite, before it changes the weights.
 
-    The error names each such loss, and the images of the batch. The batch, the weights before the
-    step and the random states are saved, so that :func:`replay` (``tools/analysis/replay_step.py``)
-    runs that step again. With several processes the one that meets it saves its part and ends; the
-    launcher ends the others.
+    It adds to mmdet's ``CheckInvalidLossHook``:
+
+    - Every step is checked before its gradients are computed. mmdet's hook checks every
+      ``interval`` steps, after the optimizer has updated the weights.
+    - The error names each loss that is not finite, its value, and the images of the batch.
+    - The batch, the weights before the step and the random states are saved as
+      ``WORK_DIR/non_finite_step_N.pth``, so that :func:`replay` and
+      ``tools/analysis/replay_step.py`` can run the step again.
+
+    With several processes, the process with the loss saves its own share of the batch and exits;
+    the launcher ends the others. The hook has no arguments. During training it replaces the
+    model's ``parse_losses``.
+
+    Raises:
+        NonFiniteLossError: in the training step.
 
     Example::
 
@@ -42,12 +53,16 @@ class RecordInvalidLossHook(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self) -> None:
-        self._batch = None
-        self._random = None
+        self._batch: Any = None
+        self._random: dict | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the losses where the model joins them, before their gradients."""
-        model = _unwrapped(runner.model)
+        """Wrap the model's ``parse_losses``, which is called before the backward pass.
+
+        Args:
+            runner: its model is changed in place.
+        """
+        model = unwrap_model(runner.model)
         original = model.parse_losses
 
         def parse_losses(losses: dict) -> tuple[torch.Tensor, dict]:
@@ -59,20 +74,30 @@ class RecordInvalidLossHook(Hook):
         model.parse_losses = parse_losses
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Note what the step starts from."""
+        """Keep the batch and the random states with which the step starts.
+
+        Args:
+            runner: not used.
+            batch_idx: not used.
+            data_batch: of the dataloader.
+        """
         self._batch, self._random = data_batch, _random_states()
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the model as it was."""
-        vars(_unwrapped(runner.model)).pop("parse_losses", None)
+        """Restore the model's ``parse_losses``.
+
+        Args:
+            runner: its model is changed in place.
+        """
+        vars(unwrap_model(runner.model)).pop("parse_losses", None)
 
     def _stop(self, runner: Runner, log_vars: dict) -> None:
         bad = {name: float(value.detach()) for name, value in log_vars.items()
                if name != "loss" and not torch.isfinite(value).all()}  # fmt: skip
-        bad = bad or {"loss": float(log_vars["loss"].detach())}  # finite ones whose sum is not
+        bad = bad or {"loss": float(log_vars["loss"].detach())}  # all finite, their sum is not
         rank = f"_rank{get_rank()}" if get_rank() else ""
         path = Path(runner.work_dir) / f"non_finite_step_{runner.iter + 1}{rank}.pth"
-        batch = self._batch if isinstance(self._batch, dict) else {}
+        batch: dict = self._batch if isinstance(self._batch, dict) else {}
         images = dict.fromkeys(_leaves(_converted(batch.get("data_samples"), _name)))
         values = ", ".join(f"{name} = {value}" for name, value in bad.items())
         what = f"step {runner.iter + 1}: {values}. Images: {', '.join(images) or 'unknown'}."
@@ -83,19 +108,19 @@ class RecordInvalidLossHook(Hook):
                     losses={name: float(value.detach()) for name, value in log_vars.items()},
                     inputs=_converted(batch.get("inputs"), _plain),
                     samples=_converted(batch.get("data_samples"), _plain),
-                    state_dict=_unwrapped(runner.model).state_dict(),
+                    state_dict=unwrap_model(runner.model).state_dict(),
                     random=self._random,
                 ),
                 path,
             )
             record = f"The step is saved in {path}: run it again by {_TOOL} CONFIG {path}."
-        except (OSError, RuntimeError) as error:  # the loss is what the user has to hear of
+        except (OSError, RuntimeError) as error:  # the loss is still the error to report
             path.unlink(missing_ok=True)
             record = f"The step could not be saved in {path}: {error}"
         raise NonFiniteLossError(
-            f"{what} Nothing was updated; the last checkpoint stands. {record} Usual causes: a "
-            "learning rate that is too high, no optim_wrapper.clip_grad, boxes without area, "
-            "float16 without need."
+            f"{what} No weight was updated, and the last checkpoint is intact. {record} Usual "
+            "causes: a learning rate that is too high, no optim_wrapper.clip_grad, boxes without "
+            "area, float16."
         )
 
 
@@ -103,14 +128,18 @@ register_old_name(HOOKS, "FiniteLossHook", RecordInvalidLossHook)
 
 
 def read_record(filename: str, trust: bool | None = None) -> dict:
-    """Read the step that :class:`RecordInvalidLossHook` saved.
+    """Read a step that :class:`RecordInvalidLossHook` saved.
 
     Args:
         filename: ``non_finite_step_N.pth`` of a work dir.
         trust: see :func:`~misalign_det.engine.checkpoint.tensors_only`.
 
+    Returns:
+        ``iter``, ``losses`` (floats by name), ``inputs``, ``samples``, ``state_dict`` and
+        ``random``.
+
     Raises:
-        CheckpointError: the file is missing, unsafe or damaged, or holds something else.
+        CheckpointError: the file is missing, unsafe or damaged, or contains something else.
     """
     if not Path(filename).expanduser().is_file():
         raise CheckpointError(
@@ -119,7 +148,7 @@ def read_record(filename: str, trust: bool | None = None) -> dict:
         )
     record = read_checkpoint(filename, trust)
     if not {"inputs", "samples", "state_dict", "random", "losses"} <= set(record):
-        raise CheckpointError(f"{filename} is no step that RecordInvalidLossHook saved.")
+        raise CheckpointError(f"{filename} is not a step that RecordInvalidLossHook saved.")
     return record
 
 
@@ -128,17 +157,20 @@ def image_names(record: dict) -> list[str]:
 
     Args:
         record: from :func:`read_record`.
+
+    Returns:
+        Each path once.
     """
     return list(dict.fromkeys(_leaves(_converted(_samples(record["samples"]), _name))))
 
 
-def replay(model: nn.Module, record: dict, device: str = "cpu") -> dict[str, float]:
-    """Run a saved step's losses again.
+def replay(model: BaseDetector, record: dict, device: str = "cpu") -> dict[str, float]:
+    """Compute the losses of a saved step again.
 
     Args:
-        model: built from the config of the run.
+        model: built from the config of the run; its weights are overwritten.
         record: from :func:`read_record`.
-        device: to run on; other numbers than the run's are possible on another kind of device.
+        device: where to run. On another kind of device the losses may differ from the run's.
 
     Returns:
         Each loss by name.
@@ -152,19 +184,13 @@ def replay(model: nn.Module, record: dict, device: str = "cpu") -> dict[str, flo
     return {name: float(value.detach()) for name, value in log_vars.items()}
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
-    while is_model_wrapper(model):
-        model = model.module
-    return model
-
-
 def _converted(batch: Any, convert: Callable) -> Any:
-    """The same nested lists and dicts (branches, views), with each image or sample converted."""
+    """The same nested lists and dicts (branches, views) with each image or sample converted."""
     if isinstance(batch, Mapping):
         return {name: _converted(part, convert) for name, part in batch.items()}
     if isinstance(batch, (list, tuple)):
         return [_converted(part, convert) for part in batch]
-    return batch if batch is None else convert(batch)  # None: an image without that branch
+    return batch if batch is None else convert(batch)  # None: the image lacks this branch
 
 
 def _leaves(batch: Any) -> list:
@@ -180,9 +206,9 @@ def _name(sample: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """An image or data sample in tensors and Python's own types, which load without running code.
+    """An image or data sample as tensors and built-in types, which load without running code.
 
-    Of a sample's instances boxes and labels are kept.
+    Of a sample's instances, boxes and labels are kept.
     """
     if not hasattr(value, "metainfo"):
         return value.cpu() if isinstance(value, torch.Tensor) else _python(value)
@@ -199,7 +225,7 @@ def _plain(value: Any) -> Any:
 
 
 def _python(value: Any) -> Any:
-    """Arrays become tensors; `_samples` makes arrays of them again."""
+    """Built-in types and tensors; `_samples` turns those tensors into arrays again."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         return torch.from_numpy(value.copy())
     if isinstance(value, (np.ndarray, np.generic)):
@@ -210,7 +236,7 @@ def _python(value: Any) -> Any:
 
 
 def _samples(parts: Any) -> Any:
-    """Data samples from what `_converted` and `_plain` made of them."""
+    """Data samples from the output of `_converted` with `_plain`."""
     if isinstance(parts, list):
         return [_samples(part) for part in parts]
     if not isinstance(parts, dict):
@@ -227,7 +253,8 @@ def _samples(parts: Any) -> Any:
 
 
 def _random_states() -> dict:
-    kind, keys, *rest = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
+    kind, keys, *rest = numpy_state
     state = random.getstate()
     return dict(
         torch=torch.get_rng_state(),

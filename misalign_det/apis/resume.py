@@ -1,0 +1,89 @@
+"""The checkpoint from which a run starts: which one it is, and whether it can be used."""
+
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..engine.checkpoint import check_training_state, is_local, read_checkpoint
+from ..engine.hooks.atomic_checkpoint_hook import last_good_checkpoint
+from ..errors import CheckpointError
+from ..utils.processes import is_first_process
+
+
+def resolve_resume(cfg: Config, resume: str | None = None) -> None:
+    """Set ``cfg.load_from`` and ``cfg.resume``, from which training starts.
+
+    Args:
+        cfg: changed in place.
+        resume: from the command line: a checkpoint; ``''`` for the last one in the work dir, which
+            must exist; ``'auto'`` for the last one, or none (training from scratch) where there is
+            none. Default: as the config says, where ``resume=True`` without ``load_from`` means
+            ``'auto'``.
+
+    Raises:
+        CheckpointError: there is nothing to resume.
+    """
+    if resume is None and cfg.get("resume") and not cfg.get("load_from"):
+        resume = "auto"
+    if resume is None:
+        return
+    if resume not in ("", "auto"):
+        cfg.resume, cfg.load_from = True, resume
+        return
+    last = last_good_checkpoint(cfg.work_dir)
+    cfg.resume, cfg.load_from = last is not None, last
+    if last:
+        return
+    why = _why_nothing_to_resume(cfg.work_dir)
+    saved = sorted(Path(cfg.work_dir).glob("*.pth"), key=lambda path: path.stat().st_mtime)
+    if saved:  # training from scratch would overwrite them
+        raise CheckpointError(
+            f"{why} The newest checkpoint there is {saved[-1]}: continue with "
+            f"--resume {saved[-1]}, or start from scratch in another --work-dir."
+        )
+    if resume == "auto":
+        if is_first_process():
+            print(f"{why} Training starts from scratch.", file=sys.stderr)
+    elif not _agreed(f"{why} Start from scratch? [y/N] ", cfg.launcher):
+        raise CheckpointError(
+            f"{why} Omit --resume to start from scratch. --resume auto continues where there is a "
+            "checkpoint, and starts from scratch where there is none."
+        )
+
+
+def _why_nothing_to_resume(work_dir: str) -> str:
+    record = Path(work_dir, "last_checkpoint")
+    if not record.is_file():
+        return f"there is nothing to resume in {work_dir}: no last_checkpoint."
+    return (
+        f"there is nothing to resume in {work_dir}: its last_checkpoint names "
+        f"{record.read_text().strip() or 'nothing'}, which does not exist."
+    )
+
+
+def _agreed(question: str, launcher: str) -> bool:
+    """Ask at a terminal; the answer is no without one, or with several processes."""
+    if launcher != "none" or not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(question, end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def preload_checkpoint(cfg: Config) -> None:
+    """Read ``cfg.load_from`` before the slow checks, so that its errors are reported first.
+
+    The file is not read again: see :func:`~misalign_det.engine.checkpoint.tensors_only`. A URL is
+    read later, when one process can download it for all.
+
+    Args:
+        cfg: with ``load_from`` and ``resume``.
+
+    Raises:
+        CheckpointError: the file is missing, unsafe, damaged or cannot be resumed from.
+    """
+    start = cfg.get("load_from")
+    if start and is_local(start):
+        checkpoint = read_checkpoint(start)
+        if cfg.get("resume"):
+            check_training_state(checkpoint, start)
