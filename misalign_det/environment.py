@@ -1,8 +1,8 @@
-"""Is the stack below fit for use? Floors and a clear error, and no ceiling for what works.
+"""Check torch, mmcv, mmengine and mmdet: oldest versions, and what to install.
 
 mmcv, mmengine and mmdet come from one of two sets of distributions that install the same modules:
-the maintained `onedl-*` forks or the original ones. What matters is therefore what can be imported,
-not which distribution it came from.
+the maintained `onedl-*` forks or the original ones. So the check imports the modules, whatever
+distribution they come from.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from packaging.version import Version
 FLOORS = {"torch": "2.1", "mmengine": "0.10.5", "mmcv": "2.1.0", "mmdet": "3.3.0"}
 
 # The oldest torch whose headers need C++20: mmcv's ops, of either stack, are compiled as C++17.
-# Only the compilation minds. tools/setup_environment.sh reads this line.
+# It matters for the compilation only. tools/setup_environment.sh reads this line.
 TORCH_TOO_NEW_TO_COMPILE_MMCV = "2.14"
 
 ONEDL = {"mmengine": "onedl-mmengine", "mmcv": "onedl-mmcv", "mmdet": "onedl-mmdetection"}
@@ -34,25 +34,25 @@ _BUILD_MMCV = (
 def use_passive_wait_policy() -> None:
     """Set OMP_WAIT_POLICY=PASSIVE, unless the variable is set: idle OpenMP threads sleep.
 
-    By default they spin. On a machine that does anything else at the same time, each operation then
-    waits for the thread that was not scheduled, and a training step takes several times as long.
-    OpenMP reads the variable once, when torch is imported; with torch imported before, nothing is
-    done, so that a program which uses this package as a plugin keeps its own way.
+    By default they spin. On a machine with other load, each operation then waits for the thread
+    that was not scheduled, and a training step takes several times as long. OpenMP reads the
+    variable once, when torch is imported. If torch has been imported before, nothing is changed, so
+    that a program that uses this package as a plugin keeps its own setting.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class UnfitEnvironmentError(ImportError):
-    """The stack lacks something; the message lists all of it, and the commands that mend it."""
+    """Packages are missing or too old; the message lists them and the commands to install them."""
 
 
 def check_environment() -> None:
     """Import torch, mmengine, mmcv with its compiled ops, and mmdet, and compare their versions.
 
     Raises:
-        UnfitEnvironmentError: something is missing, too old or does not import. The message names
-            each problem and ends with the commands that mend them.
+        UnfitEnvironmentError: a package is missing, too old or cannot be imported. The message
+            lists all problems and ends with the commands that solve them.
     """
     problems = find_problems()
     if problems:
@@ -62,16 +62,17 @@ def check_environment() -> None:
 def find_problems(
     import_module: Callable[[str], ModuleType] = importlib.import_module,
 ) -> list[tuple[str, str]]:
-    """What is wrong, in the order in which it has to be mended.
+    """Find all problems, in the order in which they have to be solved.
 
     Args:
         import_module: imports a module by its name; replaced in tests.
 
     Returns:
-        (what to mend, what is wrong); the first is a key of `FLOORS`,
-        'ops' for mmcv's compiled part or 'setuptools'.
+        Pairs of subject and description. The subject is a key of `FLOORS`, ``'ops'`` for mmcv's
+        compiled operators, or ``'setuptools'``.
     """
-    problems, versions = [], {}
+    problems: list[tuple[str, str]] = []
+    versions: dict[str, str] = {}
     for module, floor in FLOORS.items():
         try:
             version = versions[module] = import_module(module).__version__
@@ -96,21 +97,21 @@ def find_problems(
 
 
 def describe(problems: Sequence[tuple[str, str]], stack: dict[str, str] | None = None) -> str:
-    """The whole message for the problems found.
+    """The message for the problems found.
 
     Args:
-        problems: what `find_problems` returns.
-        stack: distribution of each module; by default the stack of which
-            something is installed, else onedl's.
+        problems: from `find_problems`.
+        stack: distribution of each module; default: the stack of which anything is installed, else
+            onedl's.
 
     Returns:
-        One line a problem, then one line a command.
+        One line per problem, then one line per command.
     """
     what = {subject for subject, _ in problems}
     commands = []
     if stack is None:
         stack, foreign = installed_stack()
-        if foreign:  # their files overwrite one another: start again from nothing
+        if foreign:  # their files overwrite one another: uninstall both
             both = foreign + [name for name in stack.values() if _is_installed(name)]
             problems = [*problems, ("mixed", f"two stacks are mixed: {', '.join(both)}")]
             commands.append(f"pip uninstall --yes {' '.join(both)}")
@@ -124,22 +125,22 @@ def describe(problems: Sequence[tuple[str, str]], stack: dict[str, str] | None =
     if wanted:
         commands.append(f"pip install {' '.join(wanted)}")
     if what & {"mmcv", "ops"}:
-        # The ops are compiled against the torch that is installed: no cached, no foreign wheel.
+        # The ops are compiled against the installed torch: no cached wheel, none from elsewhere.
         commands += [_BUILD_TOOLS, _BUILD_MMCV.format(stack["mmcv"])]
         if "mmcv" in what:
-            commands.append(f"pip install {stack['mmcv']}")  # what mmcv itself needs
+            commands.append(f"pip install {stack['mmcv']}")  # its dependencies
     lines = ["misalign_det cannot be used in this environment:"]
     lines += [f"  - {problem}" for _, problem in problems]
-    lines.append("This mends it (in a clone, `bash tools/setup_environment.sh` does all of it):")
+    lines.append("To solve this (in a clone, `bash tools/setup_environment.sh` does all of it):")
     lines += [f"    {command}" for command in commands]
     return "\n".join(lines)
 
 
 def installed_stack() -> tuple[dict[str, str], list[str]]:
-    """The stack in use: `ONEDL` unless only distributions of `OPENMMLAB` are installed.
+    """The stack in use: `ONEDL`, unless only distributions of `OPENMMLAB` are installed.
 
     Returns:
-        The stack, and the installed distributions of the other.
+        Distribution of each module, and the installed distributions of the other stack.
     """
     onedl, openmmlab = (list(filter(_is_installed, s.values())) for s in (ONEDL, OPENMMLAB))
     return (OPENMMLAB, []) if openmmlab and not onedl else (ONEDL, openmmlab)
@@ -154,7 +155,7 @@ def _is_installed(distribution: str) -> bool:
 
 
 def _explain(module: str, error: Exception) -> tuple[str, str]:
-    """(what to mend, what is wrong) for a module that could not be imported."""
+    """Subject and description, as in `find_problems`, for a module that cannot be imported."""
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing == module:
         return module, f"{module} is not installed"

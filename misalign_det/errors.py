@@ -1,6 +1,7 @@
-"""Errors whose message tells the user what is wrong and what to do.
+"""Errors of the user's input, whose message says what is wrong and what to do.
 
-The tools print the message alone and exit with status 1; see :mod:`~.apis.error_reporting`.
+The tools print only the message and exit with status 1; see
+:mod:`misalign_det.apis.error_reporting`.
 """
 
 
@@ -9,15 +10,15 @@ class InputError(ValueError):
 
 
 class ConfigError(ValueError):
-    """A config that cannot be read, or from which nothing can be built."""
+    """A config cannot be read, or nothing can be built from it."""
 
 
 class ConfigNotFoundError(FileNotFoundError):
-    """No file and no packaged config of that name; the message lists the nearest ones."""
+    """No file and no packaged config has that name; the message lists near matches."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that is missing, unsafe, damaged or of another architecture."""
+    """A checkpoint is missing, unsafe, damaged or of another architecture."""
 
 
 class CheckpointSaveError(RuntimeError):
@@ -25,4 +26,4 @@ class CheckpointSaveError(RuntimeError):
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss became NaN or infinite; the message names it, the images and the record."""
+    """A loss became NaN or infinite; the message names it, the images and the saved step."""

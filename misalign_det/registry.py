@@ -1,10 +1,11 @@
-"""Registries of the scope ``misalign_det``; mmengine looks for them under this name.
+"""Registries of the scope ``misalign_det``, in the module in which mmengine searches for them.
 
-Everything else of this package is registered with mmdet, where configs find it without a scope.
+All other classes of this package are registered with mmdet, where configs find them without a
+scope.
 """
 
 from mmdet.registry import TRANSFORMS as MMDET_TRANSFORMS
 from mmengine.registry import Registry
 
-# For names that mmdet has already: see :class:`~misalign_det.datasets.transforms.LoadImageOrSkip`.
+# For names that mmdet already uses: see :class:`~misalign_det.datasets.transforms.LoadImageOrSkip`.
 TRANSFORMS = Registry("transform", parent=MMDET_TRANSFORMS, scope="misalign_det")

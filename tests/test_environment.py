@@ -203,4 +203,4 @@ def test_importing_the_package_says_it(monkeypatch):
     with pytest.raises(UnfitEnvironmentError, match="no ops here") as error:
         importlib.reload(importlib.import_module("misalign_det"))
     assert isinstance(error.value, ImportError)
-    assert "This mends it" in str(error.value)
+    assert "To solve this" in str(error.value)

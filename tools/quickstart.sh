@@ -63,7 +63,7 @@ show_figures() { grep -E 'Average (Precision|Recall)' "$work/evaluation/log.txt"
 fresh() { [ "$1" -nt "$checkpoint" ]; }
 
 step "Drawing the data set $data (training and validation images, COCO format)" \
-    python tools/dataset_converters/shapes.py --out "$data"
+    python tools/dataset_converters/shapes.py --out-dir "$data"
 id=$(run_id)
 if is_run finished && [ -f "$(last_checkpoint)" ]; then
     echo "==> The training is done already ($work)"

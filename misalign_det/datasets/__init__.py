@@ -1,4 +1,4 @@
-"""Loading images, and checks of a data set before a run."""
+"""Load images, and check a dataset before a run."""
 
 from .transforms import LoadImageOrSkip
 

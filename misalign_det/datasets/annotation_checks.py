@@ -1,8 +1,8 @@
-"""Checks of annotation files against what mmdet makes of them. Pure: they read, count and raise.
+"""Check annotations in COCO format against what mmdet reads from them; nothing is changed.
 
-`where` is the config key of the dataset that a message is about. Functions that return a list
-return notes: what is counted and left out. `InputError` is for what would stop training, or spoil
-it unseen.
+`where` is the config key of the dataset, for messages. Functions that return a list of strings
+return notes on what is counted or left out. `InputError` is raised for what would stop training, or
+would make its result wrong without a message.
 """
 
 from collections import Counter
@@ -14,10 +14,9 @@ from ..utils.text import shorten
 
 SKIP_EXTRA = "--cfg-options preflight.extra_categories=skip"
 
-
-_ID = ((int, float, str), "a number or a string")
-_NUMBER = ((int, float), "a number")
-_TYPES = {
+_ID: tuple[Any, str] = ((int, float, str), "a number or a string")
+_NUMBER: tuple[Any, str] = ((int, float), "a number")
+_TYPES: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(("id", "image_id", "category_id"), _ID),
     **dict.fromkeys(("width", "height", "area"), _NUMBER),
     **dict.fromkeys(("file_name", "name"), (str, "a string")),
@@ -26,32 +25,34 @@ _PLURAL = {"image": "images", "category": "categories"}
 
 
 class Remark(str):
-    """A note about something that is counted, but by which nothing is lost."""
+    """A note on something that is counted, but not left out; it is logged as information."""
 
 
 def is_remote(backend_args: Mapping | None) -> bool:
-    """Whether files are read through a storage backend other than the disk.
+    """Whether files are read through a storage backend other than the local disk.
 
     Args:
         backend_args: of a dataset, a loading step or an evaluator.
     """
-    return bool(backend_args) and backend_args.get("backend", "local") not in ("local", "disk")
+    return (backend_args or {}).get("backend", "local") not in ("local", "disk")
 
 
 def coco_parts(
     content: Any, path: str, where: str, annotated: bool = True
 ) -> tuple[list[dict], list[dict], list[dict]]:
-    """The images, annotations and categories of a COCO file, checked for what mmdet needs of them.
+    """The images, annotations and categories of a COCO file, with the keys that mmdet needs.
 
     Args:
-        content: what `read_json` returned.
-        annotated: False allows a file without annotations (test images, unlabelled ones).
+        content: from `read_json`.
+        path: of the file, for messages.
+        where: config key of the dataset.
+        annotated: False allows a file without annotations (test images, unlabelled images).
 
     Returns:
         Images, annotations, categories.
 
     Raises:
-        InputError: a part or a key is missing, an id occurs twice, or a value is of the wrong type.
+        InputError: a list or a key is missing, an id occurs twice, or a value has the wrong type.
     """
     needed = {
         "images": ("id", "file_name", "width", "height"),
@@ -75,15 +76,15 @@ def coco_parts(
             if bad:
                 raise InputError(
                     f"{where}: {path}: {len(bad)} of {len(entries)} {part} lack the "
-                    f"key {key!r} (first: number {bad[0]} of the list). Add it."
+                    f"key {key!r} (first: index {bad[0]} of the list). Add it."
                 )
             kinds, called = _TYPES.get(key, (object, ""))
-            bad = [e for e in entries if not isinstance(e[key], kinds)]
-            if bad:
+            wrong = [e for e in entries if not isinstance(e[key], kinds)]
+            if wrong:
                 raise InputError(
-                    f"{where}: {path}: {key} of {len(bad)} of {len(entries)} {part} "
-                    f"is not {called}: {shorten((repr(e[key]) for e in bad), 3)} (ids "
-                    f"{shorten(e['id'] for e in bad)})."
+                    f"{where}: {path}: {key} of {len(wrong)} of {len(entries)} {part} "
+                    f"is not {called}: {shorten((repr(e[key]) for e in wrong), 3)} (ids "
+                    f"{shorten(e['id'] for e in wrong)})."
                 )
         twice = [i for i, n in Counter(e["id"] for e in entries).items() if n > 1]
         if twice:
@@ -94,16 +95,21 @@ def coco_parts(
         parts.append(entries)
     if not parts[0]:
         raise InputError(f"{where}: {path} lists no images.")
-    return tuple(parts)
+    return parts[0], parts[1], parts[2]
 
 
 def check_references(
     images: list[dict], annotations: list[dict], categories: list[dict], path: str, where: str
 ) -> None:
-    """Every annotation must point to an image and a category of the file.
+    """Check that every annotation refers to an image and a category of the file.
+
+    Args:
+        images, annotations, categories: from `coco_parts`.
+        path: of the file, for messages.
+        where: config key of the dataset.
 
     Raises:
-        InputError: some do not; the message counts and names them.
+        InputError: some do not; the message gives their number and ids.
     """
     for part, entries in (("image", images), ("category", categories)):
         key = f"{part}_id"
@@ -119,7 +125,7 @@ def check_references(
             )
         if lost:
             raise InputError(
-                f"{where}: {path}: {len(lost)} of {len(annotations)} annotations point to "
+                f"{where}: {path}: {len(lost)} of {len(annotations)} annotations refer to "
                 f"{'an' if part == 'image' else 'a'} {part} that the file does not list "
                 f"({key} {shorten({str(a[key]): 0 for a in lost})}; "
                 f"annotation ids {shorten(a['id'] for a in lost)}). Add the {part} to the file or "
@@ -135,21 +141,24 @@ def check_categories(
     where: str,
     extra: str = "error",
 ) -> list[str]:
-    """The file's categories must be the dataset's classes, in the same order.
+    """Check that the file's categories are the dataset's classes, in the same order.
 
-    mmdet looks classes up by name in the file's order, so a missing one or another order would give
-    the following classes each other's labels without a word.
+    mmdet finds classes by name, in the order of the file. A missing class or another order would
+    exchange the labels of the following classes without a message.
 
     Args:
-        classes: the dataset's metainfo.
-        extra: 'error' or 'skip', what to do about a category that is no class.
+        annotations, categories: from `coco_parts`.
+        classes: of the dataset's metainfo.
+        path: of the file, for messages.
+        where: config key of the dataset.
+        extra: for boxes of a category that is not a class: ``'error'`` or ``'skip'``.
 
     Returns:
-        How many boxes are left out with 'skip'; categories that are no class and have
-            no boxes, such as the supercategory that Roboflow adds.
+        Notes: the number of boxes left out with ``'skip'``; categories without boxes that are not
+        classes, such as the supercategory that Roboflow adds.
 
     Raises:
-        InputError: names both sides and what to change.
+        InputError: they differ; the message lists both and says what to change.
     """
     names = [c["name"] for c in categories]
     lacking = [c for c in classes if c not in names]
@@ -169,14 +178,14 @@ def check_categories(
             f"{where}: {path} has several categories called {shorten(twice)}. mmdet would count "
             "each as a class. Merge them, or remove the one without boxes."
         )
-    notes = []
+    notes: list[str] = []
     used = {a["category_id"] for a in annotations}
     bare = [c["name"] for c in categories if c["name"] in unknown and c["id"] not in used]
     if bare:
         notes.append(
             Remark(
-                f"{where}: the category {shorten(map(repr, bare))} has no boxes and is no "
-                "class of the dataset; it changes nothing."
+                f"{where}: the category {shorten(map(repr, bare))} has no boxes and is not "
+                "a class of the dataset; it has no effect."
             )
         )
     unknown = [n for n in unknown if n not in bare]
@@ -186,10 +195,10 @@ def check_categories(
         what = f"category {shorten(map(repr, unknown))} ({count} boxes)"
         if extra != "skip":
             raise InputError(
-                f"{where}: {path} has the {what}, which is no class of the dataset. {both} Set "
+                f"{where}: {path} has the {what}, which is not a class of the dataset. {both} Set "
                 f"{change}; or leave the boxes out with {SKIP_EXTRA}."
             )
-        notes.append(f"{where}: the {what} is no class of the dataset and is left out.")
+        notes.append(f"{where}: the {what} is not a class of the dataset and is left out.")
     order = [n for n in names if n in classes]
     if order != list(classes):
         raise InputError(
@@ -200,5 +209,5 @@ def check_categories(
 
 
 def _tuple(names: Sequence[str]) -> str:
-    """Names as a tuple to paste; many are cut short."""
+    """Names as a tuple to paste, at most ten of them."""
     return "(" + "".join(f"{n!r}, " for n in names[:10]).strip() + ("...)" if names[10:] else ")")

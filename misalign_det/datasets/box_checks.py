@@ -1,4 +1,4 @@
-"""Which boxes of a COCO file mmdet's CocoDataset and its training use."""
+"""Count the boxes of a COCO file that mmdet's CocoDataset and its training use."""
 
 import math
 from collections import Counter
@@ -17,15 +17,15 @@ _FLAGS = ("iscrowd", "ignore")
 
 @dataclass
 class BoxReport:
-    """What `check_boxes` found.
+    """The result of `check_boxes`.
 
     Attributes:
         notes: what is counted and left out.
-        objects: boxes that a detector is trained on, or evaluated by.
-        images: images that the dataset keeps.
+        objects: number of boxes that are used in training or evaluation.
+        images: number of images that the dataset keeps.
     """
 
-    notes: list = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     objects: int = 0
     images: int = 0
 
@@ -41,13 +41,16 @@ def check_boxes(
     """Count what mmdet's CocoDataset and Resize leave out, ignore or clip.
 
     Args:
-        annotations: those of the dataset's classes; boxes x, y, w, h in pixels.
+        images: from `coco_parts`.
+        annotations: of the dataset's classes; boxes x, y, w, h in pixels.
+        where: config key of the dataset.
+        path: of the file, for messages.
         training: False for a dataset in test mode, which keeps all images.
-        filter_cfg: the dataset's.
+        filter_cfg: of the dataset.
 
     Returns:
-        With notes on unusable, ignored and clipped boxes, images without objects, images
-            listed twice and too small ones.
+        Numbers, and notes on unusable, ignored and clipped boxes, on images without objects, images
+        listed twice and too small images.
 
     Raises:
         InputError: a box is not four finite numbers, or a flag is a string.
@@ -71,8 +74,8 @@ def check_boxes(
         (~kept, "are marked ignore and are skipped", Remark),
         (flat, "have no area (a side below 1 pixel, or area 0) and are skipped", str),
         (outside, "lie outside their image and are skipped", str),
-        (usable & crowd, "are iscrowd: regions to be ignored, no objects", Remark),
-        (beyond, "reach over the border of their image and are clipped to it", str),
+        (usable & crowd, "are iscrowd: regions to be ignored, not objects", Remark),
+        (beyond, "extend beyond their image and are clipped to it", str),
     ):
         if mask.any():
             ids = shorten(annotations[i]["id"] for i in np.flatnonzero(mask))
@@ -106,10 +109,13 @@ def _count_images(
     """Add notes on images without objects, too small ones and those listed twice.
 
     Args:
-        annotated: ids of images that have annotations of the dataset's classes, usable or
-            not: mmdet's `filter_empty_gt` looks at no more.
+        report: changed in place.
+        images: from `coco_parts`.
+        annotated: ids of images with annotations of the dataset's classes, usable or not, which is
+            what mmdet's `filter_empty_gt` tests.
         objects: ids of images with boxes that count.
-        settings: the dataset's `filter_cfg`, empty where it filters nothing.
+        where: config key of the dataset.
+        settings: `filter_cfg` of the dataset, empty if it filters nothing.
     """
     limit = settings.get("min_size", 0)
     strict = settings.get("filter_empty_gt", False)
@@ -144,7 +150,7 @@ def _count_images(
         report.notes.append(
             f"{where}: {len(twice)} pictures are listed more than once, under "
             f"{sum(twice.values())} image ids: {shorten(twice, 3)}. Each id has only its own "
-            "boxes: the objects of the others are background there. Merge the entries."
+            "boxes, so the objects of the other ids are background there. Merge the entries."
         )
 
 
@@ -167,7 +173,7 @@ def _boxes(annotations: list[dict], where: str, path: str) -> np.ndarray:
     if not wrong:  # integers beyond 64 bits, truth values
         return np.array(given, float)
     first = wrong[0]["bbox"]
-    nested = " It is nested once too often." if _is_nested(first) else ""
+    nested = " It is a list inside a list." if _is_nested(first) else ""
     raise InputError(
         f"{where}: {path}: {len(wrong)} annotations have a bbox that is not four finite numbers "
         f"[x, y, width, height]; the first has id {wrong[0]['id']}, bbox {first}.{nested} Correct "
@@ -188,7 +194,7 @@ def _is_nested(box: Any) -> bool:
 
 
 def _check_flags(annotations: list[dict], where: str, path: str) -> None:
-    """`iscrowd` and `ignore` must be numbers: mmdet takes the string "0" for true.
+    """Check that `iscrowd` and `ignore` are numbers: mmdet treats the string "0" as true.
 
     Raises:
         InputError: some are not.
@@ -197,7 +203,7 @@ def _check_flags(annotations: list[dict], where: str, path: str) -> None:
         wrong = [a for a in annotations if not isinstance(a.get(key), (int, float, type(None)))]
         if wrong:
             raise InputError(
-                f"{where}: {path}: {key} of {len(wrong)} of {len(annotations)} annotations is no "
-                f"number but {wrong[0][key]!r} (annotation ids {shorten(a['id'] for a in wrong)}). "
-                "mmdet takes any string for true and would leave these objects out. Write 0 or 1."
+                f"{where}: {path}: {key} of {len(wrong)} of {len(annotations)} annotations is not "
+                f"a number but {wrong[0][key]!r} (annotation ids {shorten(a['id'] for a in wrong)}). "
+                "mmdet treats any string as true and would leave these objects out. Write 0 or 1."
             )

@@ -1,4 +1,4 @@
-"""What a dataset and the evaluator of its split must agree on."""
+"""Check that a dataset and the evaluator of its split agree."""
 
 import os.path as osp
 from collections import Counter, defaultdict
@@ -19,29 +19,35 @@ from .annotation_checks import Remark, check_categories, check_references, coco_
 
 @dataclass
 class CocoFile:
-    """An annotation file that was read.
+    """The content of an annotation file.
 
     Attributes:
         where: config key of the dataset or evaluator.
         path: of the file.
-        images, annotations, categories: its parts.
+        images, annotations, categories: from `coco_parts`.
         classes: of the dataset.
-        indices: the dataset's `indices`, None where it takes all images.
+        indices: `indices` of the dataset; None if it uses all images.
     """
 
     where: str
     path: str
-    images: list
-    annotations: list
-    categories: list
-    classes: tuple
-    indices: object = None
+    images: list[dict]
+    annotations: list[dict]
+    categories: list[dict]
+    classes: Sequence[str]
+    indices: Any = None
 
 
 def metrics(evaluator: Any, key: str) -> Iterator[tuple[str, Mapping, int | None]]:
-    """Yield key, config and number of the dataset of each metric of an evaluator's config.
+    """Iterate over the metrics of an evaluator's config.
 
-    The number is None where the metric takes the results of all datasets.
+    Args:
+        evaluator: a metric's config, a list of them, or a config with ``metrics``.
+        key: of the evaluator in the config.
+
+    Yields:
+        Key and config of the metric, and the index of its dataset; None if the metric gets the
+        results of all datasets.
     """
     if isinstance(evaluator, (list, tuple)):
         for i, part in enumerate(evaluator):
@@ -57,30 +63,33 @@ def metrics(evaluator: Any, key: str) -> Iterator[tuple[str, Mapping, int | None
 
 
 def needs_annotations(evaluator: Any) -> bool:
-    """Whether any metric of an evaluator's config looks at annotations."""
+    """Whether any metric of an evaluator's config uses annotations.
+
+    Args:
+        evaluator: see :func:`metrics`.
+    """
     found = [metric for _, metric, _ in metrics(evaluator, "")]
     return not found or not all(metric.get("format_only") for metric in found)
 
 
 def check_metric(metric: Mapping, key: str, files: Sequence[CocoFile] | None) -> list[str]:
-    """Check the annotation file of a metric, and that it is that of the datasets.
+    """Check the annotation file of a metric, and that it belongs to the datasets.
 
     Args:
         metric: its config.
         key: its key in the config.
-        files: of the datasets whose results it takes; None if they are not
-            all in COCO's format.
+        files: of the datasets whose results it evaluates; None if any is not in COCO format.
 
     Returns:
         Notes.
 
     Raises:
-        InputError: there is no such file, pycocotools cannot evaluate by it, or it is about other
-            images or classes than the datasets.
+        InputError: there is no such file, pycocotools cannot use it, or its images or classes are
+            not those of the datasets.
     """
     path = metric.get("ann_file")
     if not isinstance(path, str) or not path:
-        return []  # the metric takes the ground truth from the dataset
+        return []  # the metric gets the ground truth from the dataset
     if "://" in path or is_remote(metric.get("backend_args")):
         return [Remark(f"{key}: {path} is on remote storage and was not checked.")]
     if not osp.isfile(path):
@@ -103,27 +112,27 @@ def check_metric(metric: Mapping, key: str, files: Sequence[CocoFile] | None) ->
         file = CocoFile(key, path, *parts, files[0].classes)
         check_categories(parts[1], parts[2], file.classes, path, key, extra="skip")
         notes += _compare(file, files, annotated)
-    if annotated and plain:  # MisalignmentMetric numbers what it hands to pycocotools itself
+    if annotated and plain:  # MisalignmentMetric gives pycocotools its own ids
         _check_evaluation_keys(file, key)
         notes += _check_ids(file, key)
     for part in files:
         if part.indices is not None:
             notes.append(
                 f"{part.where}: indices={part.indices} leaves images out that {key} "
-                f"counts: their objects are missed in AP."
+                f"counts; their objects count as missed in AP."
             )
     return notes
 
 
 def _compare(file: CocoFile, files: Sequence[CocoFile], annotated: bool) -> list[str]:
-    """Notes on boxes that differ; raises InputError if the images do."""
+    """Return notes on boxes that differ; raise InputError if the images differ."""
     names = [(image["id"], image["file_name"]) for part in files for image in part.images]
     several = [i for i, n in Counter(i for i, _ in names).items() if n > 1]
     sets = ", ".join(part.path for part in files)
     if several and len({part.path for part in files}) < len(files):
         raise InputError(
             f"{file.where}: {sets}: the same file is listed more than once, so that {file.path} "
-            f"counts every detection of its images as often. List it once."
+            f"counts every detection of its images that often. List it once."
         )
     if several:
         raise InputError(
@@ -138,7 +147,7 @@ def _compare(file: CocoFile, files: Sequence[CocoFile], annotated: bool) -> list
     for ids, what in (
         (lacking, "lacks images of"),
         (more, "has images that are not in"),
-        (other, "gives the ids to other pictures than"),
+        (other, "gives the ids to other image files than"),
     ):
         if ids:
             raise InputError(
@@ -148,7 +157,7 @@ def _compare(file: CocoFile, files: Sequence[CocoFile], annotated: bool) -> list
             )
     if not annotated:
         return []
-    theirs = defaultdict(set)
+    theirs: defaultdict[Any, set] = defaultdict(set)
     for part in files:
         _collect(part, theirs)
     ours = _collect(file, defaultdict(set))
@@ -158,17 +167,17 @@ def _compare(file: CocoFile, files: Sequence[CocoFile], annotated: bool) -> list
     return [
         f"{file.where}: {file.path} is another file than {sets}, which {files[0].where} reads, "
         f"and the boxes of {len(differ)} of {len(own)} images differ ({shorten(differ, 3)}). AP "
-        "counts by the evaluator's. Is that meant?"
+        "uses the evaluator's boxes. Is that intended?"
     ]
 
 
 def _stem(name: str) -> str:
-    """A picture's name whatever its folder and format."""
+    """An image's file name without folder and suffix."""
     return osp.splitext(osp.basename(name))[0]
 
 
 def _collect(file: CocoFile, found: defaultdict[Any, set]) -> defaultdict[Any, set]:
-    """Add class name and box of each annotation to its image's set."""
+    """Add the class name and box of each annotation to the set of its image."""
     names = {c["id"]: c["name"] for c in file.categories if c["name"] in file.classes}
     for item in file.annotations:
         if item["category_id"] in names:
@@ -178,10 +187,10 @@ def _collect(file: CocoFile, found: defaultdict[Any, set]) -> defaultdict[Any, s
 
 
 def _check_evaluation_keys(file: CocoFile, key: str) -> None:
-    """pycocotools reads `iscrowd`, keeps ids in arrays of numbers and sorts image ids.
+    """Check what pycocotools needs: `iscrowd`, ids that are numbers, image ids of one type.
 
     Raises:
-        InputError: it could not.
+        InputError: it could not evaluate.
     """
     total = len(file.annotations)
     for what, bad in (
@@ -190,7 +199,7 @@ def _check_evaluation_keys(file: CocoFile, key: str) -> None:
             [a for a in file.annotations if a.get("iscrowd") is None],
         ),
         (
-            "have an id that is no number, which pycocotools needs",
+            "have an id that is not a number, as pycocotools needs",
             [a for a in file.annotations if _number(a["id"]) is None],
         ),
     ):
@@ -204,7 +213,7 @@ def _check_evaluation_keys(file: CocoFile, key: str) -> None:
         text = next(i["id"] for i in file.images if isinstance(i["id"], str))
         raise InputError(
             f"{key}: {file.path}: some image ids are numbers, others strings such as "
-            f"{text!r}; pycocotools would find only one kind. Write all alike."
+            f"{text!r}; pycocotools would find only one of the two. Use one type."
         )
 
 
@@ -214,7 +223,7 @@ def _check_ids(file: CocoFile, key: str) -> list[str]:
     return [
         f"{key}: {file.path} has an annotation with id 0, which pycocotools never counts as "
         "found: CocoMetric's AP will be too low. Number annotations from 1. "
-        "(MisalignmentMetric and tools/analysis/compare_ap.py count it.)"
+        "(MisalignmentMetric and tools/analysis/compare_ap.py are not affected.)"
     ]
 
 

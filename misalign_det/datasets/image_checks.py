@@ -1,8 +1,9 @@
-"""Whether the images of a dataset are there and load as its pipeline loads them."""
+"""Check that the images of a dataset exist and can be loaded by its pipeline."""
 
 import os
 import os.path as osp
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
@@ -27,9 +28,9 @@ class Loader:
         pipeline: of a dataset's config.
 
     Attributes:
-        known: whether it loads as mmcv's `LoadImageFromFile` does; of any other step nobody
-            knows which files it reads, or whether it runs alone.
-        skips: whether it leaves out what it cannot load (`LoadImageOrSkip`).
+        known: whether it loads as mmcv's `LoadImageFromFile` does. Any other step may read other
+            files, or may need what an earlier step returns.
+        skips: whether it leaves out images that it cannot load (`LoadImageOrSkip`).
         remote: whether it reads through a storage backend.
     """
 
@@ -43,14 +44,18 @@ class Loader:
         )
         self.skips = is_type(kind, LoadImageOrSkip, TRANSFORMS)
         self.remote = is_remote(step.get("backend_args") or step.get("file_client_args"))
-        self._step, self._transform = step, None
+        self._step = step
+        self._transform: Any = None
 
     def __call__(self, path: str) -> tuple[tuple[int, int] | None, str | None]:
         """Load an image.
 
+        Args:
+            path: of the image.
+
         Returns:
-            (width, height), or None if it does not load; and why not: a text, or None if the
-                step leaves such an image out without an error.
+            (width, height), or None if it cannot be loaded; and the reason, or None if the step
+            leaves such an image out without an error.
         """
         try:
             if self._transform is None:
@@ -60,28 +65,29 @@ class Loader:
                 return None, None
             height, width = np.shape(results["img"])[:2]
             return (int(width), int(height)), None
-        except Exception as error:  # decoders and transforms raise whatever they like
+        except Exception as error:  # decoders and transforms raise errors of any type
             return None, f"{type(error).__name__}: {error}"
 
     def _load(self, results: dict) -> dict | None:
         if type(self._transform).transform is LoadImageOrSkip.transform:
-            return LoadImageFromFile.transform(self._transform, results)  # an error, no line of log
+            return LoadImageFromFile.transform(self._transform, results)  # raises, and logs nothing
         return self._transform(results)
 
 
 def check_images(
     files: Sequence[ImageFile], where: str, pipeline: Sequence[Mapping] | None, training: bool
 ) -> list[str]:
-    """Whether the images are there and a sample of them loads.
+    """Check that the images exist and that a sample of them can be loaded.
 
     Args:
-        files: path and (width, height) of each image; None where no size is stated.
-        pipeline: the dataset's. Images are loaded by its first step; where that is no
-            loader that runs alone, nothing is said about them.
+        files: path and (width, height) of each image; None where the annotations state no size.
+        where: config key of the dataset.
+        pipeline: of the dataset. Images are loaded by its first step; if that is not a loader that
+            can run alone, they are not checked.
         training: whether images that the loader leaves out are replaced by others.
 
     Returns:
-        Notes on missing, unreadable and mis-sized images.
+        Notes on missing and unreadable images, and on images of another size than stated.
 
     Raises:
         InputError: images are missing or unreadable and would not be skipped, or all of them are.
@@ -90,27 +96,29 @@ def check_images(
     if loader.remote:
         return [Remark(f"{where}: its images are on remote storage and were not checked.")]
     names = {folder: _names(folder) for folder in {osp.dirname(path) for path, _ in files}}
-    there = [f for f in files if osp.basename(f[0]) in names[osp.dirname(f[0])]]
+    there: Sequence[ImageFile] = [
+        f for f in files if osp.basename(f[0]) in names[osp.dirname(f[0])]
+    ]
     if not loader.known:
         sample = _spread(there or files)
         if all(loader(path)[0] is None for path, _ in sample):
-            return []  # not a loader, or one that needs what comes before it
+            return []  # not a loader, or one that needs the output of an earlier step
         if not there:
-            there = files  # it finds its files in its own way
+            there = files  # it finds its files by other paths
     present = {path for path, _ in there}
     missing = [path for path, _ in files if path not in present]
     if not there:
         raise InputError(
-            f"{where}: none of the {len(files)} images is there; the first should be "
+            f"{where}: none of the {len(files)} images exists; the first should be "
             f"{missing[0]}. Check data_root and data_prefix."
         )
     sample = _spread(there)
-    looked = [(path, stated, *loader(path)) for path, stated in sample]
-    bad = [(path, why) for path, _, size, why in looked if size is None]
+    loaded = [(path, stated, *loader(path)) for path, stated in sample]
+    bad = [(path, why) for path, _, size, why in loaded if size is None]
     if len(bad) == len(sample) and all(loader(path)[0] is None for path, _ in there):
         raise InputError(
             f"{where}: none of the {len(there)} image files can be decoded, e.g. "
-            f"{bad[0][0]} ({bad[0][1]}). Are they images, and whole?"
+            f"{bad[0][0]} ({bad[0][1]}). Are they complete image files?"
         )
     notes = []
     for paths, reasons, what in (
@@ -118,7 +126,7 @@ def check_images(
         (
             [path for path, _ in bad],
             [why for _, why in bad],
-            f"of {len(sample)} images looked at cannot be decoded",
+            f"of {len(sample)} images tested cannot be decoded",
         ),
     ):
         if paths:
@@ -128,19 +136,19 @@ def check_images(
                     f"{text} Restore them or take them out of the annotation file. {_SKIP}"
                 )
             notes.append(f"{text} Training skips them.")
-    return notes + _mis_sized(looked, where)
+    return notes + _mis_sized(loaded, where)
 
 
-def _mis_sized(looked: Sequence[tuple], where: str) -> list[str]:
+def _mis_sized(loaded: Sequence[tuple], where: str) -> list[str]:
     odd = [
         f"{path} is {size[0]} x {size[1]}, not {stated[0]} x {stated[1]}"
-        for path, stated, size, _ in looked
+        for path, stated, size, _ in loaded
         if size and stated and tuple(stated) != size
     ]
     if not odd:
         return []
     return [
-        f"{where}: {len(odd)} of {len(looked)} images looked at have another size than the "
+        f"{where}: {len(odd)} of {len(loaded)} images tested have another size than the "
         f"annotation file says; boxes may be misplaced: {shorten(odd, 3)}."
     ]
 

@@ -1,8 +1,8 @@
-"""A look at the input before training or testing: annotation files, images, class counts.
+"""Check the input before training or testing: annotation files, images, numbers of classes.
 
 `tools/train.py` and `tools/test.py` call `check_config`. It reads each annotation file once, lists
-the image folders, loads a few images, and says at once what would otherwise come up hours later,
-or never.
+the image folders and loads a few images, so that errors are reported before the run instead of
+hours later or never.
 """
 
 import logging
@@ -36,31 +36,36 @@ __all__ = ["InputError", "check_config"]
 
 @dataclass
 class _Found:
-    """What was found about a dataset: the boxes to train on are None where they were not counted;
-    the file is None where it is not in COCO's format or was not read."""
+    """The result for one dataset.
 
-    notes: list = field(default_factory=list)
+    Attributes:
+        notes: what is counted and left out.
+        objects: number of boxes to train on; None if they were not counted.
+        file: None if it is not in COCO format or was not read.
+    """
+
+    notes: list[str] = field(default_factory=list)
     objects: int | None = None
     file: CocoFile | None = None
 
 
 def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[str]:
-    """Check what a config is about to read.
+    """Check the datasets and evaluators of a config.
 
-    Only the first process of a distributed run checks; the others return at once.
+    In a distributed run only the first process checks; the others return at once.
 
     Args:
-        cfg: a detection config. Its optional `preflight` has the keys
-            `enabled`, False switches the check off, and `extra_categories`, 'error' (default) or
-            'skip', for boxes of categories that are no class.
-        modes: of 'train', 'val' and 'test', those that are to run.
+        cfg: a detection config. Its optional `preflight` has the keys `enabled` (False disables
+            the check) and `extra_categories`, ``'error'`` (default) or ``'skip'``, for boxes of
+            categories that are not classes.
+        modes: those of ``'train'``, ``'val'`` and ``'test'`` that are to run.
 
     Returns:
-        Notes on what is counted and skipped; they are logged, too, as warnings where
-            something is left out.
+        Notes on what is counted and skipped. They are also logged, as warnings if anything is left
+        out.
 
     Raises:
-        InputError: the input cannot be used. Every dataset is looked at first; one line a fault.
+        InputError: the input cannot be used. All datasets are checked first; one line per error.
 
     Example:
         >>> from mmengine.config import Config
@@ -76,7 +81,9 @@ def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[s
     extra = settings.get("extra_categories", "error")
     if extra not in ("error", "skip"):
         raise InputError(f"preflight.extra_categories must be 'error' or 'skip', not {extra!r}.")
-    notes, faults, seen = [], [], []
+    notes: list[str] = []
+    faults: list[str] = []
+    seen: list[tuple] = []
     for mode in modes:
         _check_mode(cfg, mode, extra, seen, notes, faults)
     for note in notes:
@@ -90,11 +97,15 @@ def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[s
 def _check_mode(
     cfg: Config, mode: str, extra: str, seen: list[tuple], notes: list[str], faults: list[str]
 ) -> None:
-    """Add notes and faults of a split's datasets and evaluator.
+    """Add notes and errors of a split's datasets and evaluator.
 
     Args:
-        seen: datasets looked at so far and what was found: val and test are often
-            the same.
+        cfg: the config.
+        mode: ``'train'``, ``'val'`` or ``'test'``.
+        extra: see `check_categories`.
+        seen: datasets checked so far with their results; val and test are often the same.
+        notes: extended in place.
+        faults: error messages, extended in place.
     """
     where = f"{mode}_dataloader.dataset"
     dataset = (cfg.get(f"{mode}_dataloader") or {}).get("dataset")
@@ -110,23 +121,24 @@ def _check_mode(
                 seen.append(((mode == "train", annotated, data), known))
                 notes += known.notes
             found.append(known)
-            if not data.get("return_classes"):  # the head's classes are words of a text
+            if not data.get("return_classes"):  # else the head's classes are words of a text prompt
                 _check_num_classes(cfg.get("model"), dataset_classes(data), key)
         except InputError as error:
             faults.append(str(error))
     if mode == "train" and found and len(found) == len(parts):
         if all(part.objects == 0 for part in found):
-            files = ", ".join(osp.join(d.get("data_root") or "", d["ann_file"]) for _, d in parts)
+            paths = ", ".join(osp.join(d.get("data_root") or "", d["ann_file"]) for _, d in parts)
             faults.append(
                 "\n".join(
                     [
-                        f"{where}: {files} has nothing to train on.",
+                        f"{where}: {paths} has no object to train on.",
                         *(n for f in found for n in f.notes),
                     ]
                 )
             )
-    files = [part.file for part in found]
-    files = files if len(files) == len(parts) and all(files) else None
+    files: list[CocoFile] | None = [part.file for part in found if part.file]
+    if len(files or ()) != len(parts):
+        files = None
     for key, metric, number in metrics(evaluator, f"{mode}_evaluator"):
         own = files
         if files and number is not None:
@@ -141,7 +153,7 @@ def _check_mode(
 def _check_num_classes(
     model: Any, classes: Sequence[str] | None, where: str, key: str = "model"
 ) -> None:
-    """The head must have one output a class, also inside a detector that wraps another.
+    """Check that the head has one output per class, also in a detector inside another one.
 
     Raises:
         InputError: it has another number.
@@ -169,7 +181,7 @@ def _check_num_classes(
 def _check_dataset(
     data: Mapping, where: str, training: bool, annotated: bool, extra: str
 ) -> _Found:
-    """What is found about one dataset config; raises InputError."""
+    """Check the config of one dataset; raises InputError."""
     if not isinstance(data.get("ann_file"), (str, os.PathLike)) or not str(data["ann_file"]):
         return _Found()  # it reads no annotation file
     root = data.get("data_root") or ""
@@ -189,7 +201,7 @@ def _check_dataset(
         with no_garbage_collection():
             found, files = _check_coco(data, path, folder, where, training, annotated, extra)
     elif osp.exists(path):
-        return _Found()  # a format of its own: its loader is the one to judge it
+        return _Found()  # another format, which only its loader can check
     else:
         raise InputError(f"{where}: there is no annotation file {path} (data_root is {root!r}).")
     found.notes += check_images(files, where, data.get("pipeline"), training)
@@ -199,11 +211,13 @@ def _check_dataset(
 def _check_coco(
     data: Mapping, path: str, folder: str, where: str, training: bool, annotated: bool, extra: str
 ) -> tuple[_Found, list[ImageFile]]:
-    """What is found, and (path, (width, height)) of each image."""
+    """Check a dataset in COCO format; also returns the path and size of each image."""
     content = read_json(path, where, data.get("data_root") or "")
     images, annotations, categories = coco_parts(content, path, where, annotated)
     check_references(images, annotations, categories, path, where)
-    files = [(osp.join(folder, i["file_name"]), (i["width"], i["height"])) for i in images]
+    files: list[ImageFile] = [
+        (osp.join(folder, i["file_name"]), (i["width"], i["height"])) for i in images
+    ]
     unlabelled = any(
         is_type(transform_class(step), LoadEmptyAnnotations, TRANSFORMS)
         for step in data.get("pipeline") or ()
@@ -214,7 +228,7 @@ def _check_coco(
         return _Found([Remark(note)], 0), files
     classes = dataset_classes(data) or ()
     found = _Found()
-    if annotations or not training:  # without boxes no label can be wrong
+    if annotations or not training:  # without boxes there are no labels
         found.notes += check_categories(annotations, categories, classes, path, where, extra)
     if not training:
         found.file = CocoFile(
@@ -236,7 +250,7 @@ def _own_parser(data: Mapping) -> Callable:
 def _check_xml(
     data: Mapping, path: str, folder: str, where: str, extra: str
 ) -> tuple[_Found, list[ImageFile]]:
-    """What is found, and (path, None) of each image."""
+    """Check a dataset in VOC format; also returns the path of each image."""
     if not osp.isfile(path):
         raise InputError(
             f"{where}: there is no list of images {path} (data_root is "
@@ -251,4 +265,5 @@ def _check_xml(
     notes, objects = check_voc(
         ids, lambda name: osp.join(labels, f"{name}.xml"), classes, where, extra
     )
-    return _Found(notes, objects), [(osp.join(images, f"{name}.jpg"), None) for name in ids]
+    files: list[ImageFile] = [(osp.join(images, f"{name}.jpg"), None) for name in ids]
+    return _Found(notes, objects), files

@@ -1,4 +1,4 @@
-"""Loading images of which some cannot be read."""
+"""Load images, and skip those that cannot be read."""
 
 import logging
 import os.path as osp
@@ -13,52 +13,71 @@ from mmengine.logging import print_log
 from ..registry import TRANSFORMS as SCOPED_TRANSFORMS
 from ..utils import find_type
 
-_NAMED = 20  # so many files are named one by one; after that every hundredth, so logs stay short
+_NAMED = 20  # files logged one by one; after that every hundredth, so that logs stay short
 
 
 # mmdet's analysis tools keep the steps of a pipeline whose `type` is mmcv's LoadImageFromFile or
-# mmdet's LoadAnnotations and want two (`mmdet.datasets.get_loading_pipeline`). So this package has
-# the same name in a scope of its own: `type` is what mmdet looks at, `_scope_` decides what is
-# built.
+# mmdet's LoadAnnotations, and require both (`mmdet.datasets.get_loading_pipeline`). So this package
+# registers the same name in a scope of its own: mmdet reads `type`, and `_scope_` decides which
+# class is built.
 @SCOPED_TRANSFORMS.register_module(name="LoadImageFromFile")
 @TRANSFORMS.register_module()
 class LoadImageOrSkip(LoadImageFromFile):
-    """mmcv's `LoadImageFromFile` for training: an unreadable image is counted and skipped.
+    """mmcv's ``LoadImageFromFile`` for training, which skips and counts unreadable images.
 
-    A file that is missing, empty or does not decode makes the transform return None, and mmdet's
-    dataset draws another image in its place (at most `max_refetch` = 1000 times in a row, then it
-    gives up, so a set without any readable image ends with an error). The log names the
-    first files and always says how many times loading failed so far, over all workers of the
-    process. Validation and test pipelines keep `LoadImageFromFile`: figures over a part of
-    the images would mislead.
+    For a file that is missing, empty or cannot be decoded, :meth:`transform` returns None, and
+    mmdet's dataset draws another image (at most ``max_refetch`` = 1000 times in a row; then it
+    raises an error). The log names the first 20 files, then every hundredth, and the number of
+    failures so far over all workers of the process. Validation and test pipelines should keep
+    ``LoadImageFromFile``, since figures on a part of the images would mislead.
 
-    Arguments are those of `LoadImageFromFile`. Two ways to name it; with the second one mmdet's
-    tools that look for `LoadImageFromFile` find it, too.
+    Args:
+        *args: passed to mmcv's ``LoadImageFromFile``.
+        **kwargs: passed to mmcv's ``LoadImageFromFile``.
 
-    Example:
+    Attributes:
+        skipped: number of failures, int64 ``(1,)`` in shared memory.
+
+    Example::
+
+        custom_imports = dict(imports=['misalign_det'])
         train_pipeline = [
-            dict(type='LoadImageOrSkip'), dict(type='LoadAnnotations', with_bbox=True)]
-        train_pipeline = [
-            dict(type='LoadImageFromFile', _scope_='misalign_det'),
-            dict(type='LoadAnnotations', with_bbox=True)]
+            dict(type='LoadImageOrSkip'),
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(type='Resize', scale=(1333, 800), keep_ratio=True),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackDetInputs'),
+        ]
+        train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+
+    Tools of mmdet that search a pipeline for ``LoadImageFromFile`` find it under this name::
+
+        dict(type='LoadImageFromFile', _scope_='misalign_det')
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # In shared memory, so that the workers of a dataloader count together.
+        # In shared memory, so that all workers of a dataloader add to it.
         self.skipped = torch.zeros(1, dtype=torch.int64).share_memory_()
 
     def transform(self, results: dict) -> dict | None:
-        """Load `results['img_path']`; None if that fails."""
+        """Load the image at ``results['img_path']``.
+
+        Args:
+            results: as for mmcv's ``LoadImageFromFile``.
+
+        Returns:
+            ``results`` with ``img`` ``(H, W, 3)`` and its shape; None if loading fails.
+        """
         path = results["img_path"]
         try:
             return super().transform(results)
-        except Exception as error:  # decoders raise whatever they like; mmcv an AssertionError
+        except Exception as error:  # decoders raise errors of any type, mmcv an AssertionError
             self.skipped += 1
             count = int(self.skipped)
             if count <= _NAMED or count % 100 == 0:
                 print_log(
-                    f"Skipped image {path}: {_reason(path, error)}. Another image takes its place "
+                    f"Skipped image {path}: {_reason(path, error)}. Another image replaces it "
                     f"({count} skipped so far).",
                     logger="current",
                     level=logging.WARNING,
@@ -82,11 +101,11 @@ def transform_class(step: Mapping) -> type | None:
     """The class that a step of a pipeline is built from.
 
     Args:
-        step: config of a transform; its `type` may be a string, a scoped string or a
-            class, and `_scope_` may name another registry than mmdet's.
+        step: config of a transform; its `type` may be a string, a scoped string or a class, and
+            `_scope_` may name another registry than mmdet's.
 
     Returns:
-        None where no registry knows it.
+        The class; None if no registry has it.
     """
     kind, scope = step.get("type"), step.get("_scope_")
     if not isinstance(kind, str) or scope is None:

@@ -1,4 +1,4 @@
-"""Checks of annotations in Pascal VOC's format, against what mmdet's XMLDataset makes of them."""
+"""Check annotations in Pascal VOC format against what mmdet's XMLDataset reads from them."""
 
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -16,33 +16,39 @@ def check_voc(
     where: str,
     extra: str = "error",
 ) -> tuple[list[str], int]:
-    """Every VOC file must be there and parse, and name only classes of the dataset.
+    """Check that every VOC file exists and is valid, and names only classes of the dataset.
 
     Args:
-        ids: the names in the split's list.
-        xml_path: from such a name to the path of its XML file.
-        classes, extra: as for `check_categories`.
+        ids: names in the split's list.
+        xml_path: gives the path of the XML file of a name.
+        classes: of the dataset's metainfo.
+        where: config key of the dataset.
+        extra: for boxes of a name that is not a class: ``'error'`` or ``'skip'``.
 
     Returns:
-        Notes on boxes without area and images without objects; the number of
-            objects of the classes that are not marked difficult, which mmdet ignores.
+        Notes on boxes without area and images without objects; and the number of objects of the
+        classes, without those marked difficult, which mmdet ignores.
 
     Raises:
-        InputError: files are missing or malformed, or a name is no class.
+        InputError: files are missing or malformed, or a name is not a class.
     """
-    absent, broken, names, flat, empty, useful = [], [], Counter(), 0, 0, 0
-    for name in ids:
-        path = xml_path(name)
+    absent: list[str] = []
+    broken: list[str] = []
+    names: Counter[str] = Counter()
+    flat = empty = useful = 0
+    for image in ids:
+        path = xml_path(image)
         try:
             objects = ET.parse(path).getroot().findall("object")
             for item in objects:
-                names[item.find("name").text] += 1
+                name = _text(item, "name")
+                names[name] += 1
                 x1, y1, x2, y2 = (
-                    float(item.find(f"bndbox/{k}").text) for k in ("xmin", "ymin", "xmax", "ymax")
+                    float(_text(item, f"bndbox/{k}")) for k in ("xmin", "ymin", "xmax", "ymax")
                 )
                 flat += not (x2 > x1 and y2 > y1)
                 difficult = int(item.findtext("difficult") or 0)
-                useful += item.find("name").text in classes and not difficult
+                useful += name in classes and not difficult
             empty += not objects
         except FileNotFoundError:
             absent.append(path)
@@ -57,7 +63,7 @@ def check_voc(
     unknown = [n for n in names if n not in classes]
     if unknown and extra != "skip":
         raise InputError(
-            f"{where}: the annotations name {shorten(map(repr, unknown))}, which is no class of "
+            f"{where}: the annotations name {shorten(map(repr, unknown))}, which is not a class of "
             f"the dataset. The dataset's metainfo has: {shorten(classes, 20)}. Add it there and to "
             f"the head's num_classes, or leave the boxes out with {SKIP_EXTRA}."
         )
@@ -67,3 +73,8 @@ def check_voc(
     if empty:
         notes.append(Remark(f"{where}: {empty} of {len(ids)} images have no objects."))
     return notes, useful
+
+
+def _text(item: ET.Element, path: str) -> str:
+    """Text of an element below `item`; AttributeError if there is none."""
+    return item.find(path).text  # type: ignore[union-attr, return-value]  # the caller catches it

@@ -24,7 +24,7 @@ def test_unknown_types_with_their_key_and_near_matches():
     )
     text = said(lambda: TASK_UTILS.build(dict(type="QQQQQ")), cfg)
     assert text == (
-        "mmdet has no task util 'QQQQQ'. A class of your own is found once "
+        "mmdet has no task util 'QQQQQ'. A class of your own is found if "
         "custom_imports names its module."
     )
     # mmengine's own are found through mmdet's registry, which is below its

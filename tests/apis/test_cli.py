@@ -42,8 +42,8 @@ def test_options_are_mmengines(config):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("stray", "--cfg-options: 'stray' is no KEY=VALUE"),
-        ("=3", "--cfg-options: '=3' is no KEY=VALUE"),
+        ("stray", "--cfg-options: 'stray' is not KEY=VALUE"),
+        ("=3", "--cfg-options: '=3' is not KEY=VALUE"),
         ("a=[1,(2,3]", "--cfg-options: Imbalanced brackets"),
     ],
 )

@@ -143,7 +143,7 @@ def test_the_near_match_is_named(plain, key, near):
 def test_a_variable_whose_value_stands_elsewhere():
     cfg = Config({"max_epochs": 300, "train_cfg": {"max_epochs": 300}})
     said = refused(cfg, {"max_epochs": 3})
-    assert "max_epochs is a variable that the config file has read already" in said
+    assert "max_epochs is a variable that is used only while the config file is parsed" in said
     assert "Did you mean train_cfg.max_epochs?" in said
 
 
@@ -163,7 +163,7 @@ def test_a_slip_beside_keys_that_nobody_can_know_is_a_warning(plain, warned):
     cfg = merge_options(copy.deepcopy(plain), {"model.test_cfg.score_thrr": 0.5})
     assert cfg.model.test_cfg.score_thrr == 0.5
     assert warned == [
-        "--cfg-options model.test_cfg.score_thrr: the config has no such key so far. "
+        "--cfg-options model.test_cfg.score_thrr: a new key; the config does not have it. "
         "Did you mean model.test_cfg.score_thr?"
     ]
     merge_options(copy.deepcopy(plain), {"model.test_cfg.scores": 0.5})
@@ -174,7 +174,7 @@ def test_the_arguments_are_listed_where_nothing_is_near(plain):
     said = refused(plain, {"model.test_cfg.nms.gamma": 0.5})
     assert "model.test_cfg.nms (NMSop)" in said or "model.test_cfg.nms (nms)" in said
     assert "It takes " in said and "iou_threshold" in said and "_scope_" not in said
-    assert "If code of your own reads it, put it into the config file." in refused(
+    assert "If your own code reads it, put it into the config file." in refused(
         plain, {"zzzzzz": 1}
     )
 
@@ -192,12 +192,12 @@ def test_each_fault_has_a_line(plain):
     [
         (
             "train_dataloader.dataset.pipeline.5.scale",
-            "pipeline is a list of 5; '5' is no place in it",
+            "pipeline is a list of 5; '5' is not an index of it",
         ),
-        ("train_dataloader.dataset.pipeline.x.scale", "'x' is no place in it"),
+        ("train_dataloader.dataset.pipeline.x.scale", "'x' is not an index of it"),
         ("train_dataloader.dataset.pipeline.4", "cannot be replaced alone"),
-        ("model.bbox_head.strides.0.x", "strides.0 is 8 and has no parts"),
-        ("train_cfg.max_epochs.x", "train_cfg.max_epochs is 1 and has no parts"),
+        ("model.bbox_head.strides.0.x", "strides.0 is 8 and has no keys"),
+        ("train_cfg.max_epochs.x", "train_cfg.max_epochs is 1 and has no keys"),
         ("load_from.x", "load_from is None"),
     ],
 )

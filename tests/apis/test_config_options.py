@@ -182,9 +182,9 @@ def test_what_stays_is_said(warned):
         (
             logging.WARNING,
             (
-                f"--cfg-options data_root={home}/new moves what lies under data/shapes. These "
-                "stay: train_dataloader.dataset.dataset.data_root=mine/. Options of these names "
-                "move them."
+                f"--cfg-options data_root={home}/new moves the paths under data/shapes. "
+                "Not moved: train_dataloader.dataset.dataset.data_root=mine/. Options with these "
+                "keys move them."
             ),
         )
     ]

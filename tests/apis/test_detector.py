@@ -161,7 +161,7 @@ def test_a_name_of_several_images_lists_their_paths():
             find_image(images, name)
     assert find_image(images, "a/1.jpg") == 0  # one file, twice in the set
     many = Images(*(f"{i}/1.jpg" for i in range(8)))
-    with pytest.raises(InputError, match="8 images .* 4/1.jpg and 3 more. Give one's path"):
+    with pytest.raises(InputError, match="8 images .* 4/1.jpg and 3 more. Give the path of one"):
         find_image(many, "1.jpg")
     parts = Images("a.jpg", "b.jpg", ids=[5, 5])  # two sets, each with its own ids
     with pytest.raises(InputError, match="2 images are called '5': a.jpg, b.jpg"):

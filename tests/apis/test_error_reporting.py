@@ -82,7 +82,7 @@ def test_interrupted(tmp_path, capsys):
     assert interrupted_run() == "\nx.py: interrupted. No checkpoint had been saved yet.\n"
     (tmp_path / "epoch_1.pth").write_bytes(b"")
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "epoch_1.pth"))
-    assert interrupted_run().endswith(f"--resume goes on from {tmp_path / 'epoch_1.pth'}.\n")
+    assert interrupted_run().endswith(f"--resume continues from {tmp_path / 'epoch_1.pth'}.\n")
 
 
 def test_torchruns_summary_holds_the_message(tmp_path, monkeypatch):

@@ -32,8 +32,8 @@ def test_what_training_starts_from(tmp_path):
     assert start(tmp_path, resume="y.pth", load_from="x.pth") == (True, "y.pth")
     last = recorded(tmp_path)
     assert start(tmp_path) == (None, None)  # nobody asked to resume
-    for resume in ("", "auto"):
-        assert start(tmp_path, resume, load_from="x.pth") == (True, last)
+    for given in ("", "auto"):
+        assert start(tmp_path, given, load_from="x.pth") == (True, last)
     cfg = Config({"work_dir": str(tmp_path), "resume": True, "load_from": "x.pth"})
     resolve_resume(cfg)
     assert (cfg.resume, cfg.load_from) == (True, "x.pth")  # the config's own choice

@@ -57,7 +57,7 @@ def test_entry_without_a_key(good, part, key):
     del good.content[part][1][key]
     good.write()
     count = len(good.content[part])
-    assert f"1 of {count} {part} lack the key {key!r} (first: number 1 of the list)" in good.fault()
+    assert f"1 of {count} {part} lack the key {key!r} (first: index 1 of the list)" in good.fault()
 
 
 @pytest.mark.parametrize("part", ["images", "annotations", "categories"])
@@ -73,7 +73,7 @@ def test_annotation_that_points_nowhere(good, key, part):
     good.write()
     said = good.fault()
     article = dict(image="an", category="a")[part]
-    assert f"point to {article} {part} that the file does not list ({key} 77;" in said
+    assert f"refer to {article} {part} that the file does not list ({key} 77;" in said
     assert "1 of 4 annotations" in said
     assert "annotation ids 12" in said
 
@@ -102,7 +102,7 @@ def test_category_that_the_metainfo_lacks(good):
     good.content["annotations"][0]["category_id"] = 9
     good.write()
     said = good.fault(num_classes=3)
-    assert "has the category 'owl' (1 boxes), which is no class of the dataset" in said
+    assert "has the category 'owl' (1 boxes), which is not a class of the dataset" in said
     assert "The file has: cat, dog, fox, owl. The dataset's metainfo has: cat, dog, fox." in said
     assert f"Set {WHERE}.metainfo.classes=('cat', 'dog', 'fox', 'owl',)" in said
     assert "num_classes to 4" in said and "preflight.extra_categories=skip" in said
@@ -115,7 +115,7 @@ def test_category_that_the_metainfo_lacks_can_be_left_out(good):
     cfg.preflight = {"extra_categories": "skip"}
     notes = check_config(cfg, ("train",))
     assert any(
-        "category 'owl' (1 boxes) is no class of the dataset and is left out" in n for n in notes
+        "category 'owl' (1 boxes) is not a class of the dataset and is left out" in n for n in notes
     )
     assert any("1 of 4 images have no objects" in n for n in notes)
 
@@ -149,8 +149,8 @@ def test_a_category_without_boxes_that_is_no_class_is_a_note(good):
     good.content["categories"].insert(0, {"id": 0, "name": "animals", "supercategory": "none"})
     notes = good.write().notes(("train", "val"))
     assert notes[0] == (
-        f"{WHERE}: the category 'animals' has no boxes and is no class of the "
-        "dataset; it changes nothing."
+        f"{WHERE}: the category 'animals' has no boxes and is not a class of the "
+        "dataset; it has no effect."
     )
     assert len(notes) == 2 and all(isinstance(n, Remark) for n in notes)
     data = DATASETS.build(good.dataset())

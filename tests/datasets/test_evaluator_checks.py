@@ -217,7 +217,7 @@ def test_local_storage_is_checked_and_remote_storage_is_not(good):
     local = dict(backend="local")
     assert check(good, backend_args=local) == []
     good.content["annotations"][0]["image_id"] = 77
-    with pytest.raises(InputError, match="point to an image"):
+    with pytest.raises(InputError, match="refer to an image"):
         check(good.write(), backend_args=local)
 
 
@@ -230,7 +230,7 @@ def test_nothing_is_compared_where_a_dataset_has_another_format(good, halves):
 def test_a_part_of_the_images_with_an_evaluator_of_all(good):
     notes = check(good, indices=2)
     assert len(notes) == 1 and "val_dataloader.dataset: indices=2" in notes[0]
-    assert "their objects are missed in AP" in notes[0]
+    assert "their objects count as missed in AP" in notes[0]
     assert len(DATASETS.build(good.dataset(indices=2))) == 2
 
 
@@ -282,7 +282,7 @@ def test_annotation_ids_that_are_strings(good, number, fits):
     if fits:
         assert check(good) == []
     else:
-        with pytest.raises(InputError, match="1 of 4 annotations have an id .* no number.*a12"):
+        with pytest.raises(InputError, match="1 of 4 annotations have an id .* not a number.*a12"):
             check(good)
 
 

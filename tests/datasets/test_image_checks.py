@@ -33,7 +33,7 @@ def test_undecodable_images_are_named_and_skipped_in_training_only(good):
     good.image(1).write_bytes(b"")
     good.image(3).write_bytes(good.image(3).read_bytes()[:20])
     notes = good.notes(("train",))
-    assert "2 of 4 images looked at cannot be decoded" in notes[0]
+    assert "2 of 4 images tested cannot be decoded" in notes[0]
     assert str(good.image(1)) in notes[0] and str(good.image(3)) in notes[0]
     assert "cannot be decoded" in good.fault(("test",))
 
@@ -49,7 +49,7 @@ def test_a_pipeline_that_does_not_skip_is_told_how(good):
 def test_no_image_there(good):
     said = good.fault(data_prefix={"img": "pictures/"})
     first = good.root / "pictures" / "0.jpg"
-    assert f"none of the 4 images is there; the first should be {first}" in said
+    assert f"none of the 4 images exists; the first should be {first}" in said
     assert "data_prefix" in said
 
 
@@ -141,7 +141,7 @@ def test_a_loader_of_ones_own_finds_its_own_files(good):
 
 def test_a_loader_of_ones_own_that_fails_for_some(good):
     arrays(good, names=(0, 1, 3))
-    with pytest.raises(InputError, match="1 of 4 images looked at cannot be decoded.*2.jpg"):
+    with pytest.raises(InputError, match="1 of 4 images tested cannot be decoded.*2.jpg"):
         check_config(spoilt(good, type="LoadArray"), ("train",))
 
 
@@ -206,7 +206,7 @@ def test_ignore_empty_leaves_out_what_is_missing_but_not_what_is_no_image(good):
     cfg = spoilt(good, type="LoadImageFromFile", ignore_empty=True)
     assert "are missing" in check_config(cfg, ("train",))[0]
     good.image(1).write_bytes(b"not an image")
-    with pytest.raises(InputError, match="looked at cannot be decoded: .*1.jpg"):
+    with pytest.raises(InputError, match="tested cannot be decoded: .*1.jpg"):
         check_config(cfg, ("train",))
 
 
@@ -224,14 +224,14 @@ def test_looking_counts_no_skipped_image(good, monkeypatch):
         "misalign_det.datasets.transforms.print_log", lambda *a, **k: lines.append(a)
     )
     good.image(1).write_bytes(b"")
-    assert "1 of 4 images looked at cannot be decoded" in good.notes()[0]
+    assert "1 of 4 images tested cannot be decoded" in good.notes()[0]
     assert lines == []
 
 
 def test_a_bad_sample_is_not_a_bad_set(good, monkeypatch):
     monkeypatch.setattr(image_checks, "_SAMPLES", 1)
     good.image(0).write_bytes(b"")
-    assert "1 of 1 images looked at cannot be decoded" in good.notes()[0]
+    assert "1 of 1 images tested cannot be decoded" in good.notes()[0]
 
 
 @pytest.mark.parametrize("count", [23, 24, 25, 100])

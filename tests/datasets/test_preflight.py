@@ -134,7 +134,7 @@ def test_a_part_without_annotations_is_background(good, missing):
         "background: 0.jpg, 1.jpg, 2.jpg, ... (4 in all)."
     ]
     assert isinstance(notes[0], Remark)
-    said = "no list of objects 'annotations'" if missing else "has nothing to train on"
+    said = "no list of objects 'annotations'" if missing else "has no object to train on"
     with pytest.raises(InputError, match=said):
         check_config(good.config(ann_file="part.json"), ("train",))
 
@@ -154,7 +154,7 @@ def test_parts_that_all_have_nothing(good):
     with pytest.raises(InputError) as error:
         check_config(cfg, ("train",))
     assert str(error.value).startswith(
-        f"{WHERE}: {good.root}/part.json, {good.root}/part.json has nothing to train on."
+        f"{WHERE}: {good.root}/part.json, {good.root}/part.json has no object to train on."
     )
     assert "4 of 4 images have no objects" in str(error.value)
 
@@ -194,7 +194,7 @@ def test_unlabelled_images_need_no_classes_of_the_dataset(good):
 def test_unlabelled_images_alone_are_nothing_to_train_on(good):
     cfg = good.config()
     cfg.train_dataloader.dataset = unlabelled(good)
-    with pytest.raises(InputError, match="has nothing to train on"):
+    with pytest.raises(InputError, match="has no object to train on"):
         check_config(cfg, ("train",))
 
 
@@ -239,7 +239,7 @@ def test_an_unknown_setting_is_refused(good):
 def test_types_that_are_classes_or_scoped(good, kind):
     assert good.notes(("train", "val"), type=kind) == []
     good.content["annotations"][0]["image_id"] = 77
-    assert "point to an image" in good.write().fault(type=kind)
+    assert "refer to an image" in good.write().fault(type=kind)
 
 
 def test_a_dataset_that_parses_annotations_in_its_own_way_has_its_boxes_left_alone(good):
@@ -250,7 +250,7 @@ def test_a_dataset_that_parses_annotations_in_its_own_way_has_its_boxes_left_alo
     for annotation in good.content["annotations"]:
         annotation["bbox"] = [5, 5, 0, 0]
     assert good.write().notes(type=Own) == []
-    assert "nothing to train on" in good.fault()
+    assert "no object to train on" in good.fault()
 
 
 def test_a_detector_inside_test_time_augmentation(good):
@@ -267,7 +267,7 @@ def test_heads_whose_classes_are_words_of_a_text(good):
 def test_val_and_test_alike_are_looked_at_once(good):
     good.content["annotations"][0]["bbox"] = [60, 40, 10, 10]
     notes = good.write().notes(("val", "test"))
-    assert len(notes) == 1 and notes[0].startswith("val_dataloader.dataset: 1 of 4 boxes reach")
+    assert len(notes) == 1 and notes[0].startswith("val_dataloader.dataset: 1 of 4 boxes extend")
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_bad_voc_sets(voc, spoil, message):
 
 
 def test_voc_name_that_is_no_class(voc):
-    with pytest.raises(InputError, match="name 'dog', which is no class.*metainfo has: cat"):
+    with pytest.raises(InputError, match="name 'dog', which is not a class.*metainfo has: cat"):
         check_config(voc_config(voc, classes=("cat",)), ("train",))
 
 
@@ -100,7 +100,7 @@ def test_objects_marked_difficult_teach_nothing(voc):
     write(voc, "b", ("dog", (1, 1, 9, 9), "<difficult>0</difficult>"))
     assert check_config(voc_config(voc), ("train",)) == []
     write(voc, "b", ("dog", (1, 1, 9, 9), DIFFICULT))
-    with pytest.raises(InputError, match="has nothing to train on"):
+    with pytest.raises(InputError, match="has no object to train on"):
         check_config(voc_config(voc), ("train",))
 
 
@@ -109,7 +109,7 @@ def test_names_that_are_no_class_can_be_left_out(voc):
     cfg.preflight = {"extra_categories": "skip"}
     assert check_config(cfg, ("train",)) == []
     (voc / "list.txt").write_text("b\n")
-    with pytest.raises(InputError, match="has nothing to train on"):
+    with pytest.raises(InputError, match="has no object to train on"):
         check_config(cfg, ("train",))
 
 

@@ -36,7 +36,7 @@ def shapes(tmp_path_factory):
     """The root of a generated set of 4 training and 4 validation images."""
     folder = tmp_path_factory.mktemp("data") / "shapes"
     converter = ROOT / "tools/dataset_converters/shapes.py"
-    command = [sys.executable, converter, "--out", folder, "--train", "4", "--val", "4"]
+    command = [sys.executable, converter, "--out-dir", folder, "--num-train", "4", "--num-val", "4"]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     return folder
 

@@ -19,7 +19,7 @@ def data(tmp_path_factory):
 @pytest.fixture(params=HEADS)
 def detector(request, tmp_path, data):
     """Arguments for a small untrained detector with one of the heads."""
-    common = ["--device", "cpu", "--show-dir", str(tmp_path / "out")]
+    common = ["--device", "cpu", "--out-dir", str(tmp_path / "out")]
     options = ["--cfg-options", f"data_root={data}"]
     return [*make_detector(tmp_path, request.param), *common], options, tmp_path
 
@@ -88,7 +88,7 @@ def test_wrong_image_and_object_are_named(tmp_path, data, name, extra, message, 
     extra = [image_with_objects(data)[0] if part == "WITH_OBJECTS" else part for part in extra]
     with pytest.raises(SystemExit) as stop:
         tool("analysis", name).main(
-            [*pair, "--show-dir", str(tmp_path), "--device", "cpu", *extra, "--cfg-options",
+            [*pair, "--out-dir", str(tmp_path), "--device", "cpu", *extra, "--cfg-options",
              f"data_root={data}"]
         )  # fmt: skip
     assert message in str(stop.value) + capsys.readouterr().err

@@ -77,7 +77,7 @@ NMS = "boxes classes plain launches waits ours our_launches our_waits ratio".spl
 
 def test_nms(capsys):
     module = tool("nms")
-    module.main(["--boxes", "50", "200", "--classes", "1", "3", "--repeats", "1"])
+    module.main(["--num-boxes", "50", "200", "--num-classes", "1", "3", "--repeats", "1"])
     lines = capsys.readouterr().out.splitlines()
     rows = columns(lines[2:-1], NMS)
     found = [(row["boxes"], row["classes"]) for row in rows]
@@ -110,7 +110,7 @@ def test_fewer_boxes_take_the_way_of_many():
 
 
 def test_nms_without_counts(capsys):
-    tool("nms").main(["--boxes", "50", "--classes", "1", "--repeats", "1", "--no-counts"])
+    tool("nms").main(["--num-boxes", "50", "--num-classes", "1", "--repeats", "1", "--no-counts"])
     lines = capsys.readouterr().out.splitlines()
     (row,) = columns(lines[2:-1], NMS)
     assert row["launches"] == row["our_waits"] == "-" and lines[-1].endswith("not counted")
@@ -121,8 +121,8 @@ ASSIGNMENT = ("objects sizes assigner time spread ratio launches waits launches_
 
 
 def test_assignment(capsys):
-    arguments = ["--gts", "1", "3", "--sizes", "large", "--image", "96", "128"]
-    tool("assignment").main([*arguments, "--classes", "3", "--repeats", "1", "--count-to", "1"])
+    arguments = ["--num-objects", "1", "3", "--sizes", "large", "--img-shape", "96", "128"]
+    tool("assignment").main([*arguments, "--num-classes", "3", "--repeats", "1", "--count-to", "1"])
     lines = capsys.readouterr().out.splitlines()[2:]
     lines = [line.replace("FCOS targets", "FCOS").replace("PAA reas", "PAA") for line in lines]
     rows = columns(lines[:-1], ASSIGNMENT)
@@ -140,10 +140,12 @@ def test_assignment(capsys):
 
 def test_assigners_by_name_with_more_anchors(capsys):
     """Twice the anchors, twice the pairs; without TaskAligned there is no ratio to it."""
-    arguments = "--gts 40 --sizes small --image 64 96 --repeats 1 --no-counts".split()
+    arguments = "--num-objects 40 --sizes small --img-shape 64 96 --repeats 1 --no-counts".split()
     memory = []
     for anchors in ("1", "2"):
-        tool("assignment").main([*arguments, "--assigners", "MaxIoUAssigner", "--anchors", anchors])
+        tool("assignment").main(
+            [*arguments, "--assigners", "MaxIoUAssigner", "--num-anchors", anchors]
+        )
         (row,) = columns(capsys.readouterr().out.splitlines()[2:-1], ASSIGNMENT)
         assert row["assigner"] == "MaxIoUAssigner" and row["ratio"] == "-"
         memory.append(float(row["memory"]))
@@ -151,7 +153,7 @@ def test_assigners_by_name_with_more_anchors(capsys):
 
 
 def test_mixture(capsys):
-    tool("mixture").main(["--gts", "1", "4", "--repeats", "1"])
+    tool("mixture").main(["--num-objects", "1", "4", "--repeats", "1"])
     lines = capsys.readouterr().out.splitlines()
     names = "objects batched spread launches waits sklearn faster equal".split()
     rows = columns(lines[2:-1], names)
@@ -161,7 +163,9 @@ def test_mixture(capsys):
 
 @pytest.mark.cuda
 def test_mixture_on_a_gpu(capsys):
-    tool("mixture").main(["--gts", "4", "--repeats", "1", "--device", "cuda", "--no-counts"])
+    tool("mixture").main(
+        ["--num-objects", "4", "--repeats", "1", "--device", "cuda", "--no-counts"]
+    )
     machine, _, row, _ = capsys.readouterr().out.splitlines()
     assert machine.startswith(torch.cuda.get_device_name()) and "100.00 %" in row
 
@@ -171,7 +175,7 @@ def test_step(capsys, monkeypatch):
     module = tool("step")
     small = dict(module.SCALES["r18"], shape=(3, 64, 96), batch=2)
     monkeypatch.setitem(module.SCALES, "r18", small)
-    module.main(["--repeats", "1", "--candidates", "50", "--operators", "2"])
+    module.main(["--repeats", "1", "--num-boxes", "50", "--operators", "2"])
     tables = capsys.readouterr().out.split("\n\n")
     names = ["FCOS", *module.SCALES["r18"]["others"], *module.PEERS]
     for table in tables[1:]:
@@ -190,7 +194,17 @@ def test_step(capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_counts_of_steps_alone(capsys):
-    arguments = ["--image", "256", "256", "--batch", "1", "--objects", "2", "--modes", "infer"]
+    arguments = [
+        "--img-shape",
+        "256",
+        "256",
+        "--batch-size",
+        "1",
+        "--num-objects",
+        "2",
+        "--modes",
+        "infer",
+    ]
     tool("step").main([*arguments, "--counts-only", "--models", "RFAHead + SpatialAlign"])
     lines = capsys.readouterr().out.splitlines()[2:]
     assert lines[0] == "inference, r18 at 256x256, batch 1, 2 objects"
@@ -202,7 +216,7 @@ def test_counts_of_steps_alone(capsys):
 
 @pytest.mark.slow
 def test_variants(capsys):
-    small = ["--image", "64", "96", "--batch", "2", "--repeats", "1"]
+    small = ["--img-shape", "64", "96", "--batch-size", "2", "--repeats", "1"]
     tool("variants").main([*small, "--variants", "plain", "bfloat16, channels last"])
     tables = capsys.readouterr().out.split("\n\n")
     for table in tables[1:3]:
@@ -219,7 +233,7 @@ def test_refinement(shapes, tmp_path, capsys):
     ours = make_detector(tmp_path, "TripleHead", threshold=0.01, spread=0.3)
     peer = make_detector(tmp_path, "FCOSHead")
     data = ["--cfg-options", f"data_root={shapes}"]
-    tool("refinement").main([*ours, "--peer", *peer, "--images", "2", *data])
+    tool("refinement").main([*ours, "--peer", *peer, "--num-images", "2", *data])
     lines = capsys.readouterr().out.splitlines()[-6:]
     assert [line[:12].strip() for line in lines[:3]] == ["all refined", "sparse", "peer"]
     assert lines[2].split()[-3] == "1.000"

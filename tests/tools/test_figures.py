@@ -17,7 +17,7 @@ def draw(tmp_path, data, capsys):
     """Run the tool; give the pictures that it names."""
 
     def draw(figure, *detectors, options=()):
-        arguments = [figure, *detectors, "--device", "cpu", "--show-dir", str(tmp_path / "out")]
+        arguments = [figure, *detectors, "--device", "cpu", "--out-dir", str(tmp_path / "out")]
         module = tool("analysis", "figures")
         options = [*options, "--image", image_with_objects(data)[0]]
         module.main([*arguments, *options, "--cfg-options", f"data_root={data}"])
@@ -68,7 +68,7 @@ def test_sensitivity_and_sampling_points(tmp_path, draw):
 def test_what_cannot_be_drawn_is_said(tmp_path, data, capsys, figure, head, extra, message):
     extra = [image_with_objects(data)[0] if part == "WITH_OBJECTS" else part for part in extra]
     arguments = [figure, *make_detector(tmp_path, head), "--device", "cpu", *extra]
-    arguments += ["--show-dir", str(tmp_path), "--cfg-options", f"data_root={data}"]
+    arguments += ["--out-dir", str(tmp_path), "--cfg-options", f"data_root={data}"]
     with pytest.raises(SystemExit) as stop:
         tool("analysis", "figures").main(arguments)
     assert message in capsys.readouterr().err + str(stop.value)

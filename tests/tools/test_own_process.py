@@ -19,27 +19,27 @@ ANALYSIS = {
     "misalignment_report": ([], "The report:"),
     "misalignment": ([], "headroom"),
     "compare_ap": (["--resamples", "3"], "The interval contains 0"),
-    "save_pictures": (["--num", "2"], "3 pictures"),
+    "save_pictures": (["--num-images", "2"], "3 pictures"),
     "loss_maps": ([], "loss_maps_"),
     "receptive_field": (["--num-images", "1", "--num-objects", "1"], "receptive_field.png"),
     "figures": ([], "sensitivity_"),
     "tune_nms": (["--gamma", "1", "--sigma", "0.1", "--output-score", "own"], "no verdict"),
     "plot_curves": ([], "2 training and 1 evaluation"),
 }
-SMALL = ["--image", "64", "96", "--repeats", "1"]
+SMALL = ["--img-shape", "64", "96", "--repeats", "1"]
 BENCHMARKS = {
-    "nms": (["--boxes", "50", "--classes", "1", "--repeats", "1"], "CLBalancedNMS"),
-    "mixture": (["--gts", "1", "--repeats", "1"], "scikit-learn"),
+    "nms": (["--num-boxes", "50", "--num-classes", "1", "--repeats", "1"], "CLBalancedNMS"),
+    "mixture": (["--num-objects", "1", "--repeats", "1"], "scikit-learn"),
     "assignment": (
-        [*SMALL, "--gts", "1", "--sizes", "large", "--classes", "3", "--without-paa"],
+        [*SMALL, "--num-objects", "1", "--sizes", "large", "--num-classes", "3", "--without-paa"],
         "JLAAssigner",
     ),
     "step": (
-        [*SMALL, "--batch", "1", "--objects", "2", "--modes", "train", "--models", "FCOS"],
+        [*SMALL, "--batch-size", "1", "--num-objects", "2", "--modes", "train", "--models", "FCOS"],
         "training step",
     ),
-    "variants": ([*SMALL, "--batch", "1", "--modes", "infer", "--variants", "plain"], "plain"),
-    "refinement": (["--images", "1"], "largest difference"),
+    "variants": ([*SMALL, "--batch-size", "1", "--modes", "infer", "--variants", "plain"], "plain"),
+    "refinement": (["--num-images", "1"], "largest difference"),
 }
 SLOW = {"misalignment_report", "tune_nms", "figures", "receptive_field", "step", "variants",
         "refinement"}  # fmt: skip

@@ -78,7 +78,7 @@ def test_training_is_interrupted_and_says_how_to_go_on(detector, own_environ, tm
         text = process.stderr.read()
     assert process.returncode == 130
     last = (tmp_path / "run/last_checkpoint").read_text()
-    assert text.splitlines()[-1] == f"train.py: interrupted. --resume goes on from {last}."
+    assert text.splitlines()[-1] == f"train.py: interrupted. --resume continues from {last}."
     assert "Traceback" not in text
     assert all(
         v.isfinite().all()

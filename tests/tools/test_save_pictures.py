@@ -67,7 +67,7 @@ def run(tmp_path_factory):
 
 
 def test_one_picture_an_image_and_an_overview(run, tmp_path, capsys):
-    save_pictures.main([*run, "--out-dir", str(tmp_path), "--num", "3", "--score-thr", "0"])
+    save_pictures.main([*run, "--out-dir", str(tmp_path), "--num-images", "3", "--score-thr", "0"])
     names = ["000000.png", "000002.png", "000004.png", "overview.png"]
     assert sorted(p.name for p in tmp_path.iterdir()) == names
     assert str(tmp_path / "overview.png") in capsys.readouterr().out
@@ -77,7 +77,7 @@ def test_one_picture_an_image_and_an_overview(run, tmp_path, capsys):
 
 
 def test_more_than_there_are(run, tmp_path):
-    save_pictures.main([*run, "--out-dir", str(tmp_path), "--num", "50"])
+    save_pictures.main([*run, "--out-dir", str(tmp_path), "--num-images", "50"])
     assert len(list(tmp_path.iterdir())) == 5 + 1
 
 

@@ -132,7 +132,7 @@ def test_scenes_overlap_and_crowd_and_some_are_empty(scenes):
 
 def test_kept_when_the_same_and_drawn_anew_when_not(tmp_path, capsys):
     out = tmp_path / "set"
-    command = ["--out", str(out), "--train", "2", "--val", "1"]
+    command = ["--out-dir", str(out), "--num-train", "2", "--num-val", "1"]
     assert shapes.main(command) == 0
     before = (out / "train/000000.jpg").stat().st_mtime_ns
     assert shapes.main(command) == 0
@@ -168,14 +168,16 @@ def test_two_processes_at_once(tmp_path, monkeypatch):
 
 def test_foreign_folder_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("keep")
-    assert shapes.main(["--out", str(tmp_path), "--train", "1", "--val", "1"]) == 1
+    assert shapes.main(["--out-dir", str(tmp_path), "--num-train", "1", "--num-val", "1"]) == 1
     assert "was not made by this tool" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_broken_off_run_leaves_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shapes.cv2, "imwrite", lambda *a: False)
-    assert shapes.main(["--out", str(tmp_path / "set"), "--train", "1", "--val", "1"]) == 1
+    assert (
+        shapes.main(["--out-dir", str(tmp_path / "set"), "--num-train", "1", "--num-val", "1"]) == 1
+    )
     assert "is the disk full?" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -183,10 +185,10 @@ def test_broken_off_run_leaves_nothing(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--size", "32", "240"], "at least 64 pixels"),
-        (["--train", "0"], "at least 1"),
+        (["--img-scale", "32", "240"], "at least 64 pixels"),
+        (["--num-train", "0"], "at least 1"),
     ],
 )
 def test_senseless_arguments(tmp_path, capsys, arguments, message):
-    assert shapes.main(["--out", str(tmp_path / "set"), *arguments]) == 1
+    assert shapes.main(["--out-dir", str(tmp_path / "set"), *arguments]) == 1
     assert message in capsys.readouterr().err

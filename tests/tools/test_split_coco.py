@@ -26,7 +26,7 @@ def run(*args):
 
 
 def test_every_image_and_its_boxes_go_to_one_side(annotations):
-    assert run(annotations, "--num", 3).returncode == 0
+    assert run(annotations, "--num-images", 3).returncode == 0
     rest, held = (
         json.loads((annotations.parent / f"instances_{part}.json").read_text())
         for part in ("rest", "held-out")
@@ -41,23 +41,23 @@ def test_every_image_and_its_boxes_go_to_one_side(annotations):
 
 def test_the_same_seed_holds_out_the_same_images(annotations):
     held = annotations.parent / "instances_held-out.json"
-    run(annotations, "--num", 3)
+    run(annotations, "--num-images", 3)
     first = held.read_text()
-    run(annotations, "--num", 3)
+    run(annotations, "--num-images", 3)
     assert held.read_text() == first
-    run(annotations, "--num", 3, "--seed", 1)
+    run(annotations, "--num-images", 3, "--seed", 1)
     assert held.read_text() != first
 
 
 @pytest.mark.parametrize("num", [0, 10])
 def test_an_empty_side_is_refused(annotations, num):
-    result = run(annotations, "--num", num)
+    result = run(annotations, "--num-images", num)
     assert result.returncode == 2 and "between 1 and 9" in result.stderr
 
 
 def test_the_folder_is_made(annotations, tmp_path):
     out = tmp_path / "a/b"
-    result = run(annotations, "--num", 3, "--out-dir", out)
+    result = run(annotations, "--num-images", 3, "--out-dir", out)
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in out.iterdir()) == [
         "instances_held-out.json",
@@ -68,7 +68,7 @@ def test_the_folder_is_made(annotations, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(annotations, tmp_path):
     (tmp_path / "file").write_text("")
-    result = run(annotations, "--num", 3, "--out-dir", tmp_path / "file/below")
+    result = run(annotations, "--num-images", 3, "--out-dir", tmp_path / "file/below")
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "error: cannot write" in result.stderr and "--out-dir" in result.stderr
 
@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_made_is_named(annotations, tmp_path):
 )
 def test_other_files_are_refused_in_one_line(annotations, text, message):
     annotations.unlink() if text is None else annotations.write_text(text)
-    result = run(annotations, "--num", 1)
+    result = run(annotations, "--num-images", 1)
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert message in result.stderr.splitlines()[-1]
 
@@ -95,6 +95,6 @@ def test_numbers_and_strings_as_ids(annotations):
     for image in content["images"][5:]:
         image["id"] = f"n{image['id']}"
     annotations.write_text(json.dumps(content))
-    assert run(annotations, "--num", 4).returncode == 0
+    assert run(annotations, "--num-images", 4).returncode == 0
     held = json.loads((annotations.parent / "instances_held-out.json").read_text())
     assert len(held["images"]) == 4

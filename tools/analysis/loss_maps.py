@@ -1,7 +1,7 @@
 """Draw the classification and the regression loss of every location towards one object.
 
-    python tools/analysis/loss_maps.py CONFIG CHECKPOINT --show-dir FOLDER
-    python tools/analysis/loss_maps.py CONFIG CHECKPOINT --show-dir FOLDER --image IMAGE --gt 3
+    python tools/analysis/loss_maps.py CONFIG CHECKPOINT --out-dir FOLDER
+    python tools/analysis/loss_maps.py CONFIG CHECKPOINT --out-dir FOLDER --image IMAGE --gt 3
 
 writes one PNG: one row per level of the feature pyramid, the two losses side by side over the
 image, the location of least loss inside the object (star, and ring in the other panel) and the
@@ -21,7 +21,12 @@ import torch
 from misalign_det.analysis.dense_outputs import dense_outputs, training_positives
 from misalign_det.analysis.loss_maps import draw_loss_maps, losses_towards
 from misalign_det.analysis.picture_names import picture_names
-from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
+from misalign_det.apis.cli import (
+    add_common_arguments,
+    add_renamed_option,
+    errors_in_one_line,
+    load_config,
+)
 from misalign_det.apis.detector import build_dataset, find_image, load_detector, network_input
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
@@ -34,7 +39,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Draw loss maps of one object")
     parser.add_argument("config", help="config file, or name of a config of this package")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
-    parser.add_argument("--show-dir", required=True, help="folder of the picture")
+    parser.add_argument("--out-dir", required=True, help="folder of the picture")
     parser.add_argument("--image", help="file name or id; if not given, the first of the split")
     parser.add_argument(
         "--gt", type=int, default=0, help="index of the object in the image, from 0"
@@ -47,6 +52,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     add_common_arguments(parser)
+    add_renamed_option(parser, "--show-dir", "--out-dir")
     return parser.parse_args(arguments)
 
 
@@ -76,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shown = [level for level in levels if len(level.positives) or level.inside.any()] or levels
     name = picture_names(dataset)[index]
     title = f"{name}, object {args.gt}: {class_names(dataset.metainfo['classes'])[label]}"
-    folder = Path(args.show_dir)
+    folder = Path(args.out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"loss_maps_{name}_{args.gt}.png"
     draw_loss_maps(data.image, bbox.cpu(), shown, title).savefig(path, dpi=110)

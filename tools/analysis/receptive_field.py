@@ -1,6 +1,6 @@
 """Theoretical and effective receptive field of a one-stage detector, per branch and level.
 
-    python tools/analysis/receptive_field.py CONFIG CHECKPOINT --show-dir FOLDER
+    python tools/analysis/receptive_field.py CONFIG CHECKPOINT --out-dir FOLDER
 
 prints a table and writes receptive_field.json and receptive_field.png. The theoretical field is
 computed from kernels and strides, f(R_l) in "Toward Minimal Misalignment at Minimal Cost in
@@ -22,13 +22,13 @@ from torch import Tensor
 
 from misalign_det.analysis.dense_outputs import dense_head
 from misalign_det.analysis.receptive_field import draw_receptive_fields, receptive_fields
-from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
-from misalign_det.apis.detector import (
-    NetworkInput,
-    build_dataset,
-    load_detector,
-    network_input,
+from misalign_det.apis.cli import (
+    add_common_arguments,
+    add_renamed_option,
+    errors_in_one_line,
+    load_config,
 )
+from misalign_det.apis.detector import build_dataset, load_detector, network_input
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
 
@@ -38,7 +38,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure receptive fields")
     parser.add_argument("config", help="config file, or name of a config of this package")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
-    parser.add_argument("--show-dir", required=True, help="folder of the picture and the table")
+    parser.add_argument("--out-dir", required=True, help="folder of the picture and the table")
     parser.add_argument("--num-images", type=int, default=4, help="images measured (%(default)s)")
     parser.add_argument(
         "--num-objects", type=int, default=2, help="objects measured in each of them (%(default)s)"
@@ -52,6 +52,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     add_common_arguments(parser)
+    add_renamed_option(parser, "--show-dir", "--out-dir")
     args = parser.parse_args(arguments)
     if min(args.num_images, args.num_objects, args.radius) < 1:
         parser.error("--num-images, --num-objects and --radius must be at least 1")
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{field.stride:>6} {field.branch:<15} {field.feature:>7} px "
             f"{field.theoretical:>7} px {field.effective:>7.0f} px"
         )
-    folder = Path(args.show_dir)
+    folder = Path(args.out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     table = [{k: v for k, v in vars(field).items() if k != "gradient"} for field in fields]
     (folder / "receptive_field.json").write_text(json.dumps(table, indent=1))

@@ -1,7 +1,7 @@
 """Save pictures of detections beside the ground truth.
 
     python tools/analysis/save_pictures.py CONFIG CHECKPOINT --out-dir FOLDER
-    python tools/analysis/save_pictures.py CONFIG CHECKPOINT --out-dir FOLDER --num 20
+    python tools/analysis/save_pictures.py CONFIG CHECKPOINT --out-dir FOLDER --num-images 20
 
 writes one PNG an image (left: ground truth, right: detections, a caption above) and overview.png
 with all of them. The images are spread evenly over the split, so they are the same each time. Files
@@ -23,7 +23,12 @@ from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData
 
 from misalign_det.analysis.picture_names import numbered_apart, picture_names
-from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
+from misalign_det.apis.cli import (
+    add_common_arguments,
+    add_renamed_option,
+    errors_in_one_line,
+    load_config,
+)
 from misalign_det.apis.detector import build_dataset, detect, ground_truth, load_detector
 from misalign_det.datasets.preflight import InputError, check_config
 from misalign_det.engine.checkpoint import tensors_only
@@ -39,7 +44,7 @@ def parse_args(arguments=None):
     parser.add_argument("config", help="config file, or name of a config of this package")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
     parser.add_argument("--out-dir", required=True, help="folder of the pictures")
-    parser.add_argument("--num", type=int, default=8, help="how many images (%(default)s)")
+    parser.add_argument("--num-images", type=int, default=8, help="images to draw (%(default)s)")
     parser.add_argument(
         "--score-thr",
         type=float,
@@ -54,9 +59,10 @@ def parse_args(arguments=None):
     )
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     add_common_arguments(parser)
+    add_renamed_option(parser, "--num", "--num-images")
     args = parser.parse_args(arguments)
-    if args.num < 1 or not 0 <= args.score_thr <= 1:
-        parser.error("--num must be at least 1 and --score-thr between 0 and 1")
+    if args.num_images < 1 or not 0 <= args.score_thr <= 1:
+        parser.error("--num-images must be at least 1 and --score-thr between 0 and 1")
     return args
 
 
@@ -171,7 +177,7 @@ def main(arguments=None):
         check_config(cfg, modes=(args.split,))
         model = load_detector(cfg, args.checkpoint, args.device)
         dataset = build_dataset(cfg, args.split)
-        files = save_pictures(model, dataset, args.out_dir, args.num, args.score_thr)
+        files = save_pictures(model, dataset, args.out_dir, args.num_images, args.score_thr)
     print(f"{len(files)} pictures; all of them at a glance: {files[-1]}")
 
 

@@ -1,17 +1,17 @@
 """Time, launches, host waits and peak memory of label assignment, beside mmdet's assigners.
 
     python tools/benchmarks/assignment.py
-    python tools/benchmarks/assignment.py --gts 50 500 --sizes small --repeats 20
-    python tools/benchmarks/assignment.py --gts 1 7 --images 2
-    python tools/benchmarks/assignment.py --assigners IACAssigner MaxIoUAssigner --anchors 9 \
-        --image 2000 2000 --gts 5 500 --sizes small --repeats 1 --no-counts
+    python tools/benchmarks/assignment.py --num-objects 50 500 --sizes small --repeats 20
+    python tools/benchmarks/assignment.py --num-objects 1 7 --num-images 2
+    python tools/benchmarks/assignment.py --assigners IACAssigner MaxIoUAssigner --num-anchors 9 \
+        --img-shape 2000 2000 --num-objects 5 500 --sizes small --repeats 1 --no-counts
 
 Images of 800x1333 (22,400 locations on five levels), 80 classes. The predictions imitate a
 half-trained detector: boxes around the nearest object, jittered, and class logits that know a
 little. FCOS's targets stand for assignment without predictions; PAA's reassignment fits
-scikit-learn's mixture object by object, and its own first step is not counted. Of several images
-(``--images``) this package's assigners over edges take all at once, as FCOS's targets do, mmdet's
-assigners one after the other, as its heads call them.
+scikit-learn's mixture object by object, and its own first step is not counted. With several
+images (``--num-images``) this package's assigners and FCOS's targets take all images at once, and
+mmdet's assigners one after the other, as its heads call them.
 
 The simulated device, which counts launches and waits where there is no GPU, is slow: it counts with
 small objects, and nothing with more than ``--count-to``. Launches hardly depend on the sizes.
@@ -35,6 +35,7 @@ from mmdet.models.task_modules.assigners import (
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
+from misalign_det.apis.cli import add_renamed_option
 from misalign_det.models.task_modules.assigners.candidates import BatchGroundTruth
 from misalign_det.utils.benchmark import machine, median, peak_memory, spread, time_in_turn
 
@@ -48,18 +49,21 @@ SIDES = {"small": (12, 48), "large": (96, 400)}
 def parse_args(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description="Time label assignment")
-    parser.add_argument("--gts", type=int, nargs="+", default=[1, 7, 50, 200, 500])
-    parser.add_argument("--images", type=int, default=1, help="with that many objects each")
+    parser.add_argument("--num-objects", type=int, nargs="+", default=[1, 7, 50, 200, 500])
+    parser.add_argument("--num-images", type=int, default=1, help="with that many objects each")
     parser.add_argument("--sizes", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--image", type=int, nargs=2, default=[800, 1333], metavar=("H", "W"))
-    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--img-shape", type=int, nargs=2, default=[800, 1333], metavar=("H", "W"))
+    parser.add_argument("--num-classes", type=int, default=80)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
         "--assigners", nargs="+", choices=[*OURS, *THEIRS], metavar="NAME", help="those alone (all)"
     )
     parser.add_argument(
-        "--anchors", type=int, default=1, help="per location, for IACAssigner and MaxIoUAssigner"
+        "--num-anchors",
+        type=int,
+        default=1,
+        help="per location, for IACAssigner and MaxIoUAssigner",
     )
     parser.add_argument(
         "--without-paa", action="store_true", help="it takes seconds at 500 objects"
@@ -73,6 +77,11 @@ def parse_args(arguments=None):
         help="counted on the simulated device (%(default)s)",
     )
     add_no_counts(parser)
+    add_renamed_option(parser, "--gts", "--num-objects")
+    add_renamed_option(parser, "--images", "--num-images")
+    add_renamed_option(parser, "--image", "--img-shape")
+    add_renamed_option(parser, "--classes", "--num-classes")
+    add_renamed_option(parser, "--anchors", "--num-anchors")
     return parser.parse_args(arguments)
 
 
@@ -202,8 +211,8 @@ def fcos_targets(scenes):
 def all_peers(args, num_gts, sizes, device):
     """All of them by name; this package's first."""
     scenes = [
-        Scene(args.image, num_gts, SIDES[sizes], args.classes, device, seed)
-        for seed in range(args.images)
+        Scene(args.img_shape, num_gts, SIDES[sizes], args.num_classes, device, seed)
+        for seed in range(args.num_images)
     ]
     made = {}
     for name in args.assigners or [*OURS, *THEIRS]:
@@ -212,7 +221,9 @@ def all_peers(args, num_gts, sizes, device):
         elif name == "FCOS targets":
             made[name] = fcos_targets(scenes)
         elif name != "PAA reassignment" or not args.without_paa:
-            made[name] = partial(_call_all, [scene.peer(name, args.anchors) for scene in scenes])
+            made[name] = partial(
+                _call_all, [scene.peer(name, args.num_anchors) for scene in scenes]
+            )
     return made
 
 
@@ -233,15 +244,17 @@ def main(arguments=None):
     """Print a table: time and launches over TaskAlignedAssigner's, waits, and peak memory."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
-    height, width = args.image
-    print(f"{machine(args.device)}; {args.images} x {width}x{height}, {args.classes} classes")
+    height, width = args.img_shape
+    print(
+        f"{machine(args.device)}; {args.num_images} x {width}x{height}, {args.num_classes} classes"
+    )
     print(
         f"{'objects':>14} {'assigner':<22} {'time':>10} {'spread':>7} {'/ TaskAligned':>14} "
         f"{HEADER} {'/ TaskAligned':>14} {'peak memory':>12}"
     )
     simulated = {}
     for sizes in args.sizes:
-        for num in args.gts:
+        for num in args.num_objects:
             peers = all_peers(args, num, sizes, args.device)
             times = dict(zip(peers, time_in_turn(peers.values(), args.repeats, args.device)))
             if torch.cuda.is_available():

@@ -18,6 +18,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 import torch
 from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 
+from misalign_det.apis.cli import add_renamed_option
 from misalign_det.models.task_modules.assigners.gaussian_mixture import (
     fit_mixture,
     positive_threshold,
@@ -30,12 +31,16 @@ SIMULATED = 8  # objects at most on the simulated device
 def parse_args(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description="Time the mixture")
-    parser.add_argument("--gts", type=int, nargs="+", default=[1, 7, 50, 200, 500])
-    parser.add_argument("--candidates", type=int, default=35, help="of each object (%(default)s)")
+    parser.add_argument("--num-objects", type=int, nargs="+", default=[1, 7, 50, 200, 500])
+    parser.add_argument(
+        "--num-candidates", type=int, default=35, help="of each object (%(default)s)"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     add_no_counts(parser)
+    add_renamed_option(parser, "--gts", "--num-objects")
+    add_renamed_option(parser, "--candidates", "--num-candidates")
     return parser.parse_args(arguments)
 
 
@@ -69,8 +74,8 @@ def main(arguments=None):
         f"{'objects':>8} {'batched':>12} {'spread':>7} {HEADER} {'scikit-learn':>14} "
         f"{'times faster':>13} {'equal labels':>13}"
     )
-    for num in args.gts:
-        losses = losses_of(num, args.candidates).to(args.device)
+    for num in args.num_objects:
+        losses = losses_of(num, args.num_candidates).to(args.device)
         functions = batched(losses, args.device)
         functions["scikit-learn"] = partial(fit, losses, "sklearn")
         ours, theirs = time_in_turn(functions.values(), args.repeats, args.device)

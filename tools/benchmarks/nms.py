@@ -1,7 +1,7 @@
 """Time CLBalancedNMS beside mmcv's own NMS, both through `batched_nms` on the same boxes.
 
     python tools/benchmarks/nms.py
-    python tools/benchmarks/nms.py --boxes 1000 --classes 80 --repeats 200
+    python tools/benchmarks/nms.py --num-boxes 1000 --num-classes 80 --repeats 200
 
 prints one line for each number of boxes and classes: the medians, taken in turn in one run, their
 ratio, and the kernel launches and host waits of both on a GPU. The boxes are made up: clusters
@@ -21,6 +21,7 @@ import torch
 from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 from mmcv.ops import batched_nms
 
+from misalign_det.apis.cli import add_renamed_option
 from misalign_det.utils.benchmark import machine, median, time_in_turn
 
 SIMULATED = 200  # boxes at most on the simulated device
@@ -29,14 +30,16 @@ SIMULATED = 200  # boxes at most on the simulated device
 def parse_args(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description="Time CLBalancedNMS beside mmcv's NMS")
-    parser.add_argument("--boxes", type=int, nargs="+", default=[1000, 5000, 20000])
-    parser.add_argument("--classes", type=int, nargs="+", default=[1, 3, 80])
+    parser.add_argument("--num-boxes", type=int, nargs="+", default=[1000, 5000, 20000])
+    parser.add_argument("--num-classes", type=int, nargs="+", default=[1, 3, 80])
     parser.add_argument("--iou-threshold", type=float, default=0.6)
     parser.add_argument("--split-thr", type=int, default=10000, help="of CLBalancedNMS's config")
     parser.add_argument("--repeats", type=int, default=15, help="of each pair (%(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     add_no_counts(parser)
+    add_renamed_option(parser, "--boxes", "--num-boxes")
+    add_renamed_option(parser, "--classes", "--num-classes")
     return parser.parse_args(arguments)
 
 
@@ -89,8 +92,8 @@ def main(arguments=None):
         f"{'boxes':>7} {'classes':>8} {'mmcv nms':>12} {HEADER} {'CLBalancedNMS':>14} {HEADER} "
         f"{'ratio':>6}"
     )
-    for num in args.boxes:
-        for classes in args.classes:
+    for num in args.num_boxes:
+        for classes in args.num_classes:
             calls = both(num, classes, args, args.device)
             plain, ours = map(median, time_in_turn(calls.values(), args.repeats, args.device))
             costs = dict.fromkeys(calls, Cost())

@@ -24,7 +24,12 @@ import torch
 from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 from mmengine.config import Config
 
-from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
+from misalign_det.apis.cli import (
+    add_common_arguments,
+    add_renamed_option,
+    errors_in_one_line,
+    load_config,
+)
 from misalign_det.apis.config_lookup import resolve_config
 from misalign_det.apis.detector import batches, load_detector
 from misalign_det.engine.checkpoint import tensors_only
@@ -39,10 +44,11 @@ def parse_args(arguments=None):
     parser.add_argument("config", help="config of a TripleHead, or its name")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
     parser.add_argument("--peer", nargs=2, metavar=("CONFIG", "CHECKPOINT"))
-    parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--num-images", type=int, default=20)
     parser.add_argument("--device", default="cpu")
     add_no_counts(parser)
     add_common_arguments(parser)
+    add_renamed_option(parser, "--images", "--num-images")
     return parser.parse_args(arguments)
 
 
@@ -100,7 +106,7 @@ def main(arguments=None):
             calls.append((load_detector(peer, args.peer[1], args.device), False))
         _, loader = batches(ours, cfg, "val", progress=False)
         times, shares, differences = [[] for _ in calls], [], []
-        for batch in islice(loader, args.images):
+        for batch in islice(loader, args.num_images):
             inputs, metas = batch["inputs"], [s.metainfo for s in batch["data_samples"]]
             functions = networks(calls, inputs, args.device)
             steps = list(functions.values())

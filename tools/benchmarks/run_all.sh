@@ -89,25 +89,25 @@ PYTHON
 
 ours=(--models "TripleHead + JLA" "RFAHead + SpatialAlign") # beside FCOS
 if [ -n "$quick" ]; then
-    table "Label assignment" assignment --gts 1 7 --sizes small --repeats 1 --without-paa
+    table "Label assignment" assignment --num-objects 1 7 --sizes small --repeats 1 --without-paa
     table "Label assignment of two images" \
-        assignment --images 2 --gts 7 --sizes small --repeats 1 --without-paa
-    table "The mixture" mixture --gts 1 7 --repeats 1
-    table "CLBalancedNMS" nms --boxes 1000 20000 --classes 1 80 --repeats 1
+        assignment --num-images 2 --num-objects 7 --sizes small --repeats 1 --without-paa
+    table "The mixture" mixture --num-objects 1 7 --repeats 1
+    table "CLBalancedNMS" nms --num-boxes 1000 20000 --num-classes 1 80 --repeats 1
     table "Steps, ResNet-18" step --repeats 1 "${ours[@]}"
-    table "Steps, ResNet-50, batch 2" step --scale r50 --batch 2 --counts-only "${ours[@]}"
+    table "Steps, ResNet-50, batch 2" step --scale r50 --batch-size 2 --counts-only "${ours[@]}"
     table "Variants" variants --repeats 1 --variants plain "channels last" bfloat16
 else
     table "Label assignment" assignment
-    table "Label assignment of two images" assignment --images 2 --without-paa
+    table "Label assignment of two images" assignment --num-images 2 --without-paa
     table "The mixture" mixture
     table "CLBalancedNMS" nms
     table "Steps, ResNet-18" step
     table "Steps, ResNet-18, channels last" step --channels-last "${ours[@]}"
-    table "Steps, ResNet-50, batch 2" step --scale r50 --batch 2
+    table "Steps, ResNet-50, batch 2" step --scale r50 --batch-size 2
     case $device in
         cuda*) table "Steps, ResNet-50, batch 8, mixed precision" \
-            step --scale r50 --batch 8 --amp "${ours[@]}" ;;
+            step --scale r50 --batch-size 8 --amp "${ours[@]}" ;;
     esac
     table "Variants" variants
 fi

@@ -4,8 +4,9 @@
     python tools/benchmarks/step.py --scale r50     ResNet-50 at 800x1333, batch 1, as on COCO
     python tools/benchmarks/step.py --modes train --amp --channels-last    as BCCD's configs train
     python tools/benchmarks/step.py --device cuda:0 --amp
-    python tools/benchmarks/step.py --modes train --image 2000 2000 --batch 1 --objects 5 500
-    python tools/benchmarks/step.py --scale r50 --batch 2 --counts-only
+    python tools/benchmarks/step.py --modes train --img-shape 2000 2000 --batch-size 1 \\
+        --num-objects 5 500
+    python tools/benchmarks/step.py --scale r50 --batch-size 2 --counts-only
 
 Untrained models on random images, taken in turn in one run; ratios to FCOS. A training step is the
 losses, the gradients and the optimizer's step; "labels" is its share in which the head decides what
@@ -38,6 +39,7 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 
 from misalign_det.analysis.nms_regret import boxes_before_nms
+from misalign_det.apis.cli import add_renamed_option
 from misalign_det.models.task_modules.assigners.batch_assigner import BatchAssigner
 from misalign_det.utils.benchmark import (
     machine,
@@ -91,12 +93,12 @@ def parse_args(arguments=None):
         action="store_true",
         help="weights and features, as ChannelsLastHook lays them",
     )
+    parser.add_argument("--num-boxes", type=int, default=1000, help="boxes an image that reach NMS")
     parser.add_argument(
-        "--candidates", type=int, default=1000, help="boxes an image that reach NMS"
+        "--img-shape", type=int, nargs=2, metavar=("H", "W"), help="size of the images"
     )
-    parser.add_argument("--image", type=int, nargs=2, metavar=("H", "W"), help="size of the images")
-    parser.add_argument("--batch", type=int, help="images a training step")
-    parser.add_argument("--objects", type=int, nargs="+", help="objects an image")
+    parser.add_argument("--batch-size", type=int, help="images a training step")
+    parser.add_argument("--num-objects", type=int, nargs="+", help="objects an image")
     parser.add_argument(
         "--operators",
         type=int,
@@ -111,6 +113,10 @@ def parse_args(arguments=None):
         help="launches and host waits, without times and memory",
     )
     add_no_counts(parser)
+    add_renamed_option(parser, "--candidates", "--num-boxes")
+    add_renamed_option(parser, "--image", "--img-shape")
+    add_renamed_option(parser, "--batch", "--batch-size")
+    add_renamed_option(parser, "--objects", "--num-objects")
     return parser.parse_args(arguments)
 
 
@@ -189,11 +195,11 @@ def main(arguments=None):
         + ", mixed precision" * args.amp
         + ", channels last" * args.channels_last
     )
-    shape = (3, *(args.image or scale["shape"][1:]))
+    shape = (3, *(args.img_shape or scale["shape"][1:]))
     height, width = shape[1:]
     detectors = {} if args.counts_only else build_all(models, args, args.device)
-    for mode, objects in itertools.product(args.modes, args.objects or [scale["objects"]]):
-        batch = args.batch or scale["batch"] if mode == "train" else 1
+    for mode, objects in itertools.product(args.modes, args.num_objects or [scale["objects"]]):
+        batch = args.batch_size or scale["batch"] if mode == "train" else 1
         work = partial(prepare_all, mode, batch=batch, objects=objects, args=args)
         functions = work(detectors, shape, args.device)
         costs, note = {}, footnote(False)
@@ -298,7 +304,7 @@ def prepare_all(mode, detectors, shape, device, *, batch, objects, args):
 def prepare(mode, detector, packed, device, args):
     """A function that takes one step of the mode."""
     if mode == "infer":
-        let_pass(detector, packed, args.candidates)
+        let_pass(detector, packed, args.num_boxes)
         return partial(inference, detector, packed, device, args.amp)
     # On CUDA all parameters take the step at once, which is what torch chooses there.
     together = True if device.startswith("cuda") else None

@@ -1,7 +1,8 @@
 """Ways to run the same detector faster, each beside the plain one in the same run.
 
     python tools/benchmarks/variants.py
-    python tools/benchmarks/variants.py jla_triplehead_r50_fpn_1x_coco --image 800 1333 --batch 1
+    python tools/benchmarks/variants.py jla_triplehead_r50_fpn_1x_coco --img-shape 800 1333 \\
+        --batch-size 1
 
 Channels-last weights, bfloat16, the head under torch.compile, and group norm and ReLU as one
 compiled function. Compiling takes a minute, which is not counted. The last lines say what share of
@@ -28,6 +29,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
 
+from misalign_det.apis.cli import add_renamed_option
 from misalign_det.apis.config_lookup import resolve_config
 from misalign_det.utils.benchmark import machine, median, spread, time_in_turn
 
@@ -36,9 +38,9 @@ def parse_args(arguments=None):
     """The command line."""
     parser = argparse.ArgumentParser(description="Time variants of one detector")
     parser.add_argument("config", nargs="?", default="jla_triplehead_r18_fpn_12e_bccd")
-    parser.add_argument("--image", type=int, nargs=2, default=[240, 320], metavar=("H", "W"))
-    parser.add_argument("--batch", type=int, default=8, help="images a training step")
-    parser.add_argument("--objects", type=int, default=13)
+    parser.add_argument("--img-shape", type=int, nargs=2, default=[240, 320], metavar=("H", "W"))
+    parser.add_argument("--batch-size", type=int, default=8, help="images a training step")
+    parser.add_argument("--num-objects", type=int, default=13)
     parser.add_argument(
         "--modes", nargs="+", choices=["train", "infer"], default=["train", "infer"]
     )
@@ -47,6 +49,9 @@ def parse_args(arguments=None):
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     add_no_counts(parser)
+    add_renamed_option(parser, "--image", "--img-shape")
+    add_renamed_option(parser, "--batch", "--batch-size")
+    add_renamed_option(parser, "--objects", "--num-objects")
     return parser.parse_args(arguments)
 
 
@@ -162,11 +167,11 @@ def level_shares(detector, packed, repeats, device):
 
 def pack(args, mode, image, device):
     """Random images for a mode."""
-    batch = args.batch if mode == "train" else 1
+    batch = args.batch_size if mode == "train" else 1
     return demo_mm_inputs(
         batch,
         image_shapes=[(3, *image)] * batch,
-        num_items=[args.objects] * batch,
+        num_items=[args.num_objects] * batch,
         num_classes=3,
         device=device,
     )
@@ -195,10 +200,10 @@ def counted(args, mode, functions):
     if args.no_counts:
         return {}, footnote(False)
     if torch.cuda.is_available():
-        make = partial(steps, args, mode, args.image, args.variants)
+        make = partial(steps, args, mode, args.img_shape, args.variants)
         return count_calls(make, args.device, functions), footnote()
     names = [name for name in args.variants if name not in COMPILED]
-    small = [max(64, side // 4) for side in args.image]
+    small = [max(64, side // 4) for side in args.img_shape]
     costs = count_calls(partial(steps, args, mode, small, names))
     return costs, footnote(simulated_on=f"images of {small[1]}x{small[0]}")
 
@@ -212,12 +217,12 @@ def main(arguments=None):
     torch._dynamo.config.recompile_limit = 64  # one function serves all levels and layers
     print(machine(args.device))
     for mode in args.modes:
-        functions = steps(args, mode, args.image, args.variants, args.device)
+        functions = steps(args, mode, args.img_shape, args.variants, args.device)
         times = dict(zip(functions, time_in_turn(functions.values(), args.repeats, args.device)))
         costs, note = counted(args, mode, functions)
         first = median(next(iter(times.values())))
         what = "training step" if mode == "train" else "network at inference"
-        batch = args.batch if mode == "train" else 1
+        batch = args.batch_size if mode == "train" else 1
         print(
             f"\n{args.config}, {what}, batch {batch}\n{'variant':<24} {'time':>10} {'spread':>7} "
             f"{'/ ' + next(iter(times)):>8} {HEADER}"
@@ -230,7 +235,7 @@ def main(arguments=None):
             )
         print(note)
     shares, saved = level_shares(
-        build(args.config, args.device), pack(args, args.modes[-1], args.image, args.device),
+        build(args.config, args.device), pack(args, args.modes[-1], args.img_shape, args.device),
         args.repeats, args.device,
     )  # fmt: skip
     print("\nthe head's time by level: " + ", ".join(f"{100 * share:.0f} %" for share in shares))

@@ -1,7 +1,7 @@
 """Draw the "shapes" detection set: coloured figures on textured ground, COCO format, seeded.
 
-    python tools/dataset_converters/shapes.py --out data/shapes
-    python tools/dataset_converters/shapes.py --out data/shapes --train 400 --val 100 --seed 0
+    python tools/dataset_converters/shapes.py --out-dir data/shapes
+    python tools/dataset_converters/shapes.py --num-train 400 --num-val 100 --seed 0
 
 writes (about ten seconds)
 
@@ -35,6 +35,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from tqdm import tqdm
+
+from misalign_det.apis.cli import add_renamed_option
 
 VERSION = 1  # raise it whenever the drawing changes, so that old sets are drawn anew
 CLASSES = ("disc", "rectangle", "triangle", "ring", "cross", "star")
@@ -276,15 +278,17 @@ def make_set(out, train=400, val=100, size=(320, 240), seed=0):
         "val": int(val),
     }
     if min(params["size"]) < 64:
-        raise ValueError(f"--size is {size[0]} x {size[1]}; each side must be at least 64 pixels")
+        raise ValueError(
+            f"--img-scale is {size[0]} x {size[1]}; each side must be at least 64 pixels"
+        )
     if min(params["train"], params["val"]) < 1 or params["seed"] < 0:
-        raise ValueError("--train and --val must be at least 1 and --seed at least 0")
+        raise ValueError("--num-train and --num-val must be at least 1 and --seed at least 0")
     if is_current(out, params):
         return False
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / STAMP).is_file():
         raise ValueError(
             f"{out} is there but was not made by this tool (it has no {STAMP}); "
-            "choose another --out, or remove it first"
+            "choose another --out-dir, or remove it first"
         )
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number
@@ -306,11 +310,11 @@ def make_set(out, train=400, val=100, size=(320, 240), seed=0):
 def main(argv=None):
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Draw the generated detection set 'shapes'.")
-    parser.add_argument("--out", default="data/shapes", help="folder of the set (%(default)s)")
-    parser.add_argument("--train", type=int, default=400, help="training images (%(default)s)")
-    parser.add_argument("--val", type=int, default=100, help="validation images (%(default)s)")
+    parser.add_argument("--out-dir", default="data/shapes", help="folder of the set (%(default)s)")
+    parser.add_argument("--num-train", type=int, default=400, help="training images (%(default)s)")
+    parser.add_argument("--num-val", type=int, default=100, help="validation images (%(default)s)")
     parser.add_argument(
-        "--size",
+        "--img-scale",
         type=int,
         nargs=2,
         default=(320, 240),
@@ -318,15 +322,22 @@ def main(argv=None):
         help="image size in pixels (320 240)",
     )
     parser.add_argument("--seed", type=int, default=0)
+    for old, new in (
+        ("--out", "--out-dir"),
+        ("--train", "--num-train"),
+        ("--val", "--num-val"),
+        ("--size", "--img-scale"),
+    ):
+        add_renamed_option(parser, old, new)
     args = parser.parse_args(argv)
     try:
-        made = make_set(args.out, args.train, args.val, args.size, args.seed)
+        made = make_set(args.out_dir, args.num_train, args.num_val, args.img_scale, args.seed)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(
-        f"{args.out}: {args.train} training and {args.val} validation images, seed {args.seed}"
-        + ("" if made else " (already there, kept)")
+        f"{args.out_dir}: {args.num_train} training and {args.num_val} validation images, "
+        f"seed {args.seed}" + ("" if made else " (already there, kept)")
     )
     return 0
 

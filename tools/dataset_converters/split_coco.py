@@ -1,7 +1,7 @@
 """Set images of a COCO annotation file aside, to choose settings on them and not on a test split.
 
     python tools/dataset_converters/split_coco.py data/bccd/annotations/instances_train.json \\
-        --num 55 --out-dir data/bccd/annotations
+        --num-images 55 --out-dir data/bccd/annotations
 
 writes `instances_train_rest.json` and `instances_train_held-out.json` (55 images). The images stay
 where they are, so a config needs nothing but the two file names.
@@ -11,6 +11,8 @@ import argparse
 import json
 import random
 from pathlib import Path
+
+from misalign_det.apis.cli import add_renamed_option
 
 
 def split_coco(dataset, num, seed=0):
@@ -35,7 +37,7 @@ def split_coco(dataset, num, seed=0):
     # By type first: a file may hold numbers and strings as ids.
     ids = sorted((i["id"] for i in dataset["images"]), key=lambda i: (str(type(i)), i))
     if not 0 < num < len(ids):
-        raise ValueError(f"--num must be between 1 and {len(ids) - 1} here, not {num}.")
+        raise ValueError(f"--num-images must be between 1 and {len(ids) - 1} here, not {num}.")
     random.Random(seed).shuffle(ids)
     held_out = set(ids[:num])
 
@@ -50,15 +52,16 @@ def split_coco(dataset, num, seed=0):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("annotations", type=Path, help="COCO annotation file")
-    parser.add_argument("--num", type=int, required=True, help="images to hold out")
+    parser.add_argument("--num-images", type=int, required=True, help="images to hold out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--out-dir", type=Path, help="folder of the two files, made if need be (the file's own)"
     )
+    add_renamed_option(parser, "--num", "--num-images")
     args = parser.parse_args(argv)
     try:
         content = json.loads(args.annotations.read_text(encoding="utf-8"))
-        parts = split_coco(content, args.num, args.seed)
+        parts = split_coco(content, args.num_images, args.seed)
     except OSError as error:
         parser.error(f"{args.annotations}: {error.strerror}")
     except ValueError as error:

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 import misalign_det  # noqa: F401
+from misalign_det.engine import architecture
 from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.engine.hooks import record_invalid_loss_hook
 from misalign_det.engine.hooks.record_invalid_loss_hook import (
@@ -179,9 +180,7 @@ def test_the_model_is_found_inside_its_wrapper(tmp_path, monkeypatch):
             super().__init__()
             self.module = module
 
-    monkeypatch.setattr(
-        record_invalid_loss_hook, "is_model_wrapper", lambda model: isinstance(model, Wrapper)
-    )
+    monkeypatch.setattr(architecture, "is_model_wrapper", lambda model: isinstance(model, Wrapper))
     model = Losses(loss=math.nan)
     batch = dict(inputs=[torch.ones(1)], data_samples=[sample()])
     message, path = stopped(tmp_path, model, batch, wrapper=Wrapper(Wrapper(model)))
@@ -257,5 +256,5 @@ def test_files_that_are_no_records(tmp_path):
     ):
         read_record(str(tmp_path / "x.pth"))
     torch.save(dict(state_dict={}), tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match="x.pth is no step that RecordInvalidLossHook saved"):
+    with pytest.raises(CheckpointError, match="x.pth is not a step that Record"):
         read_record(str(tmp_path / "x.pth"))
