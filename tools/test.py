@@ -5,6 +5,9 @@ CONFIG is a file, or the bare name of a config of this package.
 
 import argparse
 import copy
+from collections.abc import Sequence
+
+from mmengine.config import Config
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
@@ -31,7 +34,7 @@ from misalign_det.errors import InputError
 from misalign_det.utils import is_type, leaf_datasets
 
 
-def parse_args(arguments=None):
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Test a detector")
     parser.add_argument("config", help="config file, or name of a config of this package")
@@ -60,11 +63,11 @@ def parse_args(arguments=None):
     return args
 
 
-def use_test_time_augmentation(cfg):
+def use_test_time_augmentation(cfg: Config) -> None:
     """Wrap the model for test-time augmentation, and give every dataset its pipeline.
 
     Args:
-        cfg (mmengine.Config): changed in place; its `tta_model` and `tta_pipeline` are used if
+        cfg: changed in place; its `tta_model` and `tta_pipeline` are used if
             there are any. Else each image is also taken mirrored, after the other steps of its own
             dataset's pipeline, and NMS at 0.5 merges the two.
 
@@ -81,12 +84,12 @@ def use_test_time_augmentation(cfg):
     cfg.model = dict(**wrapper, module=cfg.model)
 
 
-def mirrored_too(pipeline, where):
+def mirrored_too(pipeline: Sequence[dict], where: str) -> list[dict]:
     """A pipeline that gives each image twice, as it is and mirrored.
 
     Args:
-        pipeline (list[dict]): ends with `PackDetInputs`; left as it is.
-        where (str): its dataset's key in the config, for the message.
+        pipeline: ends with `PackDetInputs`; left as it is.
+        where: its dataset's key in the config, for the message.
 
     Raises:
         InputError: it does not.
@@ -110,7 +113,7 @@ def mirrored_too(pipeline, where):
     return [*copy.deepcopy(list(pipeline[:-1])), dict(type="TestTimeAug", transforms=[flips, pack])]
 
 
-def main():
+def main() -> None:
     """Test as the command line says."""
     args = parse_args()
     setup_cache_size_limit_of_dynamo()

@@ -4,6 +4,9 @@ CONFIG is a file, or the bare name of a config of this package.
 """
 
 import argparse
+from collections.abc import Sequence
+
+from mmengine.config import Config
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
@@ -26,7 +29,7 @@ from misalign_det.engine.distributed import finish_processes
 from misalign_det.errors import InputError
 
 
-def parse_args(arguments=None):
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. No help text may mention mim's own flag for the number of processes: mim
     looks for it here and would then pass it on."""
     parser = argparse.ArgumentParser(description="Train a detector")
@@ -55,12 +58,12 @@ def parse_args(arguments=None):
     return parser.parse_args(arguments)
 
 
-def apply_training_options(cfg, args):
+def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
     """Put --amp and --auto-scale-lr into the config.
 
     Args:
-        cfg (mmengine.Config): changed in place.
-        args (argparse.Namespace): from `parse_args`.
+        cfg: changed in place.
+        args: from `parse_args`.
 
     Raises:
         InputError: the config does not say what its learning rate is meant for.
@@ -79,7 +82,7 @@ def apply_training_options(cfg, args):
         cfg.auto_scale_lr.enable = True
 
 
-def main():
+def main() -> None:
     """Train as the command line says."""
     args = parse_args()
     setup_cache_size_limit_of_dynamo()

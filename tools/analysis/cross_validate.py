@@ -19,7 +19,11 @@ import random
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
@@ -37,7 +41,7 @@ from misalign_det.utils.json_file import read_json
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
 
-def parse_args(arguments=None):
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Cross-validation on the training split")
     parser.add_argument("config", help="config file, or name of a config of this package")
@@ -62,7 +66,7 @@ def parse_args(arguments=None):
     return args
 
 
-def combinations(grid):
+def combinations(grid: Sequence[str]) -> list[tuple[str, ...]]:
     """Every combination, each as a tuple of 'key=value'."""
     choices = [
         [f"{key}={value}" for value in values.split(",")]
@@ -71,7 +75,7 @@ def combinations(grid):
     return list(itertools.product(*choices))
 
 
-def deal(dataset, folds, seed):
+def deal(dataset: dict, folds: int, seed: int) -> list[tuple[dict, dict]]:
     """Split a COCO dictionary by image into (rest, held out) pairs, one a fold.
 
     Raises:
@@ -100,7 +104,7 @@ def deal(dataset, folds, seed):
     return pairs
 
 
-def the_only_leaf(dataset, key):
+def the_only_leaf(dataset: Mapping | None, key: str) -> Any:
     """The config of the one dataset that reads files, inside whatever wraps it.
 
     Raises:
@@ -116,7 +120,7 @@ def the_only_leaf(dataset, key):
     return leaves[0][1]
 
 
-def training_annotations(cfg):
+def training_annotations(cfg: Config) -> tuple[Path, dict]:
     """Path of the annotation file that the training loads, and its content.
 
     Raises:
@@ -135,15 +139,15 @@ def training_annotations(cfg):
     return path, content
 
 
-def use_fold(cfg, rest, held_out):
+def use_fold(cfg: Config, rest: Path, held_out: Path) -> Config:
     """A copy of a config that trains on one part of the training set and validates on the other.
 
     The validation set becomes the training set (its images, classes, storage) under the validation
     set's own pipeline; every evaluator that reads annotations reads those that are held out.
 
     Args:
-        cfg (Config): of the whole training set.
-        rest, held_out (Path): annotation files.
+        cfg: of the whole training set.
+        rest, held_out: annotation files.
 
     Returns:
         Config
@@ -164,13 +168,13 @@ def use_fold(cfg, rest, held_out):
     return cfg
 
 
-def evaluators(cfg):
+def evaluators(cfg: Config) -> list:
     """The configs of the validation's evaluators."""
     found = cfg.get("val_evaluator") or []
     return list(found) if isinstance(found, (list, tuple)) else [found]
 
 
-def metric_name(cfg):
+def metric_name(cfg: Config) -> str:
     """Under what name the log holds COCO's AP.
 
     Raises:
@@ -193,7 +197,7 @@ def metric_name(cfg):
     )
 
 
-def last_metric(work_dir, metric):
+def last_metric(work_dir: Path, metric: str) -> float:
     """The metric of the last evaluation of a run; 0 where the detector found nothing.
 
     Raises:
@@ -208,7 +212,14 @@ def last_metric(work_dir, metric):
     return evaluations[-1].get(metric, 0.0)
 
 
-def run(args, config, folder, name, options, metric):
+def run(
+    args: argparse.Namespace,
+    config: Path,
+    folder: Path,
+    name: str,
+    options: Sequence[str],
+    metric: str,
+) -> float:
     """Train once; its metric."""
     work_dir = folder / name
     work_dir.mkdir(parents=True, exist_ok=True)
@@ -230,7 +241,7 @@ def run(args, config, folder, name, options, metric):
     return last_metric(work_dir, metric)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, print the table."""
     args = parse_args(arguments)
     with errors_in_one_line("cross_validate.py"):

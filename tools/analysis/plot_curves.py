@@ -11,9 +11,11 @@ step on is left out. So a run that was begun anew in an old folder is shown alon
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+from matplotlib.figure import Figure
 
 matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt  # noqa: E402
@@ -23,14 +25,14 @@ class CurvesError(ValueError):
     """There is nothing to plot; the message says what was looked for."""
 
 
-def read_scalars(work_dir):
+def read_scalars(work_dir: str | Path) -> tuple[list[dict], list[dict]]:
     """What a run logged.
 
     Args:
-        work_dir (str | Path): with one folder a start of the run.
+        work_dir: with one folder a start of the run.
 
     Returns:
-        tuple[list[dict], list[dict]]: training entries and evaluation entries, in order. 'step' of
+        Training entries and evaluation entries, in order. 'step' of
         a training entry is the training step; 'x' of an evaluation entry is the epoch where the
         training entries have one, else the training step.
 
@@ -72,7 +74,7 @@ def read_scalars(work_dir):
     return train, evaluation
 
 
-def _entries(file):
+def _entries(file: Path) -> list[dict]:
     """The lines of one log; one that is cut off is named and skipped."""
     entries = []
     for number, line in enumerate(file.read_text().splitlines(), start=1):
@@ -86,7 +88,7 @@ def _entries(file):
     return entries
 
 
-def metric_names(evaluation):
+def metric_names(evaluation: Sequence[dict]) -> dict[str, str]:
     """The AP figures of evaluation lines and how to call them: {log key: label}."""
     labels = {
         "bbox_mAP": "AP",
@@ -105,12 +107,12 @@ def metric_names(evaluation):
     return named or {key: key for key in sorted(keys) if "mAP" in key}
 
 
-def plot(train, evaluation, title):
+def plot(train: Sequence[dict], evaluation: Sequence[dict], title: str) -> Figure:
     """Losses on the left, AP on the right.
 
     Args:
-        train, evaluation (list[dict]): from `read_scalars`.
-        title (str): stands above both.
+        train, evaluation: from `read_scalars`.
+        title: stands above both.
 
     Returns:
         matplotlib.figure.Figure
@@ -156,7 +158,7 @@ def plot(train, evaluation, title):
     return figure
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Plot as the command line says; returns the exit status."""
     parser = argparse.ArgumentParser(description="Plot the loss and AP curves of a run")
     parser.add_argument("work_dir", help="the run's --work-dir")

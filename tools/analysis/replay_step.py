@@ -6,6 +6,7 @@ prints each loss beside the one that was recorded.
 """
 
 import argparse
+from collections.abc import Sequence
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
@@ -20,7 +21,7 @@ from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
 from misalign_det.engine.hooks.record_invalid_loss_hook import image_names, read_record, replay
 
 
-def parse_args(arguments=None):
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Run a saved training step again")
     parser.add_argument("config", help="config file, or name of a config of this package")
@@ -30,7 +31,7 @@ def parse_args(arguments=None):
     return parser.parse_args(arguments)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Replay and compare."""
     args = parse_args(arguments)
     with errors_in_one_line("replay_step.py"), tensors_only(args.trust_checkpoint):

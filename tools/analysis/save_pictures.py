@@ -9,7 +9,11 @@ in several folders keep the folders' names. A box of higher score lies over thos
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+
+from mmengine.dataset import BaseDataset
+from torch import nn
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
@@ -38,7 +42,7 @@ MIN_WIDTH = 640  # smaller images are enlarged, so that labels can be read
 BAND = 34  # height of the caption in pixels
 
 
-def parse_args(arguments=None):
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Save detections beside the ground truth")
     parser.add_argument("config", help="config file, or name of a config of this package")
@@ -66,18 +70,25 @@ def parse_args(arguments=None):
     return args
 
 
-def picture(visualizer, image, truth, detections, score_thr, title):
+def picture(
+    visualizer: DetLocalVisualizer,
+    image: np.ndarray,
+    truth: InstanceData,
+    detections: InstanceData,
+    score_thr: float,
+    title: str,
+) -> np.ndarray:
     """One image twice, with ground truth and with detections, below a caption.
 
     Args:
-        visualizer (DetLocalVisualizer): with the dataset's meta.
-        image (ndarray): (H, W) or (H, W, n), RGB; see `to_rgb_image`.
-        truth, detections (InstanceData): boxes xyxy in pixels of `image`.
-        score_thr (float): detections above it are drawn and counted.
-        title (str): begins the caption.
+        visualizer: with the dataset's meta.
+        image: (H, W) or (H, W, n), RGB; see `to_rgb_image`.
+        truth, detections: boxes xyxy in pixels of `image`.
+        score_thr: detections above it are drawn and counted.
+        title: begins the caption.
 
     Returns:
-        ndarray: uint8 (BAND + H s, 2 W s, 3), RGB, with the whole number s that makes W s at
+        Uint8 (BAND + H s, 2 W s, 3), RGB, with the whole number s that makes W s at
         least MIN_WIDTH.
     """
     image = to_rgb_image(image)
@@ -106,7 +117,7 @@ def picture(visualizer, image, truth, detections, score_thr, title):
     return np.vstack([band, pair])
 
 
-def overview(pictures, columns=2, width=720):
+def overview(pictures: Sequence[np.ndarray], columns: int = 2, width: int = 720) -> np.ndarray:
     """All pictures in one, each `width` pixels wide; the rest of the last row is white."""
     small = [
         cv2.resize(p, (width, round(p.shape[0] * width / p.shape[1])), interpolation=cv2.INTER_AREA)
@@ -121,7 +132,7 @@ def overview(pictures, columns=2, width=720):
     return np.vstack([np.hstack(cells[i : i + columns]) for i in range(0, len(cells), columns)])
 
 
-def pixels(dataset, index):
+def pixels(dataset: BaseDataset, index: int) -> np.ndarray:
     """An image as its file holds it, RGB; InputError where it cannot be read as a picture."""
     path = dataset.get_data_info(index)["img_path"]
     image = mmcv.imread(str(path), channel_order="rgb")
@@ -130,16 +141,22 @@ def pixels(dataset, index):
     return image
 
 
-def save_pictures(model, dataset, out_dir, num=8, score_thr=0.3):
+def save_pictures(
+    model: nn.Module,
+    dataset: BaseDataset,
+    out_dir: str | Path,
+    num: int = 8,
+    score_thr: float = 0.3,
+) -> list[Path]:
     """Detect on `num` images of a dataset and save the pictures.
 
     Args:
-        model (nn.Module): from `load_detector`, or mmdet's `init_detector`.
-        dataset (BaseDataset): its images and annotations are drawn.
-        out_dir (str | Path): made if it is not there.
+        model: from `load_detector`, or mmdet's `init_detector`.
+        dataset: its images and annotations are drawn.
+        out_dir: made if it is not there.
 
     Returns:
-        list[Path]: the files, overview.png last.
+        The files, overview.png last.
 
     Raises:
         InputError: the dataset is empty.
@@ -169,7 +186,7 @@ def save_pictures(model, dataset, out_dir, num=8, score_thr=0.3):
     return files
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Save pictures as the command line says."""
     args = parse_args(arguments)
     with errors_in_one_line("save_pictures.py"), tensors_only(args.trust_checkpoint):

@@ -18,7 +18,9 @@ small objects, and nothing with more than ``--count-to``. Launches hardly depend
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
@@ -46,7 +48,7 @@ THEIRS = ("IACAssigner", "MaxIoUAssigner", "ATSSAssigner", "TaskAlignedAssigner"
 SIDES = {"small": (12, 48), "large": (96, 400)}
 
 
-def parse_args(arguments=None):
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Time label assignment")
     parser.add_argument("--num-objects", type=int, nargs="+", default=[1, 7, 50, 200, 500])
@@ -88,7 +90,15 @@ def parse_args(arguments=None):
 class Scene:
     """One image: locations, objects, predictions."""
 
-    def __init__(self, image, num_gts, sides, classes, device, seed=0):
+    def __init__(
+        self,
+        image: Sequence[int],
+        num_gts: int,
+        sides: tuple[float, float],
+        classes: int,
+        device: str,
+        seed: int = 0,
+    ) -> None:
         height, width = image
         generator = torch.Generator().manual_seed(seed)
         self.sizes = [(-(-height // s), -(-width // s)) for s in STRIDES]
@@ -122,14 +132,16 @@ class Scene:
         half = self.strides[:, None] * 4
         self.anchors = torch.cat([self.points - half, self.points + half], 1)
 
-    def theirs(self, assigner, priors, *args, scores=None):
+    def theirs(
+        self, assigner: Any, priors: torch.Tensor, *args: Any, scores: torch.Tensor | None = None
+    ) -> Callable:
         """A function that runs one of mmdet's."""
         pred = InstanceData(priors=priors)
         if scores is not None:
             pred.scores, pred.bboxes = scores, self.bboxes
         return partial(assigner.assign, pred, *args, self.gts)
 
-    def by_iou(self, name, num_anchors):
+    def by_iou(self, name: str, num_anchors: int) -> Callable:
         """IACAssigner with class probabilities, or MaxIoUAssigner under it."""
         assigner = TASK_UTILS.build(
             dict(type=name, pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0)
@@ -142,7 +154,7 @@ class Scene:
             pred.scores = self.logits.sigmoid().repeat(num_anchors, 1)
         return partial(assigner.assign, pred, self.gts)
 
-    def paa(self):
+    def paa(self) -> Callable:
         """PAA's mixture step on its own candidates and the joint losses of these predictions."""
         head = PAAHead(
             self.logits.shape[1],
@@ -174,7 +186,7 @@ class Scene:
             list(self.anchors.split(self.counts)),
         )
 
-    def peer(self, name, num_anchors):
+    def peer(self, name: str, num_anchors: int) -> Callable:
         """One that takes one image at a time."""
         if name in ("IACAssigner", "MaxIoUAssigner"):
             return self.by_iou(name, num_anchors)
@@ -188,7 +200,7 @@ class Scene:
         return self.theirs(assigner, point_priors, scores=self.logits.sigmoid())
 
 
-def over_edges(scenes, **config):
+def over_edges(scenes: Sequence[Scene], **config: Any) -> Callable:
     """A function that runs one of this package's assigners over edges."""
     first = scenes[0]
     logits, bboxes = (torch.stack([getattr(s, name) for s in scenes])
@@ -198,7 +210,7 @@ def over_edges(scenes, **config):
     return partial(assigner.assign_batch, first.points, first.strides, logits, bboxes, gts)
 
 
-def fcos_targets(scenes):
+def fcos_targets(scenes: Sequence[Scene]) -> Callable:
     """FCOS's targets: regress ranges and center sampling."""
     first = scenes[0]
     head = FCOSHead(
@@ -208,7 +220,9 @@ def fcos_targets(scenes):
     return partial(head.get_targets, points, [s.gts for s in scenes])
 
 
-def all_peers(args, num_gts, sizes, device):
+def all_peers(
+    args: argparse.Namespace, num_gts: int, sizes: str, device: str
+) -> dict[str, Callable]:
     """All of them by name; this package's first."""
     scenes = [
         Scene(args.img_shape, num_gts, SIDES[sizes], args.num_classes, device, seed)
@@ -227,12 +241,14 @@ def all_peers(args, num_gts, sizes, device):
     return made
 
 
-def _call_all(functions):
+def _call_all(functions: Sequence[Callable]) -> None:
     for function in functions:
         function()
 
 
-def counted(args, num_gts, sizes, peers):
+def counted(
+    args: argparse.Namespace, num_gts: int, sizes: str, peers: dict[str, Callable]
+) -> dict[str, Cost]:
     """Launches and waits of all of them."""
     if args.no_counts or (num_gts > args.count_to and not torch.cuda.is_available()):
         return dict.fromkeys(peers, Cost())
@@ -240,7 +256,7 @@ def counted(args, num_gts, sizes, peers):
     return count_calls(make, args.device, peers, warm_up=False)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table: time and launches over TaskAlignedAssigner's, waits, and peak memory."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)

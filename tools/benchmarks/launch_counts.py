@@ -69,7 +69,7 @@ def count_calls(
     return {name: Cost(*launches_and_syncs(function)) for name, function in functions.items()}
 
 
-def _simulated(make, warm_up) -> dict[str, Cost]:
+def _simulated(make: Callable, warm_up: bool) -> dict[str, Cost]:
     from simulated_cuda import SimulatedCuda
 
     costs = {}

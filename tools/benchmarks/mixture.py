@@ -10,6 +10,7 @@ slow: it fits at most 8 objects.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
@@ -28,7 +29,7 @@ from misalign_det.utils.benchmark import machine, median, spread, time_in_turn
 SIMULATED = 8  # objects at most on the simulated device
 
 
-def parse_args(arguments=None):
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Time the mixture")
     parser.add_argument("--num-objects", type=int, nargs="+", default=[1, 7, 50, 200, 500])
@@ -44,7 +45,7 @@ def parse_args(arguments=None):
     return parser.parse_args(arguments)
 
 
-def losses_of(num_gts, candidates, seed=0):
+def losses_of(num_gts: int, candidates: int, seed: int = 0) -> torch.Tensor:
     """Ascending losses of two groups of candidates, as joint losses are; (G, K)."""
     generator = torch.Generator().manual_seed(seed)
     low = 0.4 + 0.15 * torch.randn(num_gts, candidates, generator=generator)
@@ -54,18 +55,18 @@ def losses_of(num_gts, candidates, seed=0):
     return mixed.abs().sort(dim=1).values
 
 
-def fit(losses, backend):
+def fit(losses: torch.Tensor, backend: str) -> torch.Tensor:
     """Largest positive loss of each object."""
     valid = torch.ones_like(losses, dtype=torch.bool)
     return positive_threshold(losses, fit_mixture(losses, valid, 1.0, backend), "component")
 
 
-def batched(losses, device):
+def batched(losses: torch.Tensor, device: str) -> dict[str, Callable]:
     """The batched fit on a device, by name."""
     return {"batched": partial(fit, losses.to(device), "batched")}
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a line a number of objects."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)

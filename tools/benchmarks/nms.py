@@ -12,6 +12,7 @@ classes itself. The simulated device, which counts where there is no GPU, is slo
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
@@ -27,7 +28,7 @@ from misalign_det.utils.benchmark import machine, median, time_in_turn
 SIMULATED = 200  # boxes at most on the simulated device
 
 
-def parse_args(arguments=None):
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Time CLBalancedNMS beside mmcv's NMS")
     parser.add_argument("--num-boxes", type=int, nargs="+", default=[1000, 5000, 20000])
@@ -43,11 +44,13 @@ def parse_args(arguments=None):
     return parser.parse_args(arguments)
 
 
-def clustered_boxes(num, classes, seed=0):
+def clustered_boxes(
+    num: int, classes: int, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """About 20 boxes an object, as a dense detector leaves them before NMS.
 
     Returns:
-        tuple[Tensor, Tensor, Tensor]: boxes (num, 4) xyxy, scores (num,), labels (num,).
+        Boxes (num, 4) xyxy, scores (num,), labels (num,).
     """
     generator = torch.Generator().manual_seed(seed)
     objects = max(num // 20, 1)
@@ -61,7 +64,9 @@ def clustered_boxes(num, classes, seed=0):
     return boxes, torch.rand(num, generator=generator), labels
 
 
-def both(num, classes, args, device, most=None):
+def both(
+    num: int, classes: int, args: argparse.Namespace, device: str, most: int | None = None
+) -> dict[str, Callable]:
     """mmcv's NMS and CLBalancedNMS on the same boxes, by name.
 
     Args:
@@ -82,7 +87,7 @@ def both(num, classes, args, device, most=None):
     }  # fmt: skip
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)

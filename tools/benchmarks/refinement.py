@@ -13,9 +13,13 @@ of the last image.
 
 import argparse
 import statistics
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from itertools import islice
+
+from mmengine.structures import InstanceData
+from torch import nn
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
@@ -38,7 +42,7 @@ from misalign_det.models.dense_heads.sparse_refinement import detectable, seen_b
 from misalign_det.utils.benchmark import machine, time_in_turn
 
 
-def parse_args(arguments=None):
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Time TripleHead's sparse refinement")
     parser.add_argument("config", help="config of a TripleHead, or its name")
@@ -52,13 +56,15 @@ def parse_args(arguments=None):
     return parser.parse_args(arguments)
 
 
-def network(detector, inputs, sparse=False):
+def network(detector: nn.Module, inputs: torch.Tensor, sparse: bool = False) -> tuple:
     """Outputs of the head."""
     detector.bbox_head.sparse_refinement = sparse
     return detector.bbox_head(detector.extract_feat(inputs))
 
 
-def networks(calls, inputs, device):
+def networks(
+    calls: Sequence[tuple[nn.Module, bool]], inputs: torch.Tensor, device: str
+) -> dict[str, Callable]:
     """A function a row of the table, by its name.
 
     Args:
@@ -76,12 +82,12 @@ def networks(calls, inputs, device):
     }
 
 
-def share(levels):
+def share(levels: Sequence[torch.Tensor]) -> float:
     """Share of true values over all levels."""
     return (sum(level.sum() for level in levels) / sum(level.numel() for level in levels)).item()
 
 
-def difference(found):
+def difference(found: Sequence[list[InstanceData]]) -> float:
     """Largest difference between two lists of detections in pixels; inf if they do not match."""
     (dense,), (sparse,) = found
     if not torch.equal(dense.labels, sparse.labels):
@@ -90,7 +96,7 @@ def difference(found):
 
 
 @torch.no_grad()
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the figures."""
     args = parse_args(arguments)
     with errors_in_one_line("refinement.py"), tensors_only(args.trust_checkpoint):

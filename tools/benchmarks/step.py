@@ -21,9 +21,13 @@ hardly depend on the size. --counts-only prints nothing else.
 
 import argparse
 import itertools
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
@@ -77,7 +81,7 @@ PEERS = {
 }
 
 
-def parse_args(arguments=None):
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Time training steps and inference")
     parser.add_argument("--scale", choices=SCALES, default="r18")
@@ -120,7 +124,7 @@ def parse_args(arguments=None):
     return parser.parse_args(arguments)
 
 
-def peer(path, scale):
+def peer(path: str, scale: str) -> Any:
     """One of mmdet's own configs, at this scale."""
     model = Config.fromfile(STOCK / path).model
     if scale == "r18":  # the same backbone and neck as ours, towers in proportion
@@ -133,7 +137,7 @@ def peer(path, scale):
     return model
 
 
-def build(model, device, memory_format):
+def build(model: Any, device: str, memory_format: torch.memory_format) -> nn.Module:
     """An untrained detector."""
     model = deepcopy(model)
     model.backbone.init_cfg = None
@@ -145,7 +149,9 @@ def build(model, device, memory_format):
     return detector.to(device, memory_format=memory_format)
 
 
-def training_step(detector, optimizer, packed, device, amp):
+def training_step(
+    detector: nn.Module, optimizer: torch.optim.Optimizer, packed: dict, device: str, amp: bool
+) -> None:
     """Losses, gradients, optimizer."""
     detector.train()
     kind = torch.float16 if device.startswith("cuda") else torch.bfloat16
@@ -159,7 +165,7 @@ def training_step(detector, optimizer, packed, device, amp):
 
 
 @torch.no_grad()
-def inference(detector, packed, device, amp):
+def inference(detector: nn.Module, packed: dict, device: str, amp: bool) -> list:
     """Network, decoding, NMS."""
     detector.eval()
     kind = torch.float16 if device.startswith("cuda") else torch.bfloat16
@@ -169,7 +175,7 @@ def inference(detector, packed, device, amp):
 
 
 @torch.no_grad()
-def let_pass(detector, packed, candidates):
+def let_pass(detector: nn.Module, packed: dict, candidates: int) -> None:
     """Set the score threshold so that about so many boxes reach NMS."""
     detector.eval()
     cfg = detector.bbox_head.test_cfg
@@ -182,7 +188,7 @@ def let_pass(detector, packed, candidates):
     cfg.score_thr = scores[min(candidates, len(scores)) - 1].item() if len(scores) else 0.0
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table a mode."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
@@ -220,7 +226,7 @@ def main(arguments=None):
                 print(f"{name}: " + ", ".join(f"{key} {part:.0%}" for key, part in shares))
 
 
-def chosen_models(args):
+def chosen_models(args: argparse.Namespace) -> dict[str, Any]:
     """Configs of the models in the tables, by name."""
     scale = SCALES[args.scale]
     models = {"FCOS": Config.fromfile(OURS / f"{scale['fcos']}.py").model}
@@ -230,13 +236,21 @@ def chosen_models(args):
             if name == "FCOS" or not args.models or name in args.models}  # fmt: skip
 
 
-def build_all(models, args, device):
+def build_all(
+    models: Mapping[str, Any], args: argparse.Namespace, device: str
+) -> dict[str, nn.Module]:
     """Their detectors."""
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     return {name: build(model, device, layout) for name, model in models.items()}
 
 
-def counted(work, models, functions, shape, args):
+def counted(
+    work: Callable,
+    models: Mapping[str, Any],
+    functions: Mapping[str, Callable],
+    shape: Sequence[int],
+    args: argparse.Namespace,
+) -> tuple[dict[str, Cost], str]:
     """Launches and waits of each model, and the table's last line."""
     if torch.cuda.is_available():
         make = lambda device: work(build_all(models, args, device), shape, device)  # noqa: E731
@@ -249,7 +263,14 @@ def counted(work, models, functions, shape, args):
     return costs, footnote(simulated_on=f"images of {small[2]}x{small[1]}")
 
 
-def print_times(mode, detectors, functions, costs, shape, args):
+def print_times(
+    mode: str,
+    detectors: Mapping[str, nn.Module],
+    functions: Mapping[str, Callable],
+    costs: Mapping[str, Cost],
+    shape: Sequence[int],
+    args: argparse.Namespace,
+) -> None:
     """The table of a mode."""
     times = dict(zip(functions, time_in_turn(functions.values(), args.repeats, args.device)))
     print(
@@ -277,7 +298,7 @@ def print_times(mode, detectors, functions, costs, shape, args):
         )
 
 
-def labelling(head):
+def labelling(head: nn.Module) -> list[tuple[Any, str]]:
     """The methods in which a head decides what each location trains.
 
     On a GPU their time counts as far as the host waits for it.
@@ -288,7 +309,16 @@ def labelling(head):
     return [(head, name) for name in names if hasattr(head, name)]
 
 
-def prepare_all(mode, detectors, shape, device, *, batch, objects, args):
+def prepare_all(
+    mode: str,
+    detectors: Mapping[str, nn.Module],
+    shape: Sequence[int],
+    device: str,
+    *,
+    batch: int,
+    objects: int,
+    args: argparse.Namespace,
+) -> dict[str, Callable]:
     """Functions that take one step of the mode, by the detector's name."""
     packed = demo_mm_inputs(
         batch,
@@ -301,7 +331,9 @@ def prepare_all(mode, detectors, shape, device, *, batch, objects, args):
             for name, detector in detectors.items()}  # fmt: skip
 
 
-def prepare(mode, detector, packed, device, args):
+def prepare(
+    mode: str, detector: nn.Module, packed: dict, device: str, args: argparse.Namespace
+) -> Callable:
     """A function that takes one step of the mode."""
     if mode == "infer":
         let_pass(detector, packed, args.num_boxes)
@@ -312,7 +344,7 @@ def prepare(mode, detector, packed, device, args):
     return partial(training_step, detector, optimizer, packed, device, args.amp)
 
 
-def gflops(detector, shape, device):
+def gflops(detector: nn.Module, shape: Sequence[int], device: str) -> float:
     """Multiply-adds of the network for one image, by mmengine's counter, in billions."""
     detector.eval()
     image = torch.zeros(1, *shape, device=device)

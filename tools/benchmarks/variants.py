@@ -12,8 +12,11 @@ nothing, and works on images a quarter as high and wide, at least 64 pixels.
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
+
+from torch import Tensor, nn
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
@@ -27,14 +30,13 @@ from mmdet.testing import demo_mm_inputs
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from torch import nn
 
 from misalign_det.apis.cli import add_renamed_option
 from misalign_det.apis.config_lookup import resolve_config
 from misalign_det.utils.benchmark import machine, median, spread, time_in_turn
 
 
-def parse_args(arguments=None):
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Time variants of one detector")
     parser.add_argument("config", nargs="?", default="jla_triplehead_r18_fpn_12e_bccd")
@@ -55,12 +57,12 @@ def parse_args(arguments=None):
     return parser.parse_args(arguments)
 
 
-def channels_last(detector):
+def channels_last(detector: nn.Module) -> nn.Module:
     """Weights, and with them features, channels last."""
     return detector.to(memory_format=torch.channels_last)
 
 
-def compiled_head(detector):
+def compiled_head(detector: nn.Module) -> nn.Module:
     """The head's forward pass under torch.compile."""
     detector.bbox_head.forward = torch.compile(detector.bbox_head.forward, dynamic=False)
     return detector
@@ -69,18 +71,18 @@ def compiled_head(detector):
 class GroupNormReLU(nn.Module):
     """Both in one compiled function."""
 
-    def __init__(self, norm):
+    def __init__(self, norm: nn.GroupNorm) -> None:
         super().__init__()
         self.norm = norm
         self.fused = torch.compile(
             lambda x, w, b: F.relu(F.group_norm(x, norm.num_groups, w, b, norm.eps)), dynamic=False
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.fused(x, self.norm.weight, self.norm.bias)
 
 
-def fused_norm(detector):
+def fused_norm(detector: nn.Module) -> nn.Module:
     """Group norm and ReLU of every ConvModule of the head as one."""
     for module in detector.bbox_head.modules():
         if isinstance(module, ConvModule) and module.with_norm and module.with_activation:
@@ -89,7 +91,7 @@ def fused_norm(detector):
     return detector
 
 
-def unchanged(detector):
+def unchanged(detector: nn.Module) -> nn.Module:
     """The detector as it is."""
     return detector
 
@@ -105,7 +107,7 @@ VARIANTS = {
 COMPILED = ("head compiled", "GN and ReLU compiled")
 
 
-def build(config, device):
+def build(config: str, device: str) -> nn.Module:
     """An untrained detector, the same each time."""
     model = Config.fromfile(resolve_config(config)).model
     model.backbone.init_cfg = None
@@ -115,7 +117,9 @@ def build(config, device):
     return detector.to(device)
 
 
-def train(detector, optimizer, packed, device, half):
+def train(
+    detector: nn.Module, optimizer: torch.optim.Optimizer, packed: dict, device: str, half: bool
+) -> None:
     """Losses, gradients, optimizer."""
     detector.train()
     with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=half):
@@ -127,14 +131,14 @@ def train(detector, optimizer, packed, device, half):
 
 
 @torch.no_grad()
-def infer(detector, packed, device, half):
+def infer(detector: nn.Module, packed: dict, device: str, half: bool) -> tuple:
     """The network alone: what follows is the same in all variants."""
     detector.eval()
     with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=half):
         return detector(detector.data_preprocessor(packed, False)["inputs"])
 
 
-def head_of_level(head, level):
+def head_of_level(head: nn.Module, level: int) -> nn.Module:
     """A copy of the head that has this level alone."""
     head = deepcopy(head)
     head.strides = [head.strides[level]]
@@ -146,7 +150,9 @@ def head_of_level(head, level):
 
 
 @torch.no_grad()
-def level_shares(detector, packed, repeats, device):
+def level_shares(
+    detector: nn.Module, packed: dict, repeats: int, device: str
+) -> tuple[list[float], float]:
     """Where the head's forward pass spends its time.
 
     Returns:
@@ -165,7 +171,7 @@ def level_shares(detector, packed, repeats, device):
     return [part / whole for part in taken], (sum(taken[1:]) - joined) / whole
 
 
-def pack(args, mode, image, device):
+def pack(args: argparse.Namespace, mode: str, image: Sequence[int], device: str) -> dict:
     """Random images for a mode."""
     batch = args.batch_size if mode == "train" else 1
     return demo_mm_inputs(
@@ -177,7 +183,9 @@ def pack(args, mode, image, device):
     )
 
 
-def steps(args, mode, image, names, device):
+def steps(
+    args: argparse.Namespace, mode: str, image: Sequence[int], names: Sequence[str], device: str
+) -> dict[str, Callable]:
     """Functions that take one step each, by the variant's name."""
     packed, functions = pack(args, mode, image, device), {}
     for name in names:
@@ -195,7 +203,9 @@ def steps(args, mode, image, names, device):
     return functions
 
 
-def counted(args, mode, functions):
+def counted(
+    args: argparse.Namespace, mode: str, functions: dict[str, Callable]
+) -> tuple[dict[str, Cost], str]:
     """Launches and waits by variant, and the table's last line."""
     if args.no_counts:
         return {}, footnote(False)
@@ -208,7 +218,7 @@ def counted(args, mode, functions):
     return costs, footnote(simulated_on=f"images of {small[1]}x{small[0]}")
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table a mode."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)

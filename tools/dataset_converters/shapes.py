@@ -30,6 +30,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -49,7 +50,7 @@ STAMP = "shapes.json"
 SUPERSAMPLE = 4  # figures are drawn this much larger, then averaged down: soft edges
 
 
-def background(rng, height, width):
+def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """A textured ground of low saturation. Returns float32 (height, width, 3), BGR, 0-255."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     low, high = sorted(rng.uniform(40, 215, 2))
@@ -71,7 +72,7 @@ def background(rng, height, width):
     return (ground + rng.normal(0, rng.uniform(3, 12), ground.shape)).astype(np.float32)
 
 
-def outline(name, rng):
+def outline(name: str, rng: np.random.Generator) -> np.ndarray:
     """Corner points of a class's figure, any scale: float64 (N, 2), x and y."""
     turn = rng.uniform(0, 2 * np.pi)
     if name in ("disc", "ring"):
@@ -93,7 +94,7 @@ def outline(name, rng):
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
 
 
-def figure(name, rng, width, height):
+def figure(name: str, rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Opacity of one figure that fills a width x height box: float32 (height, width), 0-1."""
     points = outline(name, rng)
     points = (points - points.min(0)) / np.ptp(points, axis=0)
@@ -106,7 +107,7 @@ def figure(name, rng, width, height):
     return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA) / np.float32(255)
 
 
-def paint(label, rng, width, height):
+def paint(label: int, rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """The colours inside a figure, shaded from one side: float32 (height, width, 3), BGR."""
     hue = (HUES[label] + rng.integers(-4, 5)) % 180
     hsv = np.uint8([[[hue, rng.integers(170, 256), rng.integers(165, 256)]]])
@@ -118,7 +119,7 @@ def paint(label, rng, width, height):
     return colour * shade[..., None] + rng.normal(0, 4, (height, width, 1))
 
 
-def plan(rng, width, height):
+def plan(rng: np.random.Generator, width: int, height: int) -> list[tuple[int, int, int, int, int]]:
     """Where the objects of one scene are to go: a list of (label, x, y, w, h), integers.
 
     Four kinds of scene: empty, sparse, nested (small objects inside large ones) and crowded (many
@@ -154,11 +155,13 @@ def plan(rng, width, height):
     return sorted(objects, key=lambda o: -o[3] * o[4])
 
 
-def draw_scene(rng, width, height):
+def draw_scene(
+    rng: np.random.Generator, width: int, height: int
+) -> tuple[np.ndarray, np.ndarray, list[dict]]:
     """One image and its objects.
 
     Returns:
-        tuple: image, uint8 (height, width, 3), BGR; owner, int16 (height, width), the number of the
+        Image, uint8 (height, width, 3), BGR; owner, int16 (height, width), the number of the
         object seen at a pixel or -1; objects, a list of dicts with label, box (x, y, w, h of the
         visible pixels), area and visible, in the order of those numbers.
     """
@@ -196,12 +199,12 @@ def draw_scene(rng, width, height):
     return np.clip(image, 0, 255).astype(np.uint8), owner, objects
 
 
-def scene_rng(seed, split, number):
+def scene_rng(seed: int, split: str, number: int) -> np.random.Generator:
     """The generator of one image; independent of how many images there are."""
     return np.random.default_rng([seed, ("train", "val").index(split), number])
 
 
-def write_split(root, split, count, params):
+def write_split(root: Path, split: str, count: int, params: dict) -> None:
     """Draw one split's images and its annotation file under `root`."""
     width, height = params["size"]
     (root / split).mkdir(parents=True)
@@ -237,7 +240,7 @@ def write_split(root, split, count, params):
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
 
 
-def is_current(out, params):
+def is_current(out: Path, params: dict) -> bool:
     """Whether `out` holds a whole set made with exactly these parameters."""
     try:
         recorded = json.loads((out / STAMP).read_text())
@@ -250,20 +253,26 @@ def is_current(out, params):
     )
 
 
-def make_set(out, train=400, val=100, size=(320, 240), seed=0):
+def make_set(
+    out: str | Path,
+    train: int = 400,
+    val: int = 100,
+    size: Sequence[int] = (320, 240),
+    seed: int = 0,
+) -> bool:
     """Write the set to `out` unless it is there already.
 
     The set is drawn in a folder beside `out` and renamed when it is whole, so a run that was
     broken off leaves no half set.
 
     Args:
-        out (str | Path): folder of the set.
-        train, val (int): images of each split.
-        size (tuple[int, int]): width, height in pixels, each at least 64.
-        seed (int): 0 or larger.
+        out: folder of the set.
+        train, val: images of each split.
+        size: width, height in pixels, each at least 64.
+        seed: 0 or larger.
 
     Returns:
-        bool: False if the set was there already.
+        False if the set was there already.
 
     Raises:
         ValueError: an argument makes no sense, or `out` holds files that this tool did not write.
@@ -307,7 +316,7 @@ def make_set(out, train=400, val=100, size=(320, 240), seed=0):
     return True
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(description="Draw the generated detection set 'shapes'.")
     parser.add_argument("--out-dir", default="data/shapes", help="folder of the set (%(default)s)")

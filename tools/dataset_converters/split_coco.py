@@ -10,21 +10,22 @@ where they are, so a config needs nothing but the two file names.
 import argparse
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from misalign_det.apis.cli import add_renamed_option
 
 
-def split_coco(dataset, num, seed=0):
+def split_coco(dataset: dict, num: int, seed: int = 0) -> tuple[dict, dict]:
     """Split a COCO dictionary by image.
 
     Args:
-        dataset (dict): with `images`, `annotations` and `categories`.
-        num (int): images to hold out.
-        seed (int): which ones; the same for the same ids and seed.
+        dataset: with `images`, `annotations` and `categories`.
+        num: images to hold out.
+        seed: which ones; the same for the same ids and seed.
 
     Returns:
-        tuple[dict, dict]: the rest, and what is held out.
+        The rest, and what is held out.
 
     Raises:
         ValueError: it is no COCO dictionary, or num leaves one of the two without an image.
@@ -41,7 +42,7 @@ def split_coco(dataset, num, seed=0):
     random.Random(seed).shuffle(ids)
     held_out = set(ids[:num])
 
-    def part(chosen):
+    def part(chosen: bool) -> dict:
         images = [i for i in dataset["images"] if (i["id"] in held_out) == chosen]
         boxes = [a for a in dataset["annotations"] if (a["image_id"] in held_out) == chosen]
         return {**dataset, "images": images, "annotations": boxes}
@@ -49,7 +50,7 @@ def split_coco(dataset, num, seed=0):
     return part(False), part(True)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("annotations", type=Path, help="COCO annotation file")
     parser.add_argument("--num-images", type=int, required=True, help="images to hold out")

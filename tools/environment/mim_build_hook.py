@@ -32,7 +32,7 @@ FIRST_SORTING = "_misalign_det_mim"
 class MimBuildHook(BuildHookInterface):
     """Called by hatchling around each wheel it builds; `version` is "standard" or "editable"."""
 
-    def initialize(self, version, build_data):
+    def initialize(self, version: str, build_data: dict) -> None:
         """Add the files that the table above asks for."""
         self._temporary = tempfile.TemporaryDirectory()
         folder = Path(self._temporary.name)
@@ -41,17 +41,17 @@ class MimBuildHook(BuildHookInterface):
         else:
             build_data["force_include"].update(self._tree_that_sorts_first(folder))
 
-    def finalize(self, version, build_data, artifact_path):
+    def finalize(self, version: str, build_data: dict, artifact_path: str) -> None:
         """Remove the temporary files."""
         self._temporary.cleanup()
 
-    def _top_level_naming_the_repository(self, folder):
+    def _top_level_naming_the_repository(self, folder: Path) -> dict[str, str]:
         top_level = folder / "top_level.txt"
         top_level.write_text(f"{self.root}\n", encoding="utf-8")
         dist_info = f"{self.metadata.core.raw_name}-{self.metadata.version}.dist-info"
         return {str(top_level): f"{dist_info}/top_level.txt"}
 
-    def _tree_that_sorts_first(self, folder):
+    def _tree_that_sorts_first(self, folder: Path) -> dict[str, str]:
         root, skip = Path(self.root), shutil.ignore_patterns("__pycache__", "*.pyc")
         for name in ("configs", "tools"):
             shutil.copytree(root / name, folder / name, ignore=skip)
