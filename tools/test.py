@@ -1,6 +1,9 @@
-"""Evaluate: `python tools/test.py CONFIG CHECKPOINT`, with the command line of mmdet 3.
+"""Evaluate a detector, with the command line of mmdet 3.
 
-CONFIG is a file, or the bare name of a config of this package.
+    python tools/test.py CONFIG CHECKPOINT
+    python tools/test.py CONFIG CHECKPOINT --out detections.pkl --show-dir pictures --tta
+
+CONFIG is a file, or the name of a config of this package.
 """
 
 import argparse
@@ -9,7 +12,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 from mmdet.datasets.transforms import PackDetInputs
@@ -35,7 +38,7 @@ from misalign_det.utils import is_type, leaf_datasets
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Test a detector")
     parser.add_argument("config", help="config file, or name of a config of this package")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
@@ -53,13 +56,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--tta",
         action="store_true",
-        help="test-time augmentation, as the config's tta_model and tta_pipeline say; a mirrored "
-        "copy of each image where it has none",
+        help="test-time augmentation by the config's tta_model and tta_pipeline; by a mirrored "
+        "copy of each image if it has none",
     )
     add_preflight_argument(parser)
     args = parser.parse_args(arguments)
     if args.out and not args.out.endswith((".pkl", ".pickle")):
-        parser.error(f"--out {args.out}: the detections are saved as a pickle, name it *.pkl")
+        parser.error(f"--out {args.out}: detections are saved as a pickle; name it *.pkl")
     return args
 
 
@@ -67,12 +70,12 @@ def use_test_time_augmentation(cfg: Config) -> None:
     """Wrap the model for test-time augmentation, and give every dataset its pipeline.
 
     Args:
-        cfg: changed in place; its `tta_model` and `tta_pipeline` are used if
-            there are any. Else each image is also taken mirrored, after the other steps of its own
-            dataset's pipeline, and NMS at 0.5 merges the two.
+        cfg: changed in place. Its `tta_model` and `tta_pipeline` are used if it has them.
+            Otherwise each image is also mirrored, after the other steps of its dataset's pipeline,
+            and NMS at IoU 0.5 merges the detections.
 
     Raises:
-        InputError: a pipeline without `PackDetInputs`, and no `tta_pipeline` in its place.
+        InputError: there is no `tta_pipeline`, and a pipeline does not end with `PackDetInputs`.
     """
     for where, dataset in leaf_datasets(cfg.test_dataloader.dataset, "test_dataloader.dataset"):
         if "tta_pipeline" in cfg:
@@ -85,19 +88,19 @@ def use_test_time_augmentation(cfg: Config) -> None:
 
 
 def mirrored_too(pipeline: Sequence[dict], where: str) -> list[dict]:
-    """A pipeline that gives each image twice, as it is and mirrored.
+    """A pipeline that returns each image twice: unchanged and mirrored.
 
     Args:
-        pipeline: ends with `PackDetInputs`; left as it is.
-        where: its dataset's key in the config, for the message.
+        pipeline: ends with `PackDetInputs`; not changed.
+        where: config key of its dataset, for the message.
 
     Raises:
-        InputError: it does not.
+        InputError: it does not end with `PackDetInputs`.
     """
     if not pipeline or not is_type(pipeline[-1].get("type"), PackDetInputs, TRANSFORMS):
         raise InputError(
-            f"--tta: {where}.pipeline does not end with PackDetInputs, so what to do "
-            "with its images has to be said by a tta_pipeline in the config."
+            f"--tta: {where}.pipeline does not end with PackDetInputs. Add a tta_pipeline to the "
+            "config."
         )
     keys = (
         "img_id",
@@ -114,7 +117,7 @@ def mirrored_too(pipeline: Sequence[dict], where: str) -> list[dict]:
 
 
 def main() -> None:
-    """Test as the command line says."""
+    """Evaluate a detector."""
     args = parse_args()
     setup_cache_size_limit_of_dynamo()
     with errors_in_one_line("test.py"), tensors_only(args.trust_checkpoint):

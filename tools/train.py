@@ -1,6 +1,9 @@
-"""Train a detector: `python tools/train.py CONFIG`, with the command line of mmdet 3.
+"""Train a detector, with the command line of mmdet 3.
 
-CONFIG is a file, or the bare name of a config of this package.
+    python tools/train.py CONFIG
+    python tools/train.py CONFIG --amp --work-dir work_dirs/mine --cfg-options randomness.seed=0
+
+CONFIG is a file, or the name of a config of this package.
 """
 
 import argparse
@@ -8,7 +11,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import torch
@@ -30,8 +33,11 @@ from misalign_det.errors import InputError
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line. No help text may mention mim's own flag for the number of processes: mim
-    looks for it here and would then pass it on."""
+    """Parse the command line.
+
+    No help text may contain the name of mim's option for the number of processes: mim searches the
+    help for it, and would pass it on.
+    """
     parser = argparse.ArgumentParser(description="Train a detector")
     parser.add_argument("config", help="config file, or name of a config of this package")
     add_common_arguments(parser)
@@ -43,30 +49,30 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
-        help="scale the learning rate by the actual batch size over auto_scale_lr.base_batch_size",
+        help="multiply the learning rate by the total batch size / auto_scale_lr.base_batch_size",
     )
     parser.add_argument(
         "--resume",
         nargs="?",
         const="",
         metavar="CHECKPOINT",
-        help="go on from this checkpoint, or without value from the last one in the work dir. "
-        "Where there is none, the tool asks at a terminal and ends with an error elsewhere; "
-        "'--resume auto' then starts from scratch, unless other checkpoints would be overwritten",
+        help="continue from this checkpoint, or without a value from the last one in the work dir. "
+        "If there is none, the tool asks at a terminal, and ends with an error elsewhere; "
+        "'--resume auto' starts from scratch, unless other checkpoints would be overwritten",
     )
     add_preflight_argument(parser)
     return parser.parse_args(arguments)
 
 
 def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
-    """Put --amp and --auto-scale-lr into the config.
+    """Apply ``--amp`` and ``--auto-scale-lr`` to the config.
 
     Args:
         cfg: changed in place.
         args: from `parse_args`.
 
     Raises:
-        InputError: the config does not say what its learning rate is meant for.
+        InputError: the config does not say for which batch size its learning rate is.
     """
     if args.amp and not torch.cuda.is_available():
         cfg.optim_wrapper.type = "BFloat16OptimWrapper"
@@ -76,14 +82,14 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise InputError(
-                "--auto-scale-lr needs the batch size that the config's learning rate is meant "
-                "for; add auto_scale_lr=dict(base_batch_size=16) to the config"
+                "--auto-scale-lr needs the total batch size of the config's learning rate; add "
+                "auto_scale_lr=dict(base_batch_size=16) to the config"
             )
         cfg.auto_scale_lr.enable = True
 
 
 def main() -> None:
-    """Train as the command line says."""
+    """Train a detector."""
     args = parse_args()
     setup_cache_size_limit_of_dynamo()
     with errors_in_one_line("train.py", resumable=True), tensors_only(args.trust_checkpoint):

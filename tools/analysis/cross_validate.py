@@ -1,14 +1,15 @@
-"""Choose settings by cross-validation on the training split, without a look at val or test.
+"""Choose settings by cross-validation on the training split; val and test are not used.
 
     python tools/analysis/cross_validate.py iac_retinanet_r18_fpn_12e_bccd --amp --folds 4 \\
         --grid model.train_cfg.assigner.score_threshold=0.6,0.7,0.8,inf \\
                model.train_cfg.assigner.score_alpha=0.3,0.5
 
-The images of the training annotation file are dealt into folds; for every combination of the grid
-and every fold a detector is trained on the other folds and evaluated on this one. Prints a line a
-combination, best first. Runs that are done stand in WORK_DIR/results.json and are not run again.
-The validation set of the config gives its pipeline alone: images and annotations are the training
-set's. That must be one dataset in COCO's format, inside any wrapper, and evaluated by CocoMetric.
+The images of the training annotation file are divided into folds. For every combination of the
+grid and every fold, a detector is trained on the other folds and evaluated on this one. The tool
+prints one line per combination, the best first. Results are kept in WORK_DIR/results.json, and
+finished runs are not repeated. Of the config's validation set only the pipeline is used: images and
+annotations are the training set's. The training set must be one dataset in COCO format, inside any
+wrapper, evaluated by CocoMetric.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 from mmdet.datasets import CocoDataset
@@ -42,7 +43,7 @@ TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Cross-validation on the training split")
     parser.add_argument("config", help="config file, or name of a config of this package")
     parser.add_argument(
@@ -50,10 +51,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         required=True,
         metavar="KEY=A,B",
-        help="settings to try; every combination is",
+        help="settings to try, in every combination",
     )
-    parser.add_argument("--folds", type=int, default=4)
-    parser.add_argument("--only", type=int, metavar="N", help="run the first N folds alone")
+    parser.add_argument("--folds", type=int, default=4, help="number of folds (%(default)s)")
+    parser.add_argument("--only", type=int, metavar="N", help="run only the first N folds")
     parser.add_argument("--seed", type=int, default=0, help="of the folds and the trainings")
     parser.add_argument("--amp", action="store_true", help="see tools/train.py")
     add_common_arguments(parser)
@@ -76,15 +77,15 @@ def combinations(grid: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def deal(dataset: dict, folds: int, seed: int) -> list[tuple[dict, dict]]:
-    """Split a COCO dictionary by image into (rest, held out) pairs, one a fold.
+    """Split a COCO dictionary by image into pairs (rest, held out), one per fold.
 
     Raises:
         InputError: fewer images than folds.
     """
-    # Ids may be numbers or texts, even side by side.
+    # Ids may be numbers and strings, even in the same file.
     ids = sorted((i["id"] for i in dataset["images"]), key=lambda i: (isinstance(i, str), i))
     if len(ids) < folds:
-        raise InputError(f"{len(ids)} images cannot be dealt into {folds} folds.")
+        raise InputError(f"{len(ids)} images cannot be divided into {folds} folds.")
     random.Random(seed).shuffle(ids)
     pairs = []
     for fold in range(folds):
@@ -105,7 +106,7 @@ def deal(dataset: dict, folds: int, seed: int) -> list[tuple[dict, dict]]:
 
 
 def the_only_leaf(dataset: Mapping | None, key: str) -> Any:
-    """The config of the one dataset that reads files, inside whatever wraps it.
+    """The config of the only dataset that reads files, inside any wrappers.
 
     Raises:
         InputError: there is none, or there are several.
@@ -115,13 +116,13 @@ def the_only_leaf(dataset: Mapping | None, key: str) -> Any:
         parts = ", ".join(where for where, _ in leaves) or "nothing"
         raise InputError(
             f"{key} ({(dataset or {}).get('type')}) holds {len(leaves)} datasets ({parts}): "
-            "cross_validate.py deals the images of one. Give a config whose training set is one."
+            "cross_validate.py divides the images of one dataset. Give a config with one."
         )
     return leaves[0][1]
 
 
 def training_annotations(cfg: Config) -> tuple[Path, dict]:
-    """Path of the annotation file that the training loads, and its content.
+    """Path and content of the training annotation file.
 
     Raises:
         InputError: there is no such file, it is not in COCO's format, or there are several.
@@ -130,8 +131,8 @@ def training_annotations(cfg: Config) -> tuple[Path, dict]:
     leaf = the_only_leaf((cfg.get("train_dataloader") or {}).get("dataset"), where)
     if not is_type(leaf.get("type"), CocoDataset, DATASETS):
         raise InputError(
-            f"{where} is a {leaf.get('type')}: cross_validate.py deals the images of "
-            "an annotation file in COCO's format."
+            f"{where} is a {leaf.get('type')}: cross_validate.py divides the images of "
+            "an annotation file in COCO format."
         )
     path = Path(leaf.get("data_root") or "", leaf.get("ann_file") or "")
     content = read_json(str(path), where, leaf.get("data_root") or "")
@@ -142,21 +143,18 @@ def training_annotations(cfg: Config) -> tuple[Path, dict]:
 def use_fold(cfg: Config, rest: Path, held_out: Path) -> Config:
     """A copy of a config that trains on one part of the training set and validates on the other.
 
-    The validation set becomes the training set (its images, classes, storage) under the validation
-    set's own pipeline; every evaluator that reads annotations reads those that are held out.
+    The validation set becomes the training set (its images, classes and storage) with the
+    validation set's pipeline. Every evaluator with an annotation file reads the held-out one.
 
     Args:
-        cfg: of the whole training set.
+        cfg: with the whole training set.
         rest, held_out: annotation files.
-
-    Returns:
-        Config
     """
     cfg = copy.deepcopy(cfg)
     train = the_only_leaf(cfg.train_dataloader.dataset, "train_dataloader.dataset")
     val = next(leaf_datasets(cfg.val_dataloader.dataset, "val_dataloader.dataset"))[1]
     shared = {key: value for key, value in train.items() if key not in ("pipeline", "filter_cfg")}
-    if isinstance(shared["type"], type):  # of a pure Python config; a text is what a dump can hold
+    if isinstance(shared["type"], type):  # of a pure Python config; only a string can be dumped
         shared["type"] = f"{shared['type'].__module__}.{shared['type'].__qualname__}"
     cfg.val_dataloader.dataset = dict(
         copy.deepcopy(shared), pipeline=val.get("pipeline"), test_mode=True, ann_file=str(held_out)
@@ -169,16 +167,16 @@ def use_fold(cfg: Config, rest: Path, held_out: Path) -> Config:
 
 
 def evaluators(cfg: Config) -> list:
-    """The configs of the validation's evaluators."""
+    """The configs of the validation evaluators."""
     found = cfg.get("val_evaluator") or []
     return list(found) if isinstance(found, (list, tuple)) else [found]
 
 
 def metric_name(cfg: Config) -> str:
-    """Under what name the log holds COCO's AP.
+    """The name of COCO's AP in the log.
 
     Raises:
-        InputError: there is no validation, or no evaluator gives this figure.
+        InputError: there is no validation, or no evaluator computes COCO's AP.
     """
     if not (cfg.get("val_dataloader") or {}).get("dataset"):
         raise InputError("the config has no val_dataloader: nothing would be evaluated.")
@@ -192,23 +190,23 @@ def metric_name(cfg: Config) -> str:
         ):
             return "/".join([evaluator.get("prefix") or CocoMetric.default_prefix, "bbox_mAP"])
     raise InputError(
-        f"val_evaluator ({', '.join(str(e.get('type')) for e in evaluators(cfg)) or 'none'}) gives "
+        f"val_evaluator ({', '.join(str(e.get('type')) for e in evaluators(cfg)) or 'none'}) has "
         "no COCO AP of boxes: cross_validate.py needs a CocoMetric with metric='bbox'."
     )
 
 
 def last_metric(work_dir: Path, metric: str) -> float:
-    """The metric of the last evaluation of a run; 0 where the detector found nothing.
+    """The metric of the last evaluation of a run; 0 if the detector found nothing.
 
     Raises:
-        InputError: nothing was evaluated.
+        InputError: the run has no evaluation.
     """
     logs = sorted(work_dir.glob("*/vis_data/scalars.json"))
     rows = [json.loads(line) for line in logs[-1].read_text().splitlines()] if logs else []
-    # CocoMetric leaves its figures out where there are no detections at all.
+    # CocoMetric logs no values if there are no detections at all.
     evaluations = [row for row in rows if "loss" not in row]
     if not evaluations:
-        raise InputError(f"the run in {work_dir} has evaluated nothing; its log says why.")
+        raise InputError(f"the run in {work_dir} has no evaluation; its log says why.")
     return evaluations[-1].get(metric, 0.0)
 
 
@@ -220,7 +218,7 @@ def run(
     options: Sequence[str],
     metric: str,
 ) -> float:
-    """Train once; its metric."""
+    """Train once; returns the metric."""
     work_dir = folder / name
     work_dir.mkdir(parents=True, exist_ok=True)
     command = [
@@ -242,7 +240,7 @@ def run(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is missing, print the table."""
+    """Run the missing trainings, and print the table."""
     args = parse_args(arguments)
     with errors_in_one_line("cross_validate.py"):
         cfg = load_config(args)

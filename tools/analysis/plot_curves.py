@@ -2,10 +2,10 @@
 
     python tools/analysis/plot_curves.py WORK_DIR --out curves.png
 
-reads what mmengine logged (WORK_DIR/TIMESTAMP/vis_data/scalars.json) and draws the losses over the
-training steps, and AP, AP50 and AP75 over the epochs, or over the steps of a run that counts those.
-The parts of a resumed run are joined; where a part begins, what the earlier ones logged from that
-step on is left out. So a run that was begun anew in an old folder is shown alone.
+reads mmengine's logs (WORK_DIR/TIMESTAMP/vis_data/scalars.json) and draws the losses over the
+training steps, and AP, AP50 and AP75 over the epochs, or over the steps if the run counts steps.
+The parts of a resumed run are joined: from the first step of a part on, the entries of earlier
+parts are left out. So a run that was restarted from scratch in an old folder is shown alone.
 """
 
 import argparse
@@ -22,19 +22,19 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 
 class CurvesError(ValueError):
-    """There is nothing to plot; the message says what was looked for."""
+    """There is nothing to plot; the message says which files were searched."""
 
 
 def read_scalars(work_dir: str | Path) -> tuple[list[dict], list[dict]]:
-    """What a run logged.
+    """Read the logs of a run.
 
     Args:
-        work_dir: with one folder a start of the run.
+        work_dir: with one folder per start of the run.
 
     Returns:
-        Training entries and evaluation entries, in order. 'step' of
-        a training entry is the training step; 'x' of an evaluation entry is the epoch where the
-        training entries have one, else the training step.
+        Training entries and evaluation entries, in order. ``'step'`` of a training entry is the
+        training step; ``'x'`` of an evaluation entry is the epoch if the training entries have
+        epochs, else the training step.
 
     Raises:
         CurvesError: there is no such folder, no log, or no training line in it.
@@ -75,21 +75,21 @@ def read_scalars(work_dir: str | Path) -> tuple[list[dict], list[dict]]:
 
 
 def _entries(file: Path) -> list[dict]:
-    """The lines of one log; one that is cut off is named and skipped."""
+    """The entries of one log; incomplete lines are reported and skipped."""
     entries = []
     for number, line in enumerate(file.read_text().splitlines(), start=1):
         try:
             entry = json.loads(line)
             entry["step"]
         except (ValueError, KeyError, TypeError):
-            print(f"skipped line {number} of {file}: not a whole entry", file=sys.stderr)
+            print(f"skipped line {number} of {file}: not a complete entry", file=sys.stderr)
         else:
             entries.append(entry)
     return entries
 
 
 def metric_names(evaluation: Sequence[dict]) -> dict[str, str]:
-    """The AP figures of evaluation lines and how to call them: {log key: label}."""
+    """The AP values in evaluation entries: labels by key of the log."""
     labels = {
         "bbox_mAP": "AP",
         "bbox_mAP_50": "AP50",
@@ -108,14 +108,11 @@ def metric_names(evaluation: Sequence[dict]) -> dict[str, str]:
 
 
 def plot(train: Sequence[dict], evaluation: Sequence[dict], title: str) -> Figure:
-    """Losses on the left, AP on the right.
+    """Plot the losses on the left, AP on the right.
 
     Args:
         train, evaluation: from `read_scalars`.
-        title: stands above both.
-
-    Returns:
-        matplotlib.figure.Figure
+        title: above both.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     figure.suptitle(title)
@@ -159,7 +156,7 @@ def plot(train: Sequence[dict], evaluation: Sequence[dict], title: str) -> Figur
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Plot as the command line says; returns the exit status."""
+    """Plot the curves; returns the exit status."""
     parser = argparse.ArgumentParser(description="Plot the loss and AP curves of a run")
     parser.add_argument("work_dir", help="the run's --work-dir")
     parser.add_argument("--out", help="picture to write (default: WORK_DIR/curves.png)")

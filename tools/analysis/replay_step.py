@@ -1,14 +1,14 @@
-"""Run again a training step whose loss was not finite.
+"""Run a training step again whose loss was not finite.
 
     python tools/analysis/replay_step.py CONFIG work_dirs/NAME/non_finite_step_1234.pth
 
-prints each loss beside the one that was recorded.
+prints each loss beside the recorded one. `RecordInvalidLossHook` saves such steps.
 """
 
 import argparse
 from collections.abc import Sequence
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import torch
@@ -22,7 +22,7 @@ from misalign_det.engine.hooks.record_invalid_loss_hook import image_names, read
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Run a saved training step again")
     parser.add_argument("config", help="config file, or name of a config of this package")
     parser.add_argument("record", help="non_finite_step_N.pth of the run's work dir")
@@ -32,7 +32,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Replay and compare."""
+    """Run the step and print both losses."""
     args = parse_args(arguments)
     with errors_in_one_line("replay_step.py"), tensors_only(args.trust_checkpoint):
         cfg = load_config(args)

@@ -3,9 +3,10 @@
     python tools/analysis/save_pictures.py CONFIG CHECKPOINT --out-dir FOLDER
     python tools/analysis/save_pictures.py CONFIG CHECKPOINT --out-dir FOLDER --num-images 20
 
-writes one PNG an image (left: ground truth, right: detections, a caption above) and overview.png
-with all of them. The images are spread evenly over the split, so they are the same each time. Files
-in several folders keep the folders' names. A box of higher score lies over those of lower ones.
+writes one PNG per image (left: ground truth, right: detections, above: a caption) and overview.png
+with all of them. The images are evenly spaced in the split, so they are the same each time. If the
+dataset has several folders, their names are part of the files' names. Boxes of higher score are
+drawn over those of lower score.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 from mmengine.dataset import BaseDataset
 from torch import nn
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import cv2
@@ -43,7 +44,7 @@ BAND = 34  # height of the caption in pixels
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Save detections beside the ground truth")
     parser.add_argument("config", help="config file, or name of a config of this package")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
@@ -59,7 +60,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--split",
         choices=["val", "test"],
         default="val",
-        help="whose dataset to draw (%(default)s)",
+        help="dataset to draw (%(default)s)",
     )
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     add_common_arguments(parser)
@@ -78,26 +79,26 @@ def picture(
     score_thr: float,
     title: str,
 ) -> np.ndarray:
-    """One image twice, with ground truth and with detections, below a caption.
+    """Draw one image twice, with ground truth and with detections, below a caption.
 
     Args:
         visualizer: with the dataset's meta.
         image: (H, W) or (H, W, n), RGB; see `to_rgb_image`.
         truth, detections: boxes xyxy in pixels of `image`.
         score_thr: detections above it are drawn and counted.
-        title: begins the caption.
+        title: start of the caption.
 
     Returns:
-        Uint8 (BAND + H s, 2 W s, 3), RGB, with the whole number s that makes W s at
+        RGB, uint8 (BAND + s * H, 2 * s * W, 3), with the smallest integer s for which s * W is at
         least MIN_WIDTH.
     """
     image = to_rgb_image(image)
     scale = max(1, -(-MIN_WIDTH // image.shape[1]))
     shown = detections[detections.scores > score_thr]
-    shown = shown[shown.scores.argsort(stable=True)]  # what is drawn last lies on top
+    shown = shown[shown.scores.argsort(stable=True)]  # the last one is drawn on top
     large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     sample = DetDataSample()
-    # mmdet draws no box at all where the sum of their corners is not positive.
+    # mmdet draws no boxes if the sum of their corners is not positive.
     sample.gt_instances = InstanceData(
         bboxes=truth.bboxes.clamp(min=0) * scale, labels=truth.labels
     )
@@ -118,7 +119,7 @@ def picture(
 
 
 def overview(pictures: Sequence[np.ndarray], columns: int = 2, width: int = 720) -> np.ndarray:
-    """All pictures in one, each `width` pixels wide; the rest of the last row is white."""
+    """All pictures in one, each `width` pixels wide; empty cells of the last row are white."""
     small = [
         cv2.resize(p, (width, round(p.shape[0] * width / p.shape[1])), interpolation=cv2.INTER_AREA)
         for p in pictures
@@ -133,11 +134,11 @@ def overview(pictures: Sequence[np.ndarray], columns: int = 2, width: int = 720)
 
 
 def pixels(dataset: BaseDataset, index: int) -> np.ndarray:
-    """An image as its file holds it, RGB; InputError where it cannot be read as a picture."""
+    """The image in a file, RGB; InputError if it cannot be read."""
     path = dataset.get_data_info(index)["img_path"]
     image = mmcv.imread(str(path), channel_order="rgb")
     if image is None:
-        raise InputError(f"{path} cannot be read as a picture.")
+        raise InputError(f"{path} cannot be read as an image.")
     return image
 
 
@@ -153,7 +154,9 @@ def save_pictures(
     Args:
         model: from `load_detector`, or mmdet's `init_detector`.
         dataset: its images and annotations are drawn.
-        out_dir: made if it is not there.
+        out_dir: created if it does not exist.
+        num: number of images.
+        score_thr: detections above it are drawn.
 
     Returns:
         The files, overview.png last.
@@ -195,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model = load_detector(cfg, args.checkpoint, args.device)
         dataset = build_dataset(cfg, args.split)
         files = save_pictures(model, dataset, args.out_dir, args.num_images, args.score_thr)
-    print(f"{len(files)} pictures; all of them at a glance: {files[-1]}")
+    print(f"{len(files)} pictures; all images in one: {files[-1]}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time, launches, host waits and peak memory of label assignment, beside mmdet's assigners.
+"""Time, launches, host waits and peak memory of label assignment, compared with mmdet's assigners.
 
     python tools/benchmarks/assignment.py
     python tools/benchmarks/assignment.py --num-objects 50 500 --sizes small --repeats 20
@@ -7,14 +7,14 @@
         --img-shape 2000 2000 --num-objects 5 500 --sizes small --repeats 1 --no-counts
 
 Images of 800x1333 (22,400 locations on five levels), 80 classes. The predictions imitate a
-half-trained detector: boxes around the nearest object, jittered, and class logits that know a
-little. FCOS's targets stand for assignment without predictions; PAA's reassignment fits
-scikit-learn's mixture object by object, and its own first step is not counted. With several
+half-trained detector: jittered boxes around the nearest object, and slightly higher logits of the
+right class. FCOS's targets are an assignment without predictions. PAA's reassignment fits
+scikit-learn's mixture object by object; its first step is not measured. With several
 images (``--num-images``) this package's assigners and FCOS's targets take all images at once, and
 mmdet's assigners one after the other, as its heads call them.
 
-The simulated device, which counts launches and waits where there is no GPU, is slow: it counts with
-small objects, and nothing with more than ``--count-to``. Launches hardly depend on the sizes.
+Without a GPU, launches and waits are counted on the simulated device, which is slow: with small
+objects only, and with at most ``--count-to`` of them. Launches hardly depend on the sizes.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import torch
@@ -49,17 +49,19 @@ SIDES = {"small": (12, 48), "large": (96, 400)}
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Time label assignment")
-    parser.add_argument("--num-objects", type=int, nargs="+", default=[1, 7, 50, 200, 500])
-    parser.add_argument("--num-images", type=int, default=1, help="with that many objects each")
+    parser.add_argument(
+        "--num-objects", type=int, nargs="+", default=[1, 7, 50, 200, 500], help="per image"
+    )
+    parser.add_argument("--num-images", type=int, default=1, help="images of a batch (%(default)s)")
     parser.add_argument("--sizes", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--img-shape", type=int, nargs=2, default=[800, 1333], metavar=("H", "W"))
     parser.add_argument("--num-classes", type=int, default=80)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument(
-        "--assigners", nargs="+", choices=[*OURS, *THEIRS], metavar="NAME", help="those alone (all)"
+        "--assigners", nargs="+", choices=[*OURS, *THEIRS], metavar="NAME", help="default: all"
     )
     parser.add_argument(
         "--num-anchors",
@@ -68,7 +70,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="per location, for IACAssigner and MaxIoUAssigner",
     )
     parser.add_argument(
-        "--without-paa", action="store_true", help="it takes seconds at 500 objects"
+        "--without-paa", action="store_true", help="it takes seconds with 500 objects"
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
@@ -135,14 +137,14 @@ class Scene:
     def theirs(
         self, assigner: Any, priors: torch.Tensor, *args: Any, scores: torch.Tensor | None = None
     ) -> Callable:
-        """A function that runs one of mmdet's."""
+        """A function that runs one of mmdet's assigners."""
         pred = InstanceData(priors=priors)
         if scores is not None:
             pred.scores, pred.bboxes = scores, self.bboxes
         return partial(assigner.assign, pred, *args, self.gts)
 
     def by_iou(self, name: str, num_anchors: int) -> Callable:
-        """IACAssigner with class probabilities, or MaxIoUAssigner under it."""
+        """A function that runs IACAssigner, or the MaxIoUAssigner on which it is based."""
         assigner = TASK_UTILS.build(
             dict(type=name, pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0)
         )
@@ -155,7 +157,7 @@ class Scene:
         return partial(assigner.assign, pred, self.gts)
 
     def paa(self) -> Callable:
-        """PAA's mixture step on its own candidates and the joint losses of these predictions."""
+        """A function that runs PAA's mixture step on its candidates, with random losses."""
         head = PAAHead(
             self.logits.shape[1],
             32,
@@ -187,7 +189,7 @@ class Scene:
         )
 
     def peer(self, name: str, num_anchors: int) -> Callable:
-        """One that takes one image at a time."""
+        """A function that runs an assigner for one image."""
         if name in ("IACAssigner", "MaxIoUAssigner"):
             return self.by_iou(name, num_anchors)
         if name == "ATSSAssigner":
@@ -200,8 +202,8 @@ class Scene:
         return self.theirs(assigner, point_priors, scores=self.logits.sigmoid())
 
 
-def over_edges(scenes: Sequence[Scene], **config: Any) -> Callable:
-    """A function that runs one of this package's assigners over edges."""
+def batch_assigner(scenes: Sequence[Scene], **config: Any) -> Callable:
+    """A function that runs one of this package's batch assigners."""
     first = scenes[0]
     logits, bboxes = (torch.stack([getattr(s, name) for s in scenes])
                       for name in ("logits", "bboxes"))  # fmt: skip
@@ -211,7 +213,7 @@ def over_edges(scenes: Sequence[Scene], **config: Any) -> Callable:
 
 
 def fcos_targets(scenes: Sequence[Scene]) -> Callable:
-    """FCOS's targets: regress ranges and center sampling."""
+    """A function that computes FCOS's targets, by regress ranges and center sampling."""
     first = scenes[0]
     head = FCOSHead(
         first.logits.shape[1], 32, feat_channels=32, center_sampling=True, norm_on_bbox=True
@@ -223,7 +225,7 @@ def fcos_targets(scenes: Sequence[Scene]) -> Callable:
 def all_peers(
     args: argparse.Namespace, num_gts: int, sizes: str, device: str
 ) -> dict[str, Callable]:
-    """All of them by name; this package's first."""
+    """A function per assigner, by name; this package's first."""
     scenes = [
         Scene(args.img_shape, num_gts, SIDES[sizes], args.num_classes, device, seed)
         for seed in range(args.num_images)
@@ -231,7 +233,7 @@ def all_peers(
     made = {}
     for name in args.assigners or [*OURS, *THEIRS]:
         if name in OURS:
-            made[name] = over_edges(scenes, type=name)
+            made[name] = batch_assigner(scenes, type=name)
         elif name == "FCOS targets":
             made[name] = fcos_targets(scenes)
         elif name != "PAA reassignment" or not args.without_paa:
@@ -249,7 +251,7 @@ def _call_all(functions: Sequence[Callable]) -> None:
 def counted(
     args: argparse.Namespace, num_gts: int, sizes: str, peers: dict[str, Callable]
 ) -> dict[str, Cost]:
-    """Launches and waits of all of them."""
+    """Launches and waits of all assigners."""
     if args.no_counts or (num_gts > args.count_to and not torch.cuda.is_available()):
         return dict.fromkeys(peers, Cost())
     make = partial(all_peers, args, num_gts, sizes)

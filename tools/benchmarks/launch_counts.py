@@ -1,7 +1,7 @@
 """Kernel launches and host waits of a benchmark's functions, on a GPU or on the simulated one.
 
-Where there is no GPU, the same work is built once more on the simulated CUDA device
-(``simulated_cuda``). Both are told apart in the table's last line.
+Without a GPU, the same work is built again on the simulated CUDA device (``simulated_cuda``). The
+last line of each table says which one it was.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import torch
@@ -25,13 +25,13 @@ Functions = dict[str, Callable]
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one call; None if it was not counted."""
+    """Launches and host waits of one call; None if not counted."""
 
     launches: int | None = None
     waits: int | None = None
 
     def __str__(self) -> str:
-        """Two columns under :data:`HEADER`."""
+        """The two columns under :data:`HEADER`."""
         launches, waits = ("-" if n is None else n for n in (self.launches, self.waits))
         return f"{launches:>9} {waits:>6}"
 
@@ -41,9 +41,9 @@ class Cost:
 
 
 def add_no_counts(parser: argparse.ArgumentParser) -> None:
-    """The option ``--no-counts``."""
+    """Add the option ``--no-counts``."""
     parser.add_argument(
-        "--no-counts", action="store_true", help="leave out launches and host waits"
+        "--no-counts", action="store_true", help="do not count launches and host waits"
     )
 
 
@@ -56,11 +56,11 @@ def count_calls(
     """Cost of one call of each function.
 
     Args:
-        make: takes a device, ``"cuda"`` for one, and returns functions without arguments by name.
-        device: where ``functions`` work.
-        functions: what ``make`` returned for it; on a GPU they are counted as they are.
-        warm_up: whether another call goes before it on the simulated device, as on a GPU; for
-            functions that keep something for the next call.
+        make: takes a device such as ``"cuda"`` and returns functions without arguments, by name.
+        device: of ``functions``.
+        functions: returned by ``make(device)``; on a GPU they are used instead of new ones.
+        warm_up: whether each function is called once before, on the simulated device as on a GPU;
+            for functions that keep something for the next call.
     """
     if not torch.cuda.is_available():
         return _simulated(make, warm_up)
@@ -87,8 +87,8 @@ def footnote(counted: bool = True, simulated_on: str = "") -> str:
     """Last line of a table: where its launches and waits were counted.
 
     Args:
-        counted: whether they were.
-        simulated_on: what the simulated device worked on, if not on what was timed.
+        counted: whether they were counted.
+        simulated_on: the simulated device's inputs, if they are not those that were timed.
     """
     if not counted:
         return "launches, waits: not counted"

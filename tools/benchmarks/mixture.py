@@ -1,19 +1,19 @@
-"""Time of the batched mixture beside scikit-learn's, object by object, on the same losses.
+"""Compare the time of the batched mixture with scikit-learn's, object by object.
 
     python tools/benchmarks/mixture.py
     python tools/benchmarks/mixture.py --device cuda
 
-and whether their labels agree. scikit-learn's GaussianMixture gets the same start. On a GPU where
-Triton works the batched fit is one Triton kernel; launches and waits are those of the batched fit
-and of the threshold that follows it. The simulated device, which counts where there is no GPU, is
-slow: it fits at most 8 objects.
+also prints whether their labels agree. scikit-learn's GaussianMixture starts from the same values.
+On a GPU with Triton, the batched fit is one Triton kernel. Launches and waits include the threshold
+after the fit. Without a GPU they are counted on the simulated device, which is slow, for at most 8
+objects.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import torch
@@ -30,12 +30,10 @@ SIMULATED = 8  # objects at most on the simulated device
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Time the mixture")
     parser.add_argument("--num-objects", type=int, nargs="+", default=[1, 7, 50, 200, 500])
-    parser.add_argument(
-        "--num-candidates", type=int, default=35, help="of each object (%(default)s)"
-    )
+    parser.add_argument("--num-candidates", type=int, default=35, help="per object (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
@@ -46,7 +44,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def losses_of(num_gts: int, candidates: int, seed: int = 0) -> torch.Tensor:
-    """Ascending losses of two groups of candidates, as joint losses are; (G, K)."""
+    """Joint losses of two groups of candidates, in ascending order, (G, K)."""
     generator = torch.Generator().manual_seed(seed)
     low = 0.4 + 0.15 * torch.randn(num_gts, candidates, generator=generator)
     high = 1.2 + 0.3 * torch.randn(num_gts, candidates, generator=generator)
@@ -56,18 +54,18 @@ def losses_of(num_gts: int, candidates: int, seed: int = 0) -> torch.Tensor:
 
 
 def fit(losses: torch.Tensor, backend: str) -> torch.Tensor:
-    """Largest positive loss of each object."""
+    """Largest loss of a positive, per object."""
     valid = torch.ones_like(losses, dtype=torch.bool)
     return positive_threshold(losses, fit_mixture(losses, valid, 1.0, backend), "component")
 
 
 def batched(losses: torch.Tensor, device: str) -> dict[str, Callable]:
-    """The batched fit on a device, by name."""
+    """The batched fit on a device, by its name."""
     return {"batched": partial(fit, losses.to(device), "batched")}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a line a number of objects."""
+    """Print one line per number of objects."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
     print(machine(args.device))

@@ -1,21 +1,21 @@
-"""Time CLBalancedNMS beside mmcv's own NMS, both through `batched_nms` on the same boxes.
+"""Compare the time of CLBalancedNMS with mmcv's NMS, through `batched_nms` on the same boxes.
 
     python tools/benchmarks/nms.py
     python tools/benchmarks/nms.py --num-boxes 1000 --num-classes 80 --repeats 200
 
-prints one line for each number of boxes and classes: the medians, taken in turn in one run, their
-ratio, and the kernel launches and host waits of both on a GPU. The boxes are made up: clusters
-around objects of 12 to 312 pixels in 1333x800. From 10,000 boxes on `batched_nms` calls any NMS
-once a class; `--split-thr 1000000` has CLBalancedNMS called once for all, since it separates the
-classes itself. The simulated device, which counts where there is no GPU, is slow: it takes at most
-200 boxes, as many of each class, the way that all would take through `batched_nms`.
+prints one line per number of boxes and classes: the medians (both are measured in turn in one run),
+their ratio, and the kernel launches and host waits of both on a GPU. The boxes are generated:
+clusters around objects of 12 to 312 pixels in 1333x800. From 10,000 boxes on, `batched_nms` calls
+an NMS once per class; with `--split-thr 1000000` it calls CLBalancedNMS once for all classes, which
+it separates itself. Without a GPU, launches and waits are counted on the simulated device, which is
+slow, with at most 200 boxes, equally many per class, and the same calls as for all boxes.
 """
 
 import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import torch
@@ -29,13 +29,15 @@ SIMULATED = 200  # boxes at most on the simulated device
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Time CLBalancedNMS beside mmcv's NMS")
     parser.add_argument("--num-boxes", type=int, nargs="+", default=[1000, 5000, 20000])
     parser.add_argument("--num-classes", type=int, nargs="+", default=[1, 3, 80])
     parser.add_argument("--iou-threshold", type=float, default=0.6)
-    parser.add_argument("--split-thr", type=int, default=10000, help="of CLBalancedNMS's config")
-    parser.add_argument("--repeats", type=int, default=15, help="of each pair (%(default)s)")
+    parser.add_argument(
+        "--split-thr", type=int, default=10000, help="of CLBalancedNMS (%(default)s)"
+    )
+    parser.add_argument("--repeats", type=int, default=15, help="of each measurement (%(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     add_no_counts(parser)
@@ -47,7 +49,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def clustered_boxes(
     num: int, classes: int, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """About 20 boxes an object, as a dense detector leaves them before NMS.
+    """About 20 boxes per object, like the output of a dense detector before NMS.
 
     Returns:
         Boxes (num, 4) xyxy, scores (num,), labels (num,).
@@ -70,7 +72,11 @@ def both(
     """mmcv's NMS and CLBalancedNMS on the same boxes, by name.
 
     Args:
-        most: take no more boxes than that, but the way of ``num`` through ``batched_nms``.
+        num: number of boxes.
+        classes: number of classes.
+        args: with ``split_thr`` and ``iou_threshold``.
+        device: of the boxes.
+        most: use at most this many boxes, with the calls that ``batched_nms`` makes for ``num``.
     """
     split = {"nms": 10000, "CLBalancedNMS": args.split_thr}
     if most is not None and num > most:

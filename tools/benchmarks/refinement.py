@@ -1,14 +1,14 @@
-"""Time a trained TripleHead that refines every box beside one that refines what can be detected.
+"""Compare a trained TripleHead that refines all boxes with one that refines only detectable ones.
 
     python tools/benchmarks/refinement.py CONFIG CHECKPOINT
     python tools/benchmarks/refinement.py CONFIG CHECKPOINT --peer PEER_CONFIG PEER_CHECKPOINT \\
         --cfg-options val_dataloader.dataset.pipeline.1.scale="(1333,800)"
 
-Images of the validation split, one by one, both ways in turn: the time of the network (backbone,
-neck and head), the share of the locations that can be detected and of those that are computed for
-them, and the largest difference between the detections. With a peer, FCOS for one, ratios to it.
-An untrained head detects nothing and would refine nothing. Kernel launches and host waits are those
-of the last image.
+For images of the validation split, one by one and both ways in turn: the time of the network
+(backbone, neck and head), the share of locations that can be detected, the share that is computed
+for them, and the largest difference between the detections. With a peer, such as FCOS, also the
+ratios to it. An untrained head detects nothing and would refine nothing. Kernel launches and host
+waits are those of the last image.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from itertools import islice
 from mmengine.structures import InstanceData
 from torch import nn
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import torch
@@ -43,12 +43,12 @@ from misalign_det.utils.benchmark import machine, time_in_turn
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Time TripleHead's sparse refinement")
     parser.add_argument("config", help="config of a TripleHead, or its name")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
     parser.add_argument("--peer", nargs=2, metavar=("CONFIG", "CHECKPOINT"))
-    parser.add_argument("--num-images", type=int, default=20)
+    parser.add_argument("--num-images", type=int, default=20, help="images measured (%(default)s)")
     parser.add_argument("--device", default="cpu")
     add_no_counts(parser)
     add_common_arguments(parser)
@@ -65,12 +65,12 @@ def network(detector: nn.Module, inputs: torch.Tensor, sparse: bool = False) -> 
 def networks(
     calls: Sequence[tuple[nn.Module, bool]], inputs: torch.Tensor, device: str
 ) -> dict[str, Callable]:
-    """A function a row of the table, by its name.
+    """One function per row of the table, by its name.
 
     Args:
-        calls: a detector and whether it refines sparsely, for each row.
-        inputs: of one image, normalized.
-        device: copies of the detectors that are elsewhere go there.
+        calls: per row, a detector and whether it refines sparsely.
+        inputs: one image, normalised, (1, C, H, W).
+        device: detectors on another device are copied to it.
     """
     moved = {}
     for model, _ in calls:
@@ -97,7 +97,7 @@ def difference(found: Sequence[list[InstanceData]]) -> float:
 
 @torch.no_grad()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Print the table."""
     args = parse_args(arguments)
     with errors_in_one_line("refinement.py"), tensors_only(args.trust_checkpoint):
         cfg = load_config(args)

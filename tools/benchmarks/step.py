@@ -1,4 +1,4 @@
-"""Time, launches, waits, memory and FLOPs of a training step and of inference, beside mmdet's.
+"""Time, launches, waits, memory and FLOPs of training steps and inference, also of mmdet's heads.
 
     python tools/benchmarks/step.py                 ResNet-18 at 320x240, batch 8, as on BCCD
     python tools/benchmarks/step.py --scale r50     ResNet-50 at 800x1333, batch 1, as on COCO
@@ -8,15 +8,15 @@
         --num-objects 5 500
     python tools/benchmarks/step.py --scale r50 --batch-size 2 --counts-only
 
-Untrained models on random images, taken in turn in one run; ratios to FCOS. A training step is the
-losses, the gradients and the optimizer's step; "labels" is its share in which the head decides what
-its locations train. Inference is the network, decoding and NMS; the score threshold is set so that
-as many boxes reach NMS as in a trained detector. Several numbers of objects give a table each;
---repeats 0 measures memory alone. --operators 8 says where the time of each model goes.
+Untrained models on random images are measured in turn in one run; ratios are to FCOS. A training
+step consists of losses, gradients and optimizer step; "labels" is the share of its time in label
+assignment. Inference consists of network, decoding and NMS; the score threshold is set so that as
+many boxes reach NMS as in a trained detector. There is one table per number of objects. With
+--repeats 0 only memory is measured. --operators 8 lists the 8 slowest operators of each model.
 
-Kernel launches and host waits are those of a GPU, of one step each; on the simulated device, where
-there is none, of images a quarter as high and wide, at least 64 pixels: it is slow, and launches
-hardly depend on the size. --counts-only prints nothing else.
+Kernel launches and host waits are those of one step on a GPU. Without a GPU they are counted on the
+simulated device, which is slow, with images of a quarter of the height and width (at least 64
+pixels); launches hardly depend on the size. With --counts-only nothing else is measured.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from typing import Any
 
 from torch import nn
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import mmdet
@@ -82,7 +82,7 @@ PEERS = {
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Time training steps and inference")
     parser.add_argument("--scale", choices=SCALES, default="r18")
     parser.add_argument(
@@ -95,20 +95,20 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--channels-last",
         action="store_true",
-        help="weights and features, as ChannelsLastHook lays them",
+        help="channels-last weights and features, as with ChannelsLastHook",
     )
-    parser.add_argument("--num-boxes", type=int, default=1000, help="boxes an image that reach NMS")
+    parser.add_argument("--num-boxes", type=int, default=1000, help="boxes per image before NMS")
     parser.add_argument(
         "--img-shape", type=int, nargs=2, metavar=("H", "W"), help="size of the images"
     )
-    parser.add_argument("--batch-size", type=int, help="images a training step")
-    parser.add_argument("--num-objects", type=int, nargs="+", help="objects an image")
+    parser.add_argument("--batch-size", type=int, help="images per training step")
+    parser.add_argument("--num-objects", type=int, nargs="+", help="objects per image")
     parser.add_argument(
         "--operators",
         type=int,
         default=0,
         metavar="N",
-        help="name the N operators that take most of a model's time",
+        help="list the N operators with the largest share of each model's time",
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
@@ -125,9 +125,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def peer(path: str, scale: str) -> Any:
-    """One of mmdet's own configs, at this scale."""
+    """One of mmdet's configs, at this scale."""
     model = Config.fromfile(STOCK / path).model
-    if scale == "r18":  # the same backbone and neck as ours, towers in proportion
+    if scale == "r18":  # with this package's backbone and neck, and smaller towers
         small = Config.fromfile(OURS / "fcos_r18_fpn_12e_bccd.py").model
         model.backbone, model.neck = small.backbone, small.neck
         model.data_preprocessor = small.data_preprocessor
@@ -144,7 +144,7 @@ def build(model: Any, device: str, memory_format: torch.memory_format) -> nn.Mod
     torch.manual_seed(0)
     detector = MODELS.build(model)
     detector.init_weights()
-    # TOOD reads it: past its first epochs on ATSS's rule.
+    # TOOD reads it: after its first epochs, in which it uses ATSS.
     MessageHub.get_current_instance().update_info("epoch", 100)
     return detector.to(device, memory_format=memory_format)
 
@@ -176,7 +176,7 @@ def inference(detector: nn.Module, packed: dict, device: str, amp: bool) -> list
 
 @torch.no_grad()
 def let_pass(detector: nn.Module, packed: dict, candidates: int) -> None:
-    """Set the score threshold so that about so many boxes reach NMS."""
+    """Set the score threshold so that about `candidates` boxes reach NMS."""
     detector.eval()
     cfg = detector.bbox_head.test_cfg
     cfg.score_thr = 0.0
@@ -189,7 +189,7 @@ def let_pass(detector: nn.Module, packed: dict, candidates: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a table a mode."""
+    """Print one table per mode and number of objects."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
     register_all_modules()
@@ -239,7 +239,7 @@ def chosen_models(args: argparse.Namespace) -> dict[str, Any]:
 def build_all(
     models: Mapping[str, Any], args: argparse.Namespace, device: str
 ) -> dict[str, nn.Module]:
-    """Their detectors."""
+    """Build the detectors of these models."""
     layout = torch.channels_last if args.channels_last else torch.contiguous_format
     return {name: build(model, device, layout) for name, model in models.items()}
 
@@ -251,13 +251,13 @@ def counted(
     shape: Sequence[int],
     args: argparse.Namespace,
 ) -> tuple[dict[str, Cost], str]:
-    """Launches and waits of each model, and the table's last line."""
+    """Launches and waits of each model, and the last line of the table."""
     if torch.cuda.is_available():
         make = lambda device: work(build_all(models, args, device), shape, device)  # noqa: E731
         return count_calls(make, args.device, functions or None), footnote()
     small = (3, *(max(64, side // 4) for side in shape[1:]))
     costs = {}
-    for name, model in models.items():  # one after the other, for want of memory
+    for name, model in models.items():  # one after the other, to save memory
         make = lambda device: work(build_all({name: model}, args, device), small, device)  # noqa: E731, B023
         costs.update(count_calls(make))
     return costs, footnote(simulated_on=f"images of {small[2]}x{small[1]}")
@@ -299,9 +299,9 @@ def print_times(
 
 
 def labelling(head: nn.Module) -> list[tuple[Any, str]]:
-    """The methods in which a head decides what each location trains.
+    """The methods of label assignment: pairs of object and method name.
 
-    On a GPU their time counts as far as the host waits for it.
+    On a GPU their time is that of the host.
     """
     if isinstance(getattr(head, "assigner", None), BatchAssigner):
         return [(head.assigner, "assign_batch")]

@@ -1,14 +1,15 @@
-"""Ways to run the same detector faster, each beside the plain one in the same run.
+"""Compare ways to run a detector faster with the plain one, in the same run.
 
     python tools/benchmarks/variants.py
     python tools/benchmarks/variants.py jla_triplehead_r50_fpn_1x_coco --img-shape 800 1333 \\
         --batch-size 1
 
-Channels-last weights, bfloat16, the head under torch.compile, and group norm and ReLU as one
-compiled function. Compiling takes a minute, which is not counted. The last lines say what share of
-the head's time each level takes, and what all levels at once could save at most. Kernel launches
-and host waits of compiled variants are counted on a GPU alone; the simulated device compiles
-nothing, and works on images a quarter as high and wide, at least 64 pixels.
+The variants: channels-last weights, bfloat16, the head under torch.compile, and group norm and ReLU
+as one compiled function. Compilation takes a minute, which is not counted. The last lines give the
+share of each level in the head's time, and what processing all levels at once could save at most.
+Kernel launches and host waits of compiled variants are counted only on a GPU. Without one, the
+others are counted on the simulated device, with images of a quarter of the height and width (at
+least 64 pixels).
 """
 
 import argparse
@@ -18,7 +19,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import torch
@@ -37,11 +38,11 @@ from misalign_det.utils.benchmark import machine, median, spread, time_in_turn
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Time variants of one detector")
     parser.add_argument("config", nargs="?", default="jla_triplehead_r18_fpn_12e_bccd")
     parser.add_argument("--img-shape", type=int, nargs=2, default=[240, 320], metavar=("H", "W"))
-    parser.add_argument("--batch-size", type=int, default=8, help="images a training step")
+    parser.add_argument("--batch-size", type=int, default=8, help="images per training step")
     parser.add_argument("--num-objects", type=int, default=13)
     parser.add_argument(
         "--modes", nargs="+", choices=["train", "infer"], default=["train", "infer"]
@@ -132,14 +133,14 @@ def train(
 
 @torch.no_grad()
 def infer(detector: nn.Module, packed: dict, device: str, half: bool) -> tuple:
-    """The network alone: what follows is the same in all variants."""
+    """The network only: the following steps are the same in all variants."""
     detector.eval()
     with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=half):
         return detector(detector.data_preprocessor(packed, False)["inputs"])
 
 
 def head_of_level(head: nn.Module, level: int) -> nn.Module:
-    """A copy of the head that has this level alone."""
+    """A copy of the head with only this level."""
     head = deepcopy(head)
     head.strides = [head.strides[level]]
     for name in ("scales", "coarse_scales"):
@@ -156,8 +157,8 @@ def level_shares(
     """Where the head's forward pass spends its time.
 
     Returns:
-        Share of each level, from the finest, and the share that one map with all levels but the
-        finest side by side would save, without the masks and the group norm by level it needs.
+        Share of each level, from the finest; and the share that one map with all levels except the
+        finest side by side would save, without the masks and the group norm per level it needs.
     """
     detector.eval()
     head = detector.bbox_head
@@ -206,7 +207,7 @@ def steps(
 def counted(
     args: argparse.Namespace, mode: str, functions: dict[str, Callable]
 ) -> tuple[dict[str, Cost], str]:
-    """Launches and waits by variant, and the table's last line."""
+    """Launches and waits per variant, and the last line of the table."""
     if args.no_counts:
         return {}, footnote(False)
     if torch.cuda.is_available():
@@ -219,12 +220,12 @@ def counted(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a table a mode."""
+    """Print one table per mode."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
     register_all_modules()
     MMLogger.get_instance("benchmark", log_level="ERROR")
-    torch._dynamo.config.recompile_limit = 64  # one function serves all levels and layers
+    torch._dynamo.config.recompile_limit = 64  # one function is compiled for all levels and layers
     print(machine(args.device))
     for mode in args.modes:
         functions = steps(args, mode, args.img_shape, args.variants, args.device)

@@ -1,4 +1,4 @@
-"""Draw the "shapes" detection set: coloured figures on textured ground, COCO format, seeded.
+"""Draw the detection set "shapes": coloured figures on textured ground, in COCO format.
 
     python tools/dataset_converters/shapes.py --out-dir data/shapes
     python tools/dataset_converters/shapes.py --num-train 400 --num-val 100 --seed 0
@@ -9,20 +9,19 @@ writes (about ten seconds)
     data/shapes/annotations/instances_train.json      data/shapes/annotations/instances_val.json
     data/shapes/shapes.json                           the parameters that made the set
 
-What is in it, and why: the set is made so that the ambiguity and the misalignment that this
-package is about occur in it. Objects lie inside one another and overlap (one location, several
-objects), some scenes are crowded, box sizes range over 10:1 (square root of the box's area, 14 to
-150 pixels at 320x240), aspect ratios w/h over 6:1 (0.4 to 2.5; bars reach 1:6 and 6:1). One image
-in 25 is empty.
+The set contains the ambiguity and the misalignment that this package is about. Objects lie inside
+one another and overlap (one location, several objects), some scenes are crowded, box sizes range
+over 10:1 (square root of the box's area, 14 to 150 pixels at 320x240) and aspect ratios w/h over
+6:1 (0.4 to 2.5; bars reach 1:6 and 6:1). One image in 25 is empty.
 
-Occlusion: an object is only drawn if it leaves every earlier one at least `MIN_VISIBLE` of its
-pixels, so whatever is drawn is annotated. A box encloses the visible pixels (COCO's convention),
-x, y, w, h in pixels; `area` is the number of visible pixels; `visible` is their share of the
-whole figure.
+Occlusion: an object is drawn only if it leaves at least `MIN_VISIBLE` of the pixels of every
+earlier object visible, so every object that is drawn is annotated. A box encloses the visible
+pixels (as in COCO), x, y, w, h in pixels; `area` is the number of visible pixels; `visible` is
+their share of the whole figure.
 
-Images depend on the seed, the split, the size and their own number alone: a larger set starts
-with the images of a smaller one. A set that is already there with the same parameters is kept; a
-folder that this tool did not write is never overwritten.
+An image depends only on the seed, the split, the size and its number: a larger set starts with the
+images of a smaller one. An existing set with the same parameters is kept, and a folder that this
+tool did not write is never overwritten.
 """
 
 import argparse
@@ -39,7 +38,7 @@ from tqdm import tqdm
 
 from misalign_det.apis.cli import add_renamed_option
 
-VERSION = 1  # raise it whenever the drawing changes, so that old sets are drawn anew
+VERSION = 1  # to be raised when the drawing changes, so that old sets are redrawn
 CLASSES = ("disc", "rectangle", "triangle", "ring", "cross", "star")
 HUES = (4, 106, 58, 24, 138, 88)  # OpenCV hue (0-179) of each class, jittered per object
 SIZES = (14.0, 150.0)  # sqrt(w * h) of a box in pixels at 320 x 240, log-uniform
@@ -47,11 +46,11 @@ RATIO = 2.5  # w / h is log-uniform in [1 / RATIO, RATIO]
 BAR_RATIO = 6.0  # the same for the share of rectangles that are bars
 MIN_VISIBLE = 0.4
 STAMP = "shapes.json"
-SUPERSAMPLE = 4  # figures are drawn this much larger, then averaged down: soft edges
+SUPERSAMPLE = 4  # figures are drawn this much larger and then averaged, for soft edges
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A textured ground of low saturation. Returns float32 (height, width, 3), BGR, 0-255."""
+    """A textured background of low saturation: float32 (height, width, 3), BGR, 0-255."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     low, high = sorted(rng.uniform(40, 215, 2))
     angle = rng.uniform(0, np.pi)
@@ -73,7 +72,7 @@ def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def outline(name: str, rng: np.random.Generator) -> np.ndarray:
-    """Corner points of a class's figure, any scale: float64 (N, 2), x and y."""
+    """Corner points of a class's figure, of any scale: float64 (N, 2), x and y."""
     turn = rng.uniform(0, 2 * np.pi)
     if name in ("disc", "ring"):
         angles, radii = np.linspace(0, 2 * np.pi, 72, endpoint=False), 1.0
@@ -120,7 +119,7 @@ def paint(label: int, rng: np.random.Generator, width: int, height: int) -> np.n
 
 
 def plan(rng: np.random.Generator, width: int, height: int) -> list[tuple[int, int, int, int, int]]:
-    """Where the objects of one scene are to go: a list of (label, x, y, w, h), integers.
+    """Choose the objects of one scene: a list of (label, x, y, w, h), integers.
 
     Four kinds of scene: empty, sparse, nested (small objects inside large ones) and crowded (many
     objects around one point). Large objects come first, so that small ones lie on top.
@@ -200,7 +199,7 @@ def draw_scene(
 
 
 def scene_rng(seed: int, split: str, number: int) -> np.random.Generator:
-    """The generator of one image; independent of how many images there are."""
+    """The random generator of one image, which does not depend on the number of images."""
     return np.random.default_rng([seed, ("train", "val").index(split), number])
 
 
@@ -241,7 +240,7 @@ def write_split(root: Path, split: str, count: int, params: dict) -> None:
 
 
 def is_current(out: Path, params: dict) -> bool:
-    """Whether `out` holds a whole set made with exactly these parameters."""
+    """Whether `out` contains a complete set with exactly these parameters."""
     try:
         recorded = json.loads((out / STAMP).read_text())
     except (OSError, ValueError):
@@ -260,22 +259,22 @@ def make_set(
     size: Sequence[int] = (320, 240),
     seed: int = 0,
 ) -> bool:
-    """Write the set to `out` unless it is there already.
+    """Write the set to `out` unless it exists already.
 
-    The set is drawn in a folder beside `out` and renamed when it is whole, so a run that was
-    broken off leaves no half set.
+    The set is drawn in a folder beside `out`, which is renamed when it is complete, so that an
+    interrupted run leaves no incomplete set.
 
     Args:
         out: folder of the set.
-        train, val: images of each split.
+        train, val: number of images of each split.
         size: width, height in pixels, each at least 64.
         seed: 0 or larger.
 
     Returns:
-        False if the set was there already.
+        False if the set existed already.
 
     Raises:
-        ValueError: an argument makes no sense, or `out` holds files that this tool did not write.
+        ValueError: an argument is invalid, or `out` contains files that this tool did not write.
     """
     out = Path(out).expanduser().absolute()
     params = {
@@ -296,17 +295,17 @@ def make_set(
         return False
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / STAMP).is_file():
         raise ValueError(
-            f"{out} is there but was not made by this tool (it has no {STAMP}); "
+            f"{out} exists but was not made by this tool (it has no {STAMP}); "
             "choose another --out-dir, or remove it first"
         )
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process with the same id
     partial.mkdir(parents=True)
     try:
         for split in ("train", "val"):
             write_split(partial, split, params[split], params)
         (partial / STAMP).write_text(json.dumps(params))
-        if is_current(out, params):  # another process was quicker
+        if is_current(out, params):  # another process has written it meanwhile
             return False
         if out.exists():
             shutil.rmtree(out)
@@ -317,7 +316,7 @@ def make_set(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; returns the exit status."""
+    """Draw the set; returns the exit status."""
     parser = argparse.ArgumentParser(description="Draw the generated detection set 'shapes'.")
     parser.add_argument("--out-dir", default="data/shapes", help="folder of the set (%(default)s)")
     parser.add_argument("--num-train", type=int, default=400, help="training images (%(default)s)")

@@ -1,10 +1,10 @@
-"""Set images of a COCO annotation file aside, to choose settings on them and not on a test split.
+"""Split a COCO annotation file, to choose settings on held-out images and not on a test split.
 
     python tools/dataset_converters/split_coco.py data/bccd/annotations/instances_train.json \\
         --num-images 55 --out-dir data/bccd/annotations
 
-writes `instances_train_rest.json` and `instances_train_held-out.json` (55 images). The images stay
-where they are, so a config needs nothing but the two file names.
+writes `instances_train_rest.json` and `instances_train_held-out.json` (55 images). The image files
+are not moved, so a config needs only the two file names.
 """
 
 import argparse
@@ -21,21 +21,21 @@ def split_coco(dataset: dict, num: int, seed: int = 0) -> tuple[dict, dict]:
 
     Args:
         dataset: with `images`, `annotations` and `categories`.
-        num: images to hold out.
-        seed: which ones; the same for the same ids and seed.
+        num: number of images to hold out.
+        seed: of the choice; the same ids and seed give the same images.
 
     Returns:
-        The rest, and what is held out.
+        The rest, and the held-out part.
 
     Raises:
-        ValueError: it is no COCO dictionary, or num leaves one of the two without an image.
+        ValueError: the dictionary is not in COCO format, or one part would have no image.
     """
     if not isinstance(dataset, dict):
-        raise ValueError("not in COCO's format: no dictionary.")
+        raise ValueError("not in COCO format: no dictionary.")
     lacking = [key for key in ("images", "annotations", "categories") if key not in dataset]
     if lacking:
-        raise ValueError(f"not in COCO's format: no {', '.join(lacking)}.")
-    # By type first: a file may hold numbers and strings as ids.
+        raise ValueError(f"not in COCO format: no {', '.join(lacking)}.")
+    # By type first: a file may have both numbers and strings as ids.
     ids = sorted((i["id"] for i in dataset["images"]), key=lambda i: (str(type(i)), i))
     if not 0 < num < len(ids):
         raise ValueError(f"--num-images must be between 1 and {len(ids) - 1} here, not {num}.")
@@ -51,12 +51,13 @@ def split_coco(dataset: dict, num: int, seed: int = 0) -> tuple[dict, dict]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Split the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("annotations", type=Path, help="COCO annotation file")
     parser.add_argument("--num-images", type=int, required=True, help="images to hold out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--out-dir", type=Path, help="folder of the two files, made if need be (the file's own)"
+        "--out-dir", type=Path, help="folder of the two files (default: the annotation file's)"
     )
     add_renamed_option(parser, "--num", "--num-images")
     args = parser.parse_args(argv)
@@ -69,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"{args.annotations}: {error}")
     except (KeyError, TypeError) as error:
         parser.error(
-            f"{args.annotations}: not in COCO's format: an image without 'id', or an "
+            f"{args.annotations}: not in COCO format: an image without 'id', or an "
             f"annotation without 'image_id' ({type(error).__name__}: {error})"
         )
     folder = args.out_dir or args.annotations.parent

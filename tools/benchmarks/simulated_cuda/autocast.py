@@ -1,5 +1,7 @@
 """CUDA's autocast, by the names of the Python functions that are called."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
@@ -17,19 +19,25 @@ _real = torch.autocast
 class Autocast(_real):
     """``torch.autocast``; for ``"cuda"`` the simulated one."""
 
-    def __init__(self, device_type, dtype=None, enabled=True, cache_enabled=None) -> None:
+    def __init__(
+        self,
+        device_type: str,
+        dtype: torch.dtype | None = None,
+        enabled: bool = True,
+        cache_enabled: bool | None = None,
+    ) -> None:
         self.simulated = torch.device(device_type).type == "cuda"
         self.state = (enabled, dtype or torch.float16)
         kind = "cpu" if self.simulated else device_type
         super().__init__(kind, dtype, enabled and not self.simulated, cache_enabled)
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         if not self.simulated:
             return super().__enter__()
         _contexts.append(self.state)
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: Any) -> Any:
         if not self.simulated:
             return super().__exit__(*error)
         _contexts.pop()
@@ -45,7 +53,7 @@ def dtype() -> torch.dtype:
     return _contexts[-1][1] if _contexts else torch.float16
 
 
-def cast_for_autocast(name: str, args, kwargs) -> tuple:
+def cast_for_autocast(name: str, args: tuple, kwargs: Any) -> tuple:
     """The arguments in the precision in which CUDA's autocast runs the function."""
     if not is_enabled():
         return args, kwargs
@@ -63,12 +71,12 @@ def cast_for_autocast(name: str, args, kwargs) -> tuple:
     return tree_map(lambda x: _cast(x, wanted), (args, kwargs))
 
 
-def _floats(x) -> bool:
+def _floats(x: Any) -> bool:
     # Autocast leaves float64 alone.
     return isinstance(x, Tensor) and x.dtype in (torch.float32, *HALF)
 
 
-def _cast(x, wanted: torch.dtype):
+def _cast(x: Any, wanted: torch.dtype) -> Any:
     if not _floats(x) or x.dtype == wanted:
         return x
     if not (x.is_leaf and x.requires_grad and x.dtype == torch.float32):

@@ -1,6 +1,8 @@
 """The simulated device, while it is on: what it puts in place of torch's functions."""
 
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -38,12 +40,12 @@ class SimulatedCuda:
         triton_support.has_triton(SimulatedTensor(torch.zeros(1)))  # what it costs is not counted
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._stack.close()
         triton_support._works.cache_clear()
 
     @contextmanager
-    def count(self):
+    def count(self) -> Iterator[Counts]:
         """Count launches and waits while it lasts.
 
         Yields:
@@ -76,10 +78,10 @@ def _replacements() -> list[tuple]:
     replaced = [(torch.cuda, name, new) for name, new in cuda.items()]
     is_enabled, get_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
 
-    def is_autocast_enabled(device_type="cuda"):
+    def is_autocast_enabled(device_type: str = "cuda") -> bool:
         return autocast.is_enabled() if is_cuda(device_type) else is_enabled(device_type)
 
-    def get_autocast_dtype(device_type):
+    def get_autocast_dtype(device_type: str) -> torch.dtype:
         return autocast.dtype() if is_cuda(device_type) else get_dtype(device_type)
 
     return replaced + [
@@ -103,29 +105,29 @@ def _replacements() -> list[tuple]:
     ]
 
 
-def _inference_mode(mode: bool = True):
+def _inference_mode(mode: bool = True) -> Any:
     """Tensor subclasses have no version counter in inference mode."""
     return torch.no_grad() if mode else nullcontext()
 
 
-def _backward(real):
+def _backward(real: Callable) -> Callable:
     """With tensors that know where they are: ``Tensor.backward`` switches that off."""
 
-    def call(*args, **kwargs):
+    def call(*args: Any, **kwargs: Any) -> Any:
         with torch._C._EnableTorchFunction():
             return real(*args, **kwargs)
 
     return call
 
 
-def _pin_memory(self: Tensor, *args) -> Tensor:
+def _pin_memory(self: Tensor, *args: Any) -> Tensor:
     copy = self.clone()
     copy.pinned = True
     return copy
 
 
-def _made_on_device(make):
-    def call(data, *args, **kwargs):
+def _made_on_device(make: Callable) -> Callable:
+    def call(data: Any, *args: Any, **kwargs: Any) -> Any:
         if not is_cuda(kwargs.get("device")):
             return make(data, *args, **kwargs)
         kwargs.pop("device")
@@ -138,8 +140,8 @@ def _made_on_device(make):
     return call
 
 
-def _module_to(real):
-    def call(self: nn.Module, *args, **kwargs) -> nn.Module:
+def _module_to(real: Callable) -> Callable:
+    def call(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
         device = kwargs.pop("device", None)
         rest = []
         for arg in args:
@@ -163,7 +165,7 @@ def _module_to(real):
     return call
 
 
-def _moved(x: Tensor, device, layout) -> Tensor:
+def _moved(x: Tensor, device: Any, layout: Any) -> Tensor:
     on_device = isinstance(x, SimulatedTensor) if device is None else is_cuda(device)
     numbers = inner(x).clone()
     if layout is not None and x.dim() == 4:
@@ -171,7 +173,7 @@ def _moved(x: Tensor, device, layout) -> Tensor:
     return SimulatedTensor(numbers) if on_device else numbers
 
 
-def _interpret(kernel, grid, args, kwargs) -> None:
+def _interpret(kernel: Any, grid: Any, args: tuple, kwargs: dict) -> None:
     """A Triton kernel in its interpreter, on the tensors' numbers."""
     RECORDER.launch(f"triton.{kernel.__name__}")
     for arg in args:

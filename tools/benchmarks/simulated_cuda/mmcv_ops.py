@@ -6,9 +6,11 @@ The focal loss has no bfloat16, computes each step in float16 for float16 input,
 a check of its labels.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -21,7 +23,7 @@ FLOATING = (torch.float16, torch.float32, torch.float64)
 
 
 @contextmanager
-def checked_mmcv_ops():
+def checked_mmcv_ops() -> Iterator[None]:
     """While it lasts, mmcv's operators on simulated tensors are checked and counted."""
     replaced = [
         (
@@ -63,8 +65,8 @@ def checked_mmcv_ops():
         yield
 
 
-def _on_device(name, function, real):
-    def call(*args, **kwargs):
+def _on_device(name: str, function: Callable, real: Callable) -> Callable:
+    def call(*args: Any, **kwargs: Any) -> Any:
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         if not any(isinstance(x, SimulatedTensor) for x in tensors):
             return real(*args, **kwargs)
@@ -75,11 +77,11 @@ def _on_device(name, function, real):
     return call
 
 
-def _run(real, args, kwargs):
+def _run(real: Callable, args: tuple, kwargs: dict) -> Any:
     return real(*map(inner, args), **{key: inner(value) for key, value in kwargs.items()})
 
 
-def _check_dtype(name, tensors) -> None:
+def _check_dtype(name: str, tensors: Sequence[torch.Tensor]) -> None:
     for x in tensors:
         if x.is_floating_point() and x.dtype not in FLOATING:
             raise RuntimeError(f'"{name}" not implemented for {x.dtype} ({calling_line()})')
@@ -88,7 +90,9 @@ def _check_dtype(name, tensors) -> None:
         raise RuntimeError(f"{name}: expected one scalar type but found {found} ({calling_line()})")
 
 
-def _deform_conv(name, real, tensors, args, kwargs):
+def _deform_conv(
+    name: str, real: Callable, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict
+) -> Any:
     _check_dtype(name, tensors)
     for x in tensors:
         if not x.is_contiguous():
@@ -102,13 +106,15 @@ def _deform_conv(name, real, tensors, args, kwargs):
     return _run(real, args, kwargs)
 
 
-def _check_order(name) -> None:
+def _check_order(name: str) -> None:
     """Gradients of the input are added with atomics, of which torch knows nothing."""
     if "backward" in name and torch.are_deterministic_algorithms_enabled():
         RECORDER.problem(f"{name} adds in any order")
 
 
-def _modulated_deform_conv(name, real, tensors, args, kwargs):
+def _modulated_deform_conv(
+    name: str, real: Callable, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict
+) -> Any:
     _check_dtype(name, tensors)
     _check_order(name)
     for x in tensors:
@@ -119,7 +125,9 @@ def _modulated_deform_conv(name, real, tensors, args, kwargs):
     return _run(real, args, kwargs)
 
 
-def _nms(name, real, tensors, args, kwargs):
+def _nms(
+    name: str, real: Callable, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict
+) -> Any:
     for x in tensors:
         if x.dtype != torch.float32:
             raise RuntimeError(f"nms: expected scalar type Float but found {x.dtype}")
@@ -128,11 +136,15 @@ def _nms(name, real, tensors, args, kwargs):
     return SimulatedTensor(_run(real, args, kwargs))
 
 
-def _nms_match(name, real, tensors, args, kwargs):
+def _nms_match(
+    name: str, real: Callable, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict
+) -> Any:
     raise RuntimeError("nms_match_impl: no implementation for device cuda")
 
 
-def _focal_loss(name, real, tensors, args, kwargs):
+def _focal_loss(
+    name: str, real: Callable, tensors: Sequence[torch.Tensor], args: tuple, kwargs: dict
+) -> Any:
     logits, target, weight, out = (inner(x) for x in tensors)
     for x in tensors:
         if not x.is_contiguous():
@@ -154,12 +166,12 @@ def _focal_loss(name, real, tensors, args, kwargs):
     out.copy_(value.to(out.dtype))
 
 
-def _rounded(dtype):
+def _rounded(dtype: torch.dtype) -> Callable:
     """Rounds to half precision after each step, as the kernel's arithmetic does."""
     return (lambda x: x.to(dtype).float()) if dtype == torch.float16 else (lambda x: x)
 
 
-def _focal_terms(logits, target, alpha):
+def _focal_terms(logits: torch.Tensor, target: torch.Tensor, alpha: float) -> tuple:
     rounded = _rounded(logits.dtype)
     x = logits.float() if logits.dtype == torch.float16 else logits
     # Of c10::Half, numeric_limits of float as a Half: zero.
@@ -171,7 +183,9 @@ def _focal_terms(logits, target, alpha):
     return rounded, p, rounded(1 - p), positive, share, tiny
 
 
-def _focal_forward(logits, target, gamma, alpha):
+def _focal_forward(
+    logits: torch.Tensor, target: torch.Tensor, gamma: float, alpha: float
+) -> torch.Tensor:
     rounded, p, q, positive, share, tiny = _focal_terms(logits, target, alpha)
     own = rounded(rounded(q**gamma) * rounded(p.clamp(min=tiny).log()))
     other = rounded(rounded(p**gamma) * rounded(q.clamp(min=tiny).log()))
@@ -180,7 +194,9 @@ def _focal_forward(logits, target, gamma, alpha):
     return share * torch.where(positive, own, other) + zero * torch.where(positive, other, own)
 
 
-def _focal_backward(logits, target, gamma, alpha):
+def _focal_backward(
+    logits: torch.Tensor, target: torch.Tensor, gamma: float, alpha: float
+) -> torch.Tensor:
     rounded, p, q, positive, share, tiny = _focal_terms(logits, target, alpha)
     own = rounded(q**gamma) * rounded(q - rounded(gamma * p * p.clamp(min=tiny).log()))
     other = rounded(p**gamma) * rounded(rounded(gamma * q * q.clamp(min=tiny).log()) - p)

@@ -1,6 +1,8 @@
 """Tensors that Python sees on ``cuda:0`` while C++ sees the CPU, and what each operator does."""
 
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,11 +40,13 @@ class SimulatedTensor(Tensor):
         outer.inner = inner
         return outer
 
-    def __repr__(self, *, tensor_contents=None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"SimulatedTensor({self.inner})"
 
     @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if func in _ANSWERS:
             return _ANSWERS[func]
@@ -54,23 +58,27 @@ class SimulatedTensor(Tensor):
             return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        cls, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         return run_operator(func, args, kwargs or {})
 
 
 class EveryOperator(TorchDispatchMode):
     """Takes the operators that see no simulated tensor too: they may make the first one."""
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         return run_operator(func, args, kwargs or {})
 
 
-def inner(x):
+def inner(x: Any) -> Any:
     """The numbers of a simulated tensor; anything else as it is."""
     return x.inner if isinstance(x, SimulatedTensor) else x
 
 
-def outer(x):
+def outer(x: Any) -> Any:
     """A tensor on the simulated device; anything else as it is."""
     return SimulatedTensor(x) if isinstance(x, Tensor) and not isinstance(x, SimulatedTensor) else x
 
@@ -80,7 +88,7 @@ def is_pinned(x: Tensor) -> bool:
     return getattr(x, "pinned", False)
 
 
-def is_cuda(device) -> bool:
+def is_cuda(device: Any) -> bool:
     return device is not None and torch.device(device).type == "cuda"
 
 
@@ -89,11 +97,11 @@ def is_cuda(device) -> bool:
 
 class _ToCpu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.inner.clone()
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return SimulatedTensor(grad)
 
 
@@ -102,25 +110,25 @@ def _to_cpu(x: SimulatedTensor, reason: str) -> Tensor:
     return _ToCpu.apply(x)
 
 
-def _refuse_numpy(self, *args, **kwargs):
+def _refuse_numpy(self, *args: Any, **kwargs: Any) -> Any:
     raise TypeError(
         "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to "
         f"host memory first ({calling_line()})"
     )
 
 
-def _tolist(self):
+def _tolist(self) -> list:
     RECORDER.wait("tolist")
     return self.inner.tolist()
 
 
-def _new_tensor(self, data, **kwargs):
+def _new_tensor(self, data: Any, **kwargs: Any) -> Tensor:
     RECORDER.wait("new_tensor of host data")
     RECORDER.launch("copy to device")
     return SimulatedTensor(torch.tensor(data, dtype=kwargs.get("dtype") or self.dtype))
 
 
-def to(self: Tensor, *args, **kwargs) -> Tensor:
+def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """``Tensor.to``, for tensors of either device."""
     device, other, rest = None, kwargs.pop("other", None), []
     for arg in args:
@@ -152,15 +160,15 @@ def to(self: Tensor, *args, **kwargs) -> Tensor:
 
 class _ToCuda(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return SimulatedTensor(x.detach().clone())
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return inner(grad)
 
 
-def _embedding_bag(indices, weight, *args, **kwargs):
+def _embedding_bag(indices: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Torch's own; for a 2-D input its Python code makes offsets on ``input.device``."""
     if indices.dim() == 2:
         num, width = indices.shape
@@ -175,7 +183,7 @@ def _embedding_bag(indices, weight, *args, **kwargs):
     return torch.nn.functional.embedding_bag(indices, weight, *args, **kwargs)
 
 
-def _one_hot(labels, num_classes=-1):
+def _one_hot(labels: Tensor, num_classes: int = -1) -> Tensor:
     """Torch's own; seeing a tensor subclass, it would compare with numbers made on the CPU."""
     if num_classes == -1:
         RECORDER.launch("max")
@@ -203,7 +211,7 @@ _METHODS = {
 # ATen operators.
 
 
-def run_operator(func, args, kwargs):
+def run_operator(func: Any, args: tuple, kwargs: dict | None) -> Any:
     """Run one operator on the CPU under CUDA's rules, and count it."""
     name = func.overloadpacket.__name__
     tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
@@ -245,15 +253,15 @@ def run_operator(func, args, kwargs):
     return out
 
 
-def _to_float(x):
+def _to_float(x: Any) -> Any:
     return x.float() if isinstance(x, Tensor) and x.dtype in HALF else x
 
 
-def _to_half(dtype):
+def _to_half(dtype: torch.dtype) -> Callable:
     return lambda x: x.to(dtype) if isinstance(x, Tensor) else x
 
 
-def _copy(target, source, non_blocking=False):
+def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
     inner(target).copy_(inner(source))
     to_host, to_device = isinstance(source, SimulatedTensor), isinstance(target, SimulatedTensor)
     if to_host and not to_device and not (non_blocking and is_pinned(target)):
@@ -265,7 +273,9 @@ def _copy(target, source, non_blocking=False):
     return target
 
 
-def _check_devices(name, args, tensors, on_device) -> None:
+def _check_devices(
+    name: str, args: tuple, tensors: Sequence[Tensor], on_device: Sequence[Tensor]
+) -> None:
     """A CPU tensor without dimensions may meet CUDA tensors, and so may a CPU index."""
     strangers = [x for x in tensors if not isinstance(x, SimulatedTensor)]
     if name in _INDEXING and isinstance(args[0], SimulatedTensor):
@@ -293,7 +303,7 @@ def _called_by_autograd() -> bool:
     return frame.f_code.co_name == "_engine_run_backward"
 
 
-def _count(name, args, kwargs, on_device) -> None:
+def _count(name: str, args: tuple, kwargs: dict, on_device: Sequence[Tensor]) -> None:
     if torch.are_deterministic_algorithms_enabled() and name in NONDETERMINISTIC:
         if NONDETERMINISTIC[name](args, kwargs):
             raise RuntimeError(
