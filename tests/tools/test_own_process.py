@@ -12,8 +12,7 @@ import pytest
 from helpers.paths import ROOT
 from helpers.tiny_detectors import image_with_objects, make_detector
 
-READMES = [ROOT / "README.md", ROOT / "configs/README.md"]
-DETECTOR = ["CONFIG", "CHECKPOINT"]
+READMES = [ROOT / "tools/README.md", ROOT / "tools/benchmarks/README.md"]
 # What keeps a run short, by tool; and what it prints.
 ANALYSIS = {
     "misalignment_report": ([], "The report:"),
@@ -50,12 +49,12 @@ def marked(tools):
 
 
 def line_of(name):
-    """Words of the README's line that starts a tool; optional ones and comments left out."""
-    pattern = rf"python (tools/(?:analysis|benchmarks)/{name}\.py(?: [^`\n\\]*)?)"
+    """Words of the README's command that starts a tool."""
+    pattern = rf"`python (tools/(?:analysis|benchmarks)/{name}\.py[^`]*)`"
     for readme in READMES:
         found = re.search(pattern, readme.read_text())
         if found:
-            return shlex.split(re.sub(r"\[.*?\]", "", found[1]).replace("...", ""))
+            return shlex.split(found[1])
     raise AssertionError(f"no README says how to start {name}.py")
 
 
@@ -71,17 +70,21 @@ def folder(tmp_path_factory, shapes, call):
         f"val_dataloader = {loader}\ntest_dataloader = {loader}\ntrain_dataloader = None\n"
         "val_cfg = dict(type='ValLoop')\ntest_cfg = dict(type='TestLoop')\n"
     )
-    annotations = shapes / "annotations/instances_val.json"
-    (folder / "instances_val2017.json").write_text(annotations.read_text())
+    (folder / "data").mkdir()
+    (folder / "data/shapes").symlink_to(shapes)
     test = [sys.executable, ROOT / "tools/test.py", whole, checkpoint, "--out", "detections.pkl"]
     call(test, folder)
-    for name in ("theirs.pkl", "ours.pkl"):
-        (folder / name).symlink_to(folder / "detections.pkl")
-    log = folder / "work_dirs/CONFIG_NAME/1/vis_data"
+    (folder / "tta.pkl").symlink_to(folder / "detections.pkl")
+    log = folder / "work_dirs/run/1/vis_data"
     log.mkdir(parents=True)
     rows = [dict(loss=2.0, step=1), dict(loss=1.0, step=2), {"coco/bbox_mAP": 0.1, "step": 2}]
     (log / "scalars.json").write_text("\n".join(map(json.dumps, rows)))
-    words = dict(CONFIG=whole, CHECKPOINT=checkpoint, NAME=image_with_objects(shapes)[0])
+    words = {
+        "$CONFIG": whole,
+        "$CHECKPOINT": checkpoint,
+        "work_dirs/$CONFIG": "work_dirs/run",
+        "000001.jpg": image_with_objects(shapes)[0],
+    }
     return folder, words
 
 
@@ -98,13 +101,7 @@ def test_analysis(folder, call, name):
 def test_benchmark(folder, call, name):
     cwd, words = folder
     extra, said = BENCHMARKS[name]
-    line = line_of(name)
-    if "--peer" in line:
-        line = [*line[: line.index("--peer") + 1], *DETECTOR]
-    tool, *arguments = line
-    given = {a for a in extra if a.startswith("--")}
-    arguments = [a for i, a in enumerate(arguments)
-                 if a not in given and (i == 0 or arguments[i - 1] not in given)]  # fmt: skip
+    tool, *arguments = line_of(name)
     text = call([sys.executable, ROOT / tool, *(words.get(a, a) for a in arguments), *extra], cwd)
     assert said in text and "Traceback" not in text
 
@@ -136,7 +133,8 @@ def test_cross_validation_of_a_wrapped_set(tiny_config, call, tmp_path):
 def test_wrong_classes_are_one_line(folder, call):
     cwd, words = folder
     tool = ROOT / "tools/analysis/misalignment.py"
-    command = [sys.executable, tool, "detections.pkl", "--ann-file", "instances_val2017.json"]
+    annotations = "data/shapes/annotations/instances_val.json"
+    command = [sys.executable, tool, "detections.pkl", "--ann-file", annotations]
     text = call([*command, "--classes", "gnu"], cwd, status=1)
     assert "misalignment.py: error: the annotation file has no category 'gnu'" in text
     assert "Traceback" not in text

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-images", type=int, required=True, help="images to hold out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--out-dir", type=Path, help="folder of the two files (default: the annotation file's)"
+        "--out-dir", help="folder of the two files (default: the annotation file's)"
     )
     add_renamed_option(parser, "--num", "--num-images")
     args = parser.parse_args(argv)
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{args.annotations}: not in COCO format: an image without 'id', or an "
             f"annotation without 'image_id' ({type(error).__name__}: {error})"
         )
-    folder = args.out_dir or args.annotations.parent
+    folder = Path(args.out_dir or args.annotations.parent)
     for name, dataset in zip(("rest", "held-out"), parts):
         path = folder / f"{args.annotations.stem}_{name}.json"
         try:

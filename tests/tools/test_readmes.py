@@ -1,0 +1,58 @@
+"""READMEs of the tools: each tool has a command, and each command is one that the tool takes."""
+
+import re
+import shlex
+
+import pytest
+from helpers.paths import CONFIGS, ROOT, TOOLS
+from helpers.tool_parsers import SCRIPTS, parser_of
+
+READMES = [TOOLS / "README.md", TOOLS / "benchmarks/README.md"]
+TEXT = "\n".join(path.read_text() for path in READMES)
+COMMANDS = re.findall(r"(?:`|\n)((?:\w+=\S+ )*(?:python|bash) tools/[^`\n]+)", TEXT)
+SHELL = sorted(
+    str(path.relative_to(TOOLS))
+    for folder in (".", "benchmarks")
+    for path in TOOLS.joinpath(folder).glob("*.sh")
+)
+
+
+def parts(command):
+    """The tool, by its path in tools/, and its arguments."""
+    words = [word for word in shlex.split(command) if not re.match(r"[A-Z_]+=", word)]
+    return words[1].removeprefix("tools/"), words[2:]
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *SHELL])
+def test_each_tool_has_a_command(script):
+    assert script in {parts(command)[0] for command in COMMANDS}
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if " tools/" in c and ".py" in c])
+def test_commands_are_taken(command):
+    script, arguments = parts(command)
+    parser = parser_of(script)
+    parser.parse_args(arguments)  # exits with status 2 where an argument is wrong
+    hidden = {
+        name for a in parser._actions if a.help == "==SUPPRESS==" for name in a.option_strings
+    }
+    assert not hidden & set(arguments)
+
+
+def test_what_the_commands_name_is_there():
+    for command in COMMANDS:
+        assert (TOOLS / parts(command)[0]).is_file()
+    name = re.search(r"^CONFIG=(\S+)$", TEXT, re.M)[1]
+    assert (CONFIGS / f"{name}.py").is_file()
+    for readme in READMES:
+        for link in re.findall(r"\]\(([^)#]+)", readme.read_text()):
+            assert (readme.parent / link).resolve().is_relative_to(ROOT)
+            assert (readme.parent / link).exists()
+
+
+def test_options_named_in_the_text_exist():
+    known = {"--help", "--peer"}
+    for script in SCRIPTS:
+        known |= {n for a in parser_of(script)._actions for n in a.option_strings}
+    known |= {"--device", "--refinement", "--quick", "--only", "--dry-run"}  # run_all.sh
+    assert set(re.findall(r"--[a-z][a-z-]+", TEXT)) <= known
