@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Evaluate on several GPUs of one or more machines, one process a GPU, started by torchrun.
+# Evaluate on several GPUs of one or more machines, one process per GPU, started by torchrun.
 #
 #   bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of tools/test.py]
 #
@@ -12,9 +12,9 @@ if [ $# -lt 3 ]; then
 fi
 config=$1 checkpoint=$2 gpus=$3
 shift 3
-# Idle OpenMP threads sleep: on the CPU the processes share its cores.
+# Idle OpenMP threads sleep, since the processes share the cores of the CPU.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
-# "python -m torch.distributed.run" is torchrun, of the Python that is active.
+# "python -m torch.distributed.run" is torchrun of the active Python.
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$gpus" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \

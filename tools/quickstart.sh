@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained and evaluated detector, with pictures to look at:
+# From a fresh clone to a trained and evaluated detector, with pictures:
 #
 #   bash tools/quickstart.sh
 #
-# What is done already is not done again; a training that was stopped goes on where it was.
-# tools/setup_environment.sh says which variables choose the environment and the stack.
+# Finished steps are not repeated, and an interrupted training is resumed. The variables at the head
+# of tools/setup_environment.sh choose the environment and the stack.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 begin=$SECONDS
 source tools/setup_environment.sh
-export PYTHONWARNINGS=ignore # those of the packages below would drown what matters
-# Idle OpenMP threads sleep: spinning beside any other load, they slow every step down.
+export PYTHONWARNINGS=ignore # the warnings of other packages would hide the messages
+# Idle OpenMP threads sleep: with other load, threads that spin slow every step down.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
 name=jla_triplehead_r18_fpn_quickstart_shapes
@@ -18,7 +18,7 @@ config=configs/$name.py
 data=data/shapes
 work=work_dirs/$name
 
-# Changes with the config, the files it is based on, and the data.
+# A checksum of the config with its bases, and of the data.
 run_id() {
     { python - "$config" <<'PYTHON'
 import sys
@@ -36,7 +36,7 @@ last_checkpoint() { cat "$work/last_checkpoint" 2>/dev/null || true; }
 train() {
     local resume=()
     if is_run started && [ -f "$(last_checkpoint)" ]; then
-        echo "    going on from $(last_checkpoint)"
+        echo "    continuing from $(last_checkpoint)"
         resume=(--resume)
     fi
     mkdir -p "$work"
@@ -59,7 +59,7 @@ evaluate() {
 
 show_figures() { grep -E 'Average (Precision|Recall)' "$work/evaluation/log.txt"; }
 
-# fresh FILE: it was made from the checkpoint as it is.
+# fresh FILE: it is newer than the checkpoint.
 fresh() { [ "$1" -nt "$checkpoint" ]; }
 
 step "Drawing the data set $data (training and validation images, COCO format)" \

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Make, or complete, the Python environment of quickstart.sh and tests/run.sh. Run again, it takes
-# seconds.
+# Make or complete the Python environment of quickstart.sh and tests/run.sh. When it is complete,
+# this takes seconds.
 #
-#   bash tools/setup_environment.sh       by itself
+#   bash tools/setup_environment.sh       alone
 #   source tools/setup_environment.sh     from a script: puts that environment first in PATH
 #
-# It uses the active virtual environment, or makes .venv in the repository.
+# It uses the active virtual environment, or makes .venv in the repository. Variables:
 #
-#   MISALIGN_DET_STACK   onedl (default) or openmmlab: where mmcv, mmengine, mmdet and mim come from
-#   MISALIGN_DET_CACHE   where the compiled mmcv is kept (default ~/.cache/misalign_det)
+#   MISALIGN_DET_STACK   onedl (default) or openmmlab: source of mmcv, mmengine, mmdet and mim
+#   MISALIGN_DET_CACHE   folder of the compiled mmcv (default ~/.cache/misalign_det)
 #   MAX_JOBS             compilers at a time (default: one per core, and per 2 GB of memory)
 #   FORCE_CUDA=1         compile mmcv's CUDA ops on a machine that has the toolkit but no GPU
-#   PIP_INDEX_URL, PIP_FIND_LINKS, ...   where pip looks, for instance for a CPU build of torch
+#   PIP_INDEX_URL, PIP_FIND_LINKS, ...   indexes of pip, for instance for a CPU build of torch
 #
-# A torch that is in the environment already stays as it is, if mmcv compiles against it.
+# An installed torch is kept if mmcv compiles against it.
 
 set -euo pipefail
 
@@ -35,7 +35,7 @@ step() {
     printf '    %s\n' "$(minutes $((SECONDS - start)))"
 }
 
-# Of the right version, able to make environments, and with the headers that compiling takes.
+# Whether a Python has the right version, can make environments, and has the headers to compile.
 fits() {
     "$1" - >/dev/null 2>&1 <<'PYTHON'
 import ensurepip, os, sys, sysconfig, venv
@@ -74,13 +74,13 @@ make_environment() {
         "Elsewhere: conda create --name misalign_det python=3.12, activate it and run this again."
 }
 
-# Errors alone: pip's warnings about its indexes would drown the steps. Python compiles a file when
-# it is first imported; most never are.
+# Errors only: pip's warnings about its indexes would hide the steps. Python compiles a file when it
+# is first imported, and most files never are.
 quiet_pip() {
     python -m pip --disable-pip-version-check install --no-compile --quiet --quiet "$@"
 }
 
-# What the environment depends on; it is installed anew when this changes.
+# What the environment depends on; a change reinstalls it.
 fingerprint() {
     { cat "$REPOSITORY"/pyproject.toml "$REPOSITORY"/tools/environment/* "${BASH_SOURCE[0]}"
       echo "$STACK $REPOSITORY"
@@ -100,7 +100,7 @@ torch_too_new() {
         "$REPOSITORY/misalign_det/environment.py"
 }
 
-# Said at once, and not by a compiler after some minutes.
+# Reported at once, and not by a compiler after some minutes.
 check_that_mmcv_compiles() {
     local bound found way="deactivate it, and this makes an environment of its own"
     bound=$(torch_too_new)
@@ -154,8 +154,8 @@ jobs_that_fit() {
     echo $((cores < memory ? cores : memory))
 }
 
-# Builds into a temporary folder and moves the finished wheel into place: no half-built one is ever
-# seen. The build is a session of its own, so that its compilers end with it when it is interrupted.
+# Builds into a temporary folder and moves the finished wheel into place, so that no incomplete wheel
+# is ever found. The build is its own session, so that its compilers end when it is interrupted.
 build_mmcv() {
     local folder=$1 building log=$1/build.log pid start=$SECONDS count said=""
     command -v "${CXX:-c++}" >/dev/null ||
@@ -213,7 +213,7 @@ install_package() {
     quiet_pip --no-build-isolation "${CONSTRAINTS[@]}" "$WHEEL" -e "$REPOSITORY[$STACK,test]" ||
         return 1
     if python -c 'import cv2' 2>&1 | grep -q 'libGL\|libgthread'; then
-        # opencv-python needs the libraries of a desktop; the headless build does without.
+        # opencv-python needs the libraries of a desktop; the headless build does not.
         quiet_pip --force-reinstall --no-deps "${CONSTRAINTS[@]}" opencv-python-headless
     fi
 }
@@ -230,11 +230,11 @@ set_up_environment() {
         return
     fi
     python -c 'import torch' 2>/dev/null || step "Installing torch $TORCH" install_torch
-    # So that nothing installed below replaces the torch that mmcv is compiled against.
+    # The packages installed below must not replace the torch that mmcv is compiled against.
     python -c 'import torch; print(f"torch=={torch.__version__}")' >"$stamp-torch.txt"
     CONSTRAINTS=(-c "$stamp-torch.txt"
                  -c "$REPOSITORY/tools/environment/constraints-$STACK.txt")
-    step "Installing what compiling takes" install_build_tools
+    step "Installing the build tools" install_build_tools
     provide_mmcv
     step "Installing the $STACK stack and misalign_det" install_package
     step "Checking the environment" python -c 'import misalign_det'

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Evaluate on a Slurm cluster, one process a GPU, started by srun.
+# Evaluate on a Slurm cluster, one process per GPU, started by srun.
 #
 #   [GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 SRUN_ARGS=...] \
 #       bash tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]
 #
-# GPUS counts them all: GPUS=16 GPUS_PER_NODE=8 takes two nodes. GPUS_PER_NODE=0 runs GPUS processes
+# GPUS is the total number: GPUS=16 GPUS_PER_NODE=8 takes two nodes. GPUS_PER_NODE=0 runs GPUS processes
 # on the CPU over gloo.
 set -euo pipefail
 if [ $# -lt 4 ]; then

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Train on a Slurm cluster, one process a GPU, started by srun.
+# Train on a Slurm cluster, one process per GPU, started by srun.
 #
 #   [GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 SRUN_ARGS=...] \
 #       bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG [options of tools/train.py]
 #
-# GPUS counts them all: GPUS=16 GPUS_PER_NODE=8 takes two nodes. GPUS_PER_NODE=0 runs GPUS processes
+# GPUS is the total number: GPUS=16 GPUS_PER_NODE=8 takes two nodes. GPUS_PER_NODE=0 runs GPUS processes
 # on the CPU over gloo.
 set -euo pipefail
 if [ $# -lt 3 ]; then

@@ -3,14 +3,14 @@
 #
 #   bash tools/benchmarks/run_all.sh
 #   bash tools/benchmarks/run_all.sh --device cuda
-#   bash tools/benchmarks/run_all.sh --refinement CONFIG CHECKPOINT    also that of a trained TripleHead
+#   bash tools/benchmarks/run_all.sh --refinement CONFIG CHECKPOINT    also for a trained TripleHead
 #
-#   --quick        few repeats of few cases: whether all of it runs, and the launches
-#   --only NAME    the tables of one benchmark, nms for one
+#   --quick        few repeats of few cases, to see whether all of them run, and the launches
+#   --only NAME    only the tables of one benchmark, such as nms
 #   --dry-run      print the commands
 #
-# It uses the python of the active environment. On a CPU it takes hours without --quick. A table that
-# fails is named at the end, and the exit status is then 1.
+# It uses the python of the active environment. On a CPU it takes hours without --quick. Benchmarks
+# that fail are listed at the end, and the exit status is then 1.
 set -uo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -34,9 +34,9 @@ while [ $# -gt 0 ]; do
 done
 [ -z "$only" ] || [ -f "$here/$only.py" ] || wrong "no benchmark is named $only"
 
-# Warnings of the packages and of the profiler would stand between the tables' rows.
+# Warnings of other packages and of the profiler would appear between the rows of the tables.
 export PYTHONWARNINGS=ignore TORCH_CPP_LOG_LEVEL=${TORCH_CPP_LOG_LEVEL:-ERROR}
-# Idle OpenMP threads sleep: spinning beside any other load, they slow every step down.
+# Idle OpenMP threads sleep: with other load, threads that spin slow every step down.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
 # table "heading" benchmark arguments...
