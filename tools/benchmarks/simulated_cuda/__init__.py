@@ -1,8 +1,8 @@
-"""A CUDA device that is not there: tensors that say ``cuda:0`` and compute on the CPU.
+"""A simulated CUDA device: tensors that report ``cuda:0`` and compute on the CPU.
 
-Numbers and control flow are real. Enforced are CUDA's rules: no operation on tensors of two
-devices, no NumPy, autocast's lists for CUDA, mmcv's checks of contiguity and dtype, what
-``torch.use_deterministic_algorithms`` refuses. Counted are kernel launches and host waits, with the
+Values and control flow are real. CUDA's rules are enforced: no operation on tensors of two devices,
+no NumPy, autocast's lists for CUDA, mmcv's checks of contiguity and dtype, what
+``torch.use_deterministic_algorithms`` refuses. Kernel launches and host waits are counted, with the
 line of code that caused them::
 
     with SimulatedCuda() as device:
@@ -13,11 +13,11 @@ line of code that caused them::
         print(counts.table())
 
 One call of an ATen operator counts as one launch, views and allocations as none. A real operator
-may launch more than one kernel (a sort does): counts compare implementations, they are not what a
-profiler prints. What it cannot check: time, memory, streams, races, cuDNN's own choices, and an
-operator that is missing or differs on a GPU, unless it is named in ``rules.py`` or ``mmcv_ops.py``.
-Numbers are the CPU's, with the arguments of convolutions and products rounded to TF32 on request.
-Triton kernels run in its interpreter, one launch each.
+may launch more than one kernel (a sort does), so counts serve to compare implementations; a
+profiler may print others. Not checked: time, memory, streams, races, cuDNN's choices, and operators
+that are missing or differ on a GPU, unless ``rules.py`` or ``mmcv_ops.py`` names them. Values are
+the CPU's; the arguments of convolutions and products can be rounded to TF32. Triton kernels run in
+Triton's interpreter, with one launch each.
 """
 
 from .counts import Counts

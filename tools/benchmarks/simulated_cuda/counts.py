@@ -9,12 +9,12 @@ PASSED_THROUGH = "misalign_det/utils/new_tensor.py"  # by each function called i
 
 
 class Counts:
-    """What was counted since it began.
+    """Launches and host waits counted since its creation.
 
     Attributes:
         launches: number of kernel launches of each ``(operator, line)``.
         waits: number of times the host waited for the device, for each ``(reason, line)``.
-        problems: what a GPU would compute wrongly without an error, in words.
+        problems: descriptions of what a GPU would compute wrongly without an error.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Counts:
 
 
 class Recorder:
-    """Hands what happens to each :class:`Counts` that is open."""
+    """Adds each event to every open :class:`Counts`."""
 
     def __init__(self) -> None:
         self.open: list[Counts] = []
@@ -75,7 +75,7 @@ class Recorder:
 def calling_line() -> str:
     """``path:line`` of the innermost frame in this package, else in mmdet, mmcv or mmengine.
 
-    Where one of theirs lies further in, both: a line of ours that calls mmdet's code.
+    Both, if a line of this package calls code of the others.
     """
     library, frame = None, sys._getframe(1)
     while frame is not None:

@@ -1,4 +1,4 @@
-"""The simulated device, while it is on: what it puts in place of torch's functions."""
+"""The context of the simulated device, and its replacements of torch's functions."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -37,7 +37,7 @@ class SimulatedCuda:
         enter(checked_mmcv_ops())
         enter(EveryOperator())
         triton_support._works.cache_clear()
-        triton_support.has_triton(SimulatedTensor(torch.zeros(1)))  # what it costs is not counted
+        triton_support.has_triton(SimulatedTensor(torch.zeros(1)))  # its cost is not counted
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -46,11 +46,7 @@ class SimulatedCuda:
 
     @contextmanager
     def count(self) -> Iterator[Counts]:
-        """Count launches and waits while it lasts.
-
-        Yields:
-            Counts
-        """
+        """Count launches and waits in the ``with`` block."""
         counts = Counts()
         RECORDER.open.append(counts)
         try:

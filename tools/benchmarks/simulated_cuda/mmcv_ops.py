@@ -1,9 +1,9 @@
-"""mmcv's compiled operators: what they check on CUDA, the CPU's numbers, and their launches.
+"""mmcv's compiled operators: their checks on CUDA, the CPU's results, and their launches.
 
-From mmcv's CUDA sources. ``deform_conv`` wants contiguous tensors. ``modulated_deform_conv`` takes
-any and reads their memory as NCHW. ``nms`` wants float32 and waits once, for the boxes it keeps.
-The focal loss has no bfloat16, computes each step in float16 for float16 input, and waits once, for
-a check of its labels.
+From mmcv's CUDA sources. ``deform_conv`` requires contiguous tensors. ``modulated_deform_conv``
+accepts any and reads their memory as NCHW. ``nms`` requires float32 and has one host wait, for the
+boxes that it keeps. The focal loss has no bfloat16, computes each step in float16 for float16
+input, and has one host wait, for a check of its labels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ FLOATING = (torch.float16, torch.float32, torch.float64)
 
 @contextmanager
 def checked_mmcv_ops() -> Iterator[None]:
-    """While it lasts, mmcv's operators on simulated tensors are checked and counted."""
+    """Check and count mmcv's operators on simulated tensors in the ``with`` block."""
     replaced = [
         (
             "deform_conv",
