@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -18,8 +19,8 @@ class _Parser(Exception):
     """Carries a tool's parser out of the tool."""
 
 
-def parser_of(script: str) -> argparse.ArgumentParser:
-    """The parser of a tool, by its path in tools/."""
+def parser_of(script: str, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser that a tool makes for a command line; the tool by its path in tools/."""
     path = TOOLS / script
     spec = importlib.util.spec_from_file_location(f"{Path(script).stem}_parser", path)
     module = importlib.util.module_from_spec(spec)
@@ -30,7 +31,7 @@ def parser_of(script: str) -> argparse.ArgumentParser:
 
     with patch.object(argparse.ArgumentParser, "parse_args", parse_args):
         try:
-            getattr(module, "parse_args", getattr(module, "main", None))([])
+            getattr(module, "parse_args", getattr(module, "main", None))(list(arguments))
         except _Parser as caught:
             return caught.args[0]
     raise AssertionError(f"{script} parses no command line")

@@ -83,7 +83,7 @@ def required(parser, without):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_old_names_warn_and_set_the_new_option(script):
-    parser = parser_of(script)
+    parser = parser_of(script, RENAMED.get(script, ()))
     assert set(options(parser, hidden=True)) == set(RENAMED.get(script, ()))
     for old, new in RENAMED.get(script, {}).items():
         action = options(parser)[new]
@@ -94,7 +94,8 @@ def test_old_names_warn_and_set_the_new_option(script):
                 parser_of(script).parse_args([*line, new, *words_for(action)]), action.dest
             )
         with pytest.warns(RenamedWarning, match=f"{old} is now called {new}"):
-            found = parser_of(script).parse_args([*line, old, *words_for(action)])
+            words = [*line, old, *words_for(action)]
+            found = parser_of(script, words).parse_args(words)
         assert getattr(found, action.dest) == expected != action.default
 
 

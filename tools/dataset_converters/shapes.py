@@ -36,8 +36,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from misalign_det.apis.cli import add_renamed_option
-
 VERSION = 1  # to be raised when the drawing changes, so that old sets are redrawn
 CLASSES = ("disc", "rectangle", "triangle", "ring", "cross", "star")
 HUES = (4, 106, 58, 24, 138, 88)  # OpenCV hue (0-179) of each class, jittered per object
@@ -47,6 +45,13 @@ BAR_RATIO = 6.0  # the same for the share of rectangles that are bars
 MIN_VISIBLE = 0.4
 STAMP = "shapes.json"
 SUPERSAMPLE = 4  # figures are drawn this much larger and then averaged, for soft edges
+
+RENAMED = {  # old names of options
+    "--out": "--out-dir",
+    "--train": "--num-train",
+    "--val": "--num-val",
+    "--size": "--img-scale",
+}
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -330,13 +335,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="image size in pixels (320 240)",
     )
     parser.add_argument("--seed", type=int, default=0)
-    for old, new in (
-        ("--out", "--out-dir"),
-        ("--train", "--num-train"),
-        ("--val", "--num-val"),
-        ("--size", "--img-scale"),
-    ):
-        add_renamed_option(parser, old, new)
+    if any(word.partition("=")[0] in RENAMED for word in (sys.argv if argv is None else argv)):
+        # Only then, since this import takes seconds.
+        from misalign_det.apis.cli import add_renamed_option
+
+        for old, new in RENAMED.items():
+            add_renamed_option(parser, old, new)
     args = parser.parse_args(argv)
     try:
         made = make_set(args.out_dir, args.num_train, args.num_val, args.img_scale, args.seed)

@@ -10,10 +10,11 @@ are not moved, so a config needs only the two file names.
 import argparse
 import json
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from misalign_det.apis.cli import add_renamed_option
+RENAMED = {"--num": "--num-images"}  # old names of options
 
 
 def split_coco(dataset: dict, num: int, seed: int = 0) -> tuple[dict, dict]:
@@ -59,7 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out-dir", help="folder of the two files (default: the annotation file's)"
     )
-    add_renamed_option(parser, "--num", "--num-images")
+    if any(word.partition("=")[0] in RENAMED for word in (sys.argv if argv is None else argv)):
+        # Only then, since this import takes seconds.
+        from misalign_det.apis.cli import add_renamed_option
+
+        for old, new in RENAMED.items():
+            add_renamed_option(parser, old, new)
     args = parser.parse_args(argv)
     try:
         content = json.loads(args.annotations.read_text(encoding="utf-8"))
