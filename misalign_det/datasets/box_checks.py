@@ -204,6 +204,7 @@ def _check_flags(annotations: list[dict], where: str, path: str) -> None:
         if wrong:
             raise InputError(
                 f"{where}: {path}: {key} of {len(wrong)} of {len(annotations)} annotations is not "
-                f"a number but {wrong[0][key]!r} (annotation ids {shorten(a['id'] for a in wrong)}). "
-                "mmdet treats any string as true and would leave these objects out. Write 0 or 1."
+                f"a number but {wrong[0][key]!r} (annotation ids "
+                f"{shorten(a['id'] for a in wrong)}). mmdet treats any string as true and "
+                "would leave these objects out. Write 0 or 1."
             )
