@@ -9,10 +9,10 @@ import pkgutil
 import re
 import warnings
 from importlib import import_module
-from pathlib import Path
 
 import mmdet.registry
 import pytest
+from helpers.paths import ROOT
 from mmengine.registry import Registry
 from torch import nn
 
@@ -20,7 +20,7 @@ import misalign_det
 from misalign_det.utils import argument_names, renamed
 from misalign_det.utils.renamed import RenamedWarning
 
-CHANGELOG = Path(__file__).parents[1] / "CHANGELOG.md"
+CHANGELOG = ROOT / "CHANGELOG.md"
 PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
 REQUIRED = dict(num_classes=3, in_channels=8)
 # By new name: a value that no class has as its default, and what else it asks for.

@@ -3,15 +3,14 @@
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
 from hatchling.builders.wheel import WheelBuilder
+from helpers.paths import ROOT
 
 import misalign_det
 
-ROOT = Path(__file__).resolve().parents[1]
 RUN = (ROOT / "tests/run.sh").read_text()
 CONSTRAINTS = (ROOT / "tools/environment/constraints.txt").read_text().splitlines()
 

@@ -1,6 +1,7 @@
-"""Find the config file for what the user typed: a path, or the name of a packaged config."""
+"""From what the user typed to a config file: a path, or the bare name of a packaged config."""
 
 import difflib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,29 +51,42 @@ REPLACED_CONFIGS = {
     },
 }
 
+
+class FoundConfig(NamedTuple):
+    """A config as the user named it.
+
+    Attributes:
+        path: a file that exists.
+        options: dotted keys and values to merge into it: of an old name, else empty.
+        name: what the run is called; an old name stays, so that ``--resume`` finds its work dir.
+    """
+
+    path: str
+    options: Mapping[str, Any]
+    name: str
+
+
 def packaged_configs() -> dict[str, Path]:
-    """The configs that come with the package, without those in `_base_`.
+    """The configs that come with the package, those of `_base_` left out.
 
     Returns:
-        Files by name without ".py"; from the clone, or from the installed wheel.
+        Name without ".py" to file; from the clone, or from the installed wheel.
     """
     clone = PACKAGE.parent / "configs"
     folder = clone if (PACKAGE.parent / "pyproject.toml").is_file() else PACKAGE / ".mim/configs"
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
-def find_config(config: str, known: Mapping[str, Path] | None = None) -> str:
-    """The file of a config.
+def find_config(config: str, known: Mapping[str, Path] | None = None) -> FoundConfig:
+    """The file of a config, and the options that an old name stands for.
 
     Args:
-        config: a path, or the name of a packaged config with or without folder and ".py".
-        known: files by name; default: :func:`packaged_configs`.
-
-    Returns:
-        Path of a file that exists.
+        config: a path, or the name of a packaged config with or without folder and ".py". A config
+            that was renamed or replaced is also found by its old name, with a warning.
+        known: names and files; by default `packaged_configs()`.
 
     Raises:
-        ConfigNotFoundError: neither a file nor a known name; the message lists near matches.
+        ConfigNotFoundError: neither a file nor a known name.
 
     Example:
         >>> find_config('configs/fcos.py', known={'fcos': Path('/x/fcos.py')}).path
@@ -98,7 +112,7 @@ def find_config(config: str, known: Mapping[str, Path] | None = None) -> str:
     )
 
 
-def find_config(config: str, known: Mapping[str, Path] | None = None) -> str:
+def resolve_config(config: str, known: Mapping[str, Path] | None = None) -> str:
     """The file of a config, for those who need its model or data alone: see :func:`find_config`."""
     return find_config(config, known).path
 

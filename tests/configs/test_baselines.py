@@ -2,12 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers.paths import CONFIGS
 from mmengine.config import Config
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 BASELINES = [
     path
     for method in ("atss", "fcos", "gfl", "retinanet")

@@ -1,13 +1,9 @@
 """Every config builds; each distinct model makes one training and one inference step."""
 
-<<<<<<< HEAD
 import difflib
 import itertools
 import re
-from pathlib import Path
 
-=======
->>>>>>> deac489 (Tests take the folders of the repository and of mmdet's configs from helpers/paths.py)
 import pytest
 import torch
 from helpers.paths import CONFIGS
@@ -23,15 +19,9 @@ from misalign_det.apis.safeguards import add_safeguards
 from misalign_det.datasets.transforms import LoadImageOrSkip, transform_class
 from misalign_det.utils import leaf_datasets
 
-<<<<<<< HEAD
 BASELINE_METHODS = ("atss", "fcos", "gfl", "retinanet")  # mmdet's
-CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.py"))
-BASELINES = [path for path in CONFIGS if path.stem.split("_")[0] in BASELINE_METHODS]
-=======
 FILES = sorted(CONFIGS.glob("*.py"))
-
-
->>>>>>> deac489 (Tests take the folders of the repository and of mmdet's configs from helpers/paths.py)
+BASELINES = [path for path in FILES if path.stem.split("_")[0] in BASELINE_METHODS]
 CHECKED = set()  # (type, key) of values that another config has, too
 
 
@@ -76,13 +66,12 @@ def distinct_models():
 
 
 def test_names_follow_the_pattern():
-<<<<<<< HEAD
     """{method}_{backbone}_{neck}_{schedule}_{data}; the method is [assigner, ...]_detector."""
     pattern = re.compile(
         r"(?:(?:jla|iac|dc|rfa|spatial-align)[a-z0-9-]*_)?(?:atss|fcos|gfl|retinanet|rfahead|triplehead)"
         r"[a-z-]*_(?:r18|r50|r101|x101)[a-z0-9-]*_fpn_[a-z0-9-]+_[a-z0-9-]+"
     )
-    for path in CONFIGS:
+    for path in FILES:
         assert pattern.fullmatch(path.stem), path.name
 
 
@@ -90,14 +79,10 @@ def test_near_identical_configs():
     """Pairs of files whose texts difflib calls alike by 0.8 or more (98 before the 36-epoch copies
     went; what remains are rows of the papers' tables that differ in one number)."""
     alike = 0
-    for first, second in itertools.combinations([path.read_text() for path in CONFIGS], 2):
+    for first, second in itertools.combinations([path.read_text() for path in FILES], 2):
         matcher = difflib.SequenceMatcher(None, first, second)
         alike += matcher.quick_ratio() >= 0.8 and matcher.ratio() >= 0.8  # the quick one is a bound
     assert alike <= 40
-=======
-    for path in FILES:
-        assert 4 <= len(path.stem.split("_")) <= 6, path.name
->>>>>>> deac489 (Tests take the folders of the repository and of mmdet's configs from helpers/paths.py)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -3,15 +3,14 @@
 import argparse
 import re
 import shlex
-from pathlib import Path
 
+from helpers.paths import CONFIGS
 from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 
 from misalign_det.apis.config_lookup import OPTIONS_36E, packaged_configs
 from misalign_det.apis.model_check import check_model
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 README = (CONFIGS / "README.md").read_text()
 
 

@@ -8,13 +8,9 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
-<<<<<<< HEAD
 from misalign_det.apis.config_lookup import OPTIONS_36E
 
-BASES = Path(__file__).resolve().parents[2] / "configs" / "_base_"
-=======
 BASES = CONFIGS / "_base_"
->>>>>>> deac489 (Tests take the folders of the repository and of mmdet's configs from helpers/paths.py)
 register_all_modules()
 
 

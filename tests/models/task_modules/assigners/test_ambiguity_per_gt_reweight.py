@@ -3,17 +3,17 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.paths import HELPERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from misalign_det.models.task_modules.assigners import ambiguity
 from misalign_det.models.task_modules.assigners.ambiguity import BatchAssignResult, reweight_per_gt
 
-SCRIPT = Path(__file__).resolve().parents[3] / "helpers/per_gt_reweight_step.py"
+SCRIPT = HELPERS / "per_gt_reweight_step.py"
 
 
 def result_of(weights):
