@@ -99,7 +99,7 @@ def find_config(config: str, known: Mapping[str, Path] | None = None) -> FoundCo
     name = Path(config).name.removesuffix(".py")
     if name in known:
         return FoundConfig(str(known[name]), {}, name)
-    new, options = REPLACED_CONFIGS.get(name) or (RENAMED_CONFIGS.get(name), {})
+    new, options = REPLACED_CONFIGS.get(name) or (RENAMED_CONFIGS.get(name, ""), {})
     if new in known:
         _warn(name, new, options)
         return FoundConfig(str(known[new]), options, name)

@@ -48,4 +48,7 @@ def add_safeguards(cfg: Config) -> None:
         if pipeline and transform_class(pipeline[0]) is LoadImageFromFile:
             # Under the name that mmdet's tools look for, see LoadImageOrSkip.
             first = {**pipeline[0], "type": "LoadImageFromFile", "_scope_": "misalign_det"}
-            leaf["pipeline"] = [ConfigDict(first), *pipeline[1:]]
+            leaf["pipeline"] = [  # type: ignore[index]  # a ConfigDict
+                ConfigDict(first),
+                *pipeline[1:],
+            ]

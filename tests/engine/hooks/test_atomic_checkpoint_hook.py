@@ -17,8 +17,8 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader, TensorDataset
 
 from misalign_det.apis.cli import errors_in_one_line
-from misalign_det.engine import safe_checkpoint
 from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
+from misalign_det.engine.hooks import atomic_checkpoint_hook
 from misalign_det.engine.hooks.atomic_checkpoint_hook import (
     AtomicCheckpointHook,
     AtomicLocalBackend,
@@ -201,7 +201,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     def interrupt(descriptor):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(safe_checkpoint.os, "fsync", interrupt)
+    monkeypatch.setattr(atomic_checkpoint_hook.os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
         AtomicLocalBackend().put(b"new", target)
     monkeypatch.undo()
@@ -216,7 +216,7 @@ def test_a_removal_is_called_off_when_the_file_was_written_anew(tmp_path):
     target, other = tmp_path / "best.pth", tmp_path / "old.pth"
     target.write_bytes(b"before")
     other.write_bytes(b"before")
-    held = safe_checkpoint._HeldRemovals(get_file_backend(str(tmp_path)))
+    held = atomic_checkpoint_hook._HeldRemovals(get_file_backend(str(tmp_path)))
     held.remove(str(target))
     held.remove(str(other))
     assert target.exists() and other.exists()
@@ -254,10 +254,12 @@ def test_only_the_main_process_touches_the_spare_record(tmp_path, monkeypatch):
     spare = tmp_path / ".last_checkpoint.spare"
     spare.write_text("of the main process")
     runner = SimpleNamespace(work_dir=str(tmp_path))
-    hook = safe_checkpoint.AtomicCheckpointHook()
+    hook = atomic_checkpoint_hook.AtomicCheckpointHook()
     hook.file_backend = get_file_backend(str(tmp_path))
     for is_main, left in ((False, True), (True, False)):
-        monkeypatch.setattr(safe_checkpoint, "is_main_process", lambda is_main=is_main: is_main)
+        monkeypatch.setattr(
+            atomic_checkpoint_hook, "is_main_process", lambda is_main=is_main: is_main
+        )
         with hook._all_or_nothing(runner):
             pass
         assert spare.exists() == left
@@ -400,7 +402,7 @@ def test_a_save_within_a_save_ends_with_the_outer_one(tmp_path):
 def test_whole_folders_are_held_back_too(tmp_path):
     folder = tmp_path / "epoch_1"
     folder.mkdir()
-    held = safe_checkpoint._HeldRemovals(get_file_backend(str(tmp_path)))
+    held = atomic_checkpoint_hook._HeldRemovals(get_file_backend(str(tmp_path)))
     held.rmtree(str(folder))
     assert folder.exists() and held.isdir(str(folder))
     held.carry_out()
