@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from mmengine.utils import ProgressBar
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..engine.checkpoint import load_checkpoint, read_checkpoint, tensors_only
 from ..errors import InputError

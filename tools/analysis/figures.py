@@ -6,11 +6,13 @@
     python tools/analysis/figures.py sensitivity      CONFIG CHECKPOINT --image NAME --gt 3
     python tools/analysis/figures.py sampling-points  CONFIG CHECKPOINT --image NAME --gt 3
 
-assignments: predicted boxes of positives (purple) and of the negatives that score highest (green)
-at several checkpoints of one run (paper B, figure 4). sample-quality: share of the positives whose
-box reaches each IoU, a curve a detector (B, figure 5). detections: several detectors on the same
-images (B, figure 6). sensitivity: class probability and box IoU over the image (C, figure 1).
-sampling-points: the taps of every deformable layer for one object. PNG files, in --out-dir.
+assignments: predicted boxes of positives (purple) and of the negatives with the highest scores
+(green) at several checkpoints of one run. sample-quality: share of the positives whose box reaches
+each IoU, one curve per detector. detections: several detectors on the same images. These are
+figures 4 to 6 of "A Triple-head Network with Loss-aware Label Assignment for Object Detection".
+sensitivity: class probability and box IoU over the image, figure 1 of the paper on Dynamic
+Coefficient Loss and CL-balanced NMS. sampling-points: the sampling points of every deformable layer
+for one object. PNG files, in --out-dir.
 """
 
 import argparse
@@ -73,7 +75,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="per detector config and checkpoint; for assignments one config and its checkpoints",
     )
     parser.add_argument("--out-dir", default="figures", help="folder of the pictures")
-    parser.add_argument("--names", nargs="+", help="of the detectors (default: the configs')")
+    parser.add_argument(
+        "--names", nargs="+", help="names of the detectors (default: names of the configs)"
+    )
     parser.add_argument("--image", nargs="+", help="file names or ids (default: the split's first)")
     parser.add_argument(
         "--gt", type=int, default=0, help="index of the object in the image, from 0"

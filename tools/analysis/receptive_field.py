@@ -28,7 +28,12 @@ from misalign_det.apis.cli import (
     errors_in_one_line,
     load_config,
 )
-from misalign_det.apis.detector import build_dataset, load_detector, network_input
+from misalign_det.apis.detector import (
+    NetworkInput,
+    build_dataset,
+    load_detector,
+    network_input,
+)
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
 
