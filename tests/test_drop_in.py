@@ -1,7 +1,7 @@
-"""The matrix of the README: this package's modules in mmdet's own configs.
+"""The matrix of misalign_det/README.md: this package's modules in mmdet's own configs.
 
 Each cell is a stock config and the lines that a user adds to it: one training step, with and
-without objects, and one inference step. The matrix in the README is what this file gives;
+without objects, and one inference step. The matrix there is what this file gives;
 `python tests/test_drop_in.py` prints it.
 """
 
@@ -102,7 +102,7 @@ CASES = [(module, name) for module, changes in CHANGES.items() for name in chang
 
 
 def matrix():
-    """The README's table."""
+    """The table of misalign_det/README.md."""
     lines = ["| | " + " | ".join(CHANGES) + " |", "| --- |" + " :-: |" * len(CHANGES)]
     for name in CONFIGS:
         cells = ("✓" if name in changes else "" for changes in CHANGES.values())
@@ -157,7 +157,7 @@ def test_training_and_inference(tmp_path, module, name):
 
 
 def test_the_readme_shows_the_matrix():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "misalign_det/README.md").read_text(encoding="utf-8")
     assert matrix() in readme, f"put this into the README:\n{matrix()}"
 
 
