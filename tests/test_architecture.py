@@ -90,7 +90,7 @@ def test_no_test_imports_from_another():
 def test_files_and_folders_have_a_readable_size(folder):
     files = list((ROOT / folder).rglob("*.py"))
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
-    assert {name: count for name, count in lines.items() if count > 320} == {}
+    assert {name: count for name, count in lines.items() if count > 340} == {}
     folders = {path.parent for path in files}
     sizes = {str(f.relative_to(ROOT)): len(list(f.glob("*.py"))) for f in folders}
     assert {name: count for name, count in sizes.items() if count > 16} == {}

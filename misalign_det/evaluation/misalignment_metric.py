@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
@@ -38,7 +38,7 @@ class MisalignmentMetric(BaseMetric):
         bins: of the score, for the calibration error; 25 in its paper.
         max_dets: detections per image that count for AP.
         classwise: also report each class, as ``class/figure``.
-        collect_device, prefix: passed to mmengine's ``BaseMetric``.
+        **kwargs: passed to mmengine's ``BaseMetric``.
 
     Raises:
         ValueError: an IoU threshold or ``bins`` is out of range.
@@ -64,10 +64,9 @@ class MisalignmentMetric(BaseMetric):
         bins: int = 25,
         max_dets: int = 100,
         classwise: bool = False,
-        collect_device: str = "cpu",
-        prefix: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+        super().__init__(**kwargs)
         if not 0 <= error_iou <= min_iou <= 1 or not 0 < calibration_iou <= 1:
             raise ValueError(
                 "0 <= error_iou <= min_iou <= 1 and 0 < calibration_iou <= 1 must hold, not "

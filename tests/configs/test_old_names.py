@@ -42,8 +42,29 @@ def as_then(value):
         value = {KEYS.get(k, k): as_then(v) for k, v in value.items() if v is not None}
         if isinstance(value.get("type"), str):
             value["type"] = TYPES.get(value["type"], value["type"])
-        return value
+        return iou_branch_as_then(value)
     return [as_then(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def iou_branch_as_then(head):
+    """The IoU branch was the confidence of TripleHead and the quality of RFAHead."""
+    if head.get("type") == "LossAwareFCOSHead" and head.get("with_iou_branch"):
+        # RFAHead without its adaptors, with RFAHead's defaults.
+        defaults = dict(
+            with_iou_branch=True,
+            iou_mode="giou",
+            score_mode="geometric_mean",
+            centerness_weight=True,
+        )
+        assert defaults == {key: head.pop(key) for key in defaults}
+        head["type"] = "RFAHead"
+    elif head.get("type") == "RFAHead":
+        head.setdefault("rfa_position", "first")  # the default, which the configs gave then
+    old = {"RFAHead": "quality", "TripleHead": "confidence"}.get(head.get("type"))
+    if old:
+        names = {"loss_iou": f"loss_{old}", "with_iou_branch": f"with_{old}"}
+        return {names.get(key, key): part for key, part in head.items()}
+    return head
 
 
 def hashes(config, name):

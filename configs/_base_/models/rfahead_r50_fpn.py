@@ -10,10 +10,9 @@ model = dict(
         feat_channels=256,
         stacked_convs=4,
         strides=[8, 16, 32, 64, 128],
-        rfa_position='first',
         loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
         loss_bbox=dict(type='GIoULoss', loss_weight=1.0),
-        loss_quality=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
+        loss_iou=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
     ),
     train_cfg=dict(assigner=dict(type='SpatialAlignAssigner', topk=9, num_levels=2)),
 )

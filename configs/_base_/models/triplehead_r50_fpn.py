@@ -14,7 +14,7 @@ model = dict(
         loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
         loss_bbox=dict(type='IoULoss', loss_weight=1.0),
         loss_bbox_coarse=dict(type='IoULoss', loss_weight=1.0),
-        loss_confidence=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
+        loss_iou=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
     ),
     train_cfg=dict(assigner=dict(type='JLAAssigner', topk=35, theta=0.6)),
 )
