@@ -116,5 +116,8 @@ def test_paths_in_pages_exist(page):
     """Of files in backticks and in commands."""
     text = (ROOT / page).read_text(encoding="utf-8")
     pattern = r"\b((?:misalign_det|tools|tests|configs|docker)/[\w./*-]*\.(?:py|sh|md|j2|yml))\b"
+    # mmdet's and mmcv's own tests, and a config that the reader writes
+    left_out = re.compile(r"tests/test_(models|engine|ops)/|configs/.*_mine\.py")
     for name in re.findall(pattern, text):
-        assert list(ROOT.glob(name)), name
+        found = [*ROOT.glob(name), *(ROOT / page).parent.glob(name)]
+        assert left_out.match(name) or found, name

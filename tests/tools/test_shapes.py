@@ -1,25 +1,20 @@
 """The generated set: same bytes each time, valid COCO, and as varied as it claims."""
 
-import importlib.util
 import json
 
 import cv2
 import numpy as np
 import pytest
-from helpers.paths import ROOT
+import shape_scenes
+import shapes
 from pycocotools.coco import COCO
-
-_spec = importlib.util.spec_from_file_location(
-    "shapes", ROOT / "tools" / "dataset_converters" / "shapes.py"
-)
-shapes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(shapes)
 
 
 @pytest.fixture(scope="module")
 def scenes():
     """120 scenes of the default training split, drawn without files."""
-    return [shapes.draw_scene(shapes.scene_rng(0, "train", i), 320, 240) for i in range(120)]
+    rngs = [shape_scenes.scene_rng(0, "train", i) for i in range(120)]
+    return [shape_scenes.draw_scene(rng, 320, 240) for rng in rngs]
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +74,7 @@ def test_boxes_touch_the_visible_pixels_on_all_four_sides(scenes):
             mask = (owner == number).astype(np.uint8)
             assert list(cv2.boundingRect(mask)) == item["box"]
             assert mask.sum() == item["area"]
-            assert item["visible"] >= shapes.MIN_VISIBLE - 0.001
+            assert item["visible"] >= shape_scenes.MIN_VISIBLE - 0.001
 
 
 def test_figures_are_where_the_boxes_say(scenes):
@@ -93,7 +88,7 @@ def test_figures_are_where_the_boxes_say(scenes):
             inside = cv2.erode((owner == number).astype(np.uint8), np.ones((9, 9))) > 0
             if inside.sum() < 20:
                 continue
-            away = np.abs(int(np.median(hue[inside])) - shapes.HUES[item["label"]])
+            away = np.abs(int(np.median(hue[inside])) - shape_scenes.HUES[item["label"]])
             assert min(away, 180 - away) <= 10
             assert np.median(saturation[inside]) > 120
             checked += 1
