@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 import misalign_det
-from misalign_det.utils.renamed import RenamedWarning
+from misalign_det.utils.old_names import RenamedWarning
 
 MODULES = [
     info.name

@@ -1,7 +1,7 @@
 """Every old name of the package still works, warns with the new one, and is in the change log.
 
 The classes are found by walking the package's modules, the registered names by what
-:func:`~misalign_det.utils.renamed.register_old_name` has registered.
+:func:`~misalign_det.utils.old_names.register_old_name` has registered.
 """
 
 import inspect
@@ -17,8 +17,8 @@ from mmengine.registry import Registry
 from torch import nn
 
 import misalign_det
-from misalign_det.utils import argument_names, renamed
-from misalign_det.utils.renamed import RenamedWarning
+from misalign_det.utils import argument_names, old_names
+from misalign_det.utils.old_names import RenamedWarning
 
 CHANGELOG = ROOT / "CHANGELOG.md"
 PLAIN = (bool, int, float, str, tuple, list, dict, type(None))
@@ -51,7 +51,7 @@ def classes():
 
 CLASSES = classes()
 REGISTRIES = [part for part in vars(mmdet.registry).values() if isinstance(part, Registry)]
-OLD_NAMES = [old for old in renamed.OLD_NAMES if old.cls.__module__.startswith("misalign_det.")]
+OLD_NAMES = [old for old in old_names.OLD_NAMES if old.cls.__module__.startswith("misalign_det.")]
 ARGUMENTS = [
     (cls, old, new) for cls in CLASSES for old, new in getattr(cls, "renamed_arguments", {}).items()
 ]
@@ -85,7 +85,7 @@ def changes(heading):
 
 @pytest.fixture(autouse=True)
 def nothing_warned():
-    renamed._warn.cache_clear()
+    old_names._warn.cache_clear()
 
 
 REGISTERED = [case for case in ARGUMENTS if registry_of(case[0])]

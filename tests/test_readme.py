@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from misalign_det.apis.model_check import check_model
-from misalign_det.utils.renamed import OLD_NAMES
+from misalign_det.utils.old_names import OLD_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from misalign_det.apis.cli import (
     prepare_work_dir,
 )
 from misalign_det.apis.resume import preload_checkpoint, resolve_resume
-from misalign_det.apis.safeguards import add_safeguards
+from misalign_det.apis.training_safeguards import add_safeguards
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
 from misalign_det.engine.distributed import finish_processes

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from ..engine.distributed import prepare_processes
 from ..errors import ConfigError, InputError
-from ..utils.renamed import RenamedWarning
+from ..utils.old_names import RenamedWarning
 from .config_lookup import find_config
 from .config_options import merge_options
 from .error_reporting import config_in_use, errors_in_one_line
@@ -109,7 +109,7 @@ def add_preflight_argument(parser: argparse.ArgumentParser) -> None:
 def add_renamed_option(parser: argparse.ArgumentParser, old: str, new: str) -> None:
     """Let an option also be given by its old name, which ``--help`` does not list.
 
-    The old name warns with :class:`~misalign_det.utils.renamed.RenamedWarning`.
+    The old name warns with :class:`~misalign_det.utils.old_names.RenamedWarning`.
 
     Args:
         parser: changed in place.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigNotFoundError
-from ..utils.renamed import RenamedWarning
+from ..utils.old_names import RenamedWarning
 
 PACKAGE = Path(__file__).resolve().parents[1]
 

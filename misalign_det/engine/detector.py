@@ -4,7 +4,7 @@ import importlib
 import warnings
 from typing import Any
 
-from ..utils.renamed import RenamedWarning
+from ..utils.old_names import RenamedWarning
 
 
 def __getattr__(name: str) -> Any:

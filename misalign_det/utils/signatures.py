@@ -12,7 +12,7 @@ def argument_names(kind: Any) -> tuple[tuple[str, ...], bool]:
     """Names of the arguments of a class or function.
 
     Those of the base classes belong to them as far as ``**kwargs`` are passed on, and so do old
-    names of :func:`~misalign_det.utils.renamed.renamed_arguments`.
+    names of :func:`~misalign_det.utils.old_names.renamed_arguments`.
 
     Args:
         kind: what a config's ``type`` names.

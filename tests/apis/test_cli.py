@@ -16,7 +16,7 @@ from misalign_det.apis.cli import (
     prepare_work_dir,
 )
 from misalign_det.errors import ConfigError, InputError
-from misalign_det.utils.renamed import RenamedWarning
+from misalign_det.utils.old_names import RenamedWarning
 
 
 def arguments(*words):

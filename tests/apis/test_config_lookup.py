@@ -14,7 +14,7 @@ from misalign_det.apis.config_lookup import (
     resolve_config,
 )
 from misalign_det.errors import ConfigNotFoundError
-from misalign_det.utils.renamed import RenamedWarning
+from misalign_det.utils.old_names import RenamedWarning
 
 KNOWN = {"fcos_r50": Path("/p/fcos_r50.py"), "triplehead_r50": Path("/p/triplehead_r50.py")}
 

@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from misalign_det.apis.config_keys import check_options, top_level_keys
 from misalign_det.apis.model_check import check_model
-from misalign_det.apis.safeguards import add_safeguards
+from misalign_det.apis.training_safeguards import add_safeguards
 from misalign_det.datasets.transforms import LoadImageOrSkip, transform_class
 from misalign_det.utils import leaf_datasets
 

@@ -18,8 +18,8 @@ from misalign_det.apis.config_lookup import (
     find_config,
     packaged_configs,
 )
-from misalign_det.apis.safeguards import add_safeguards
-from misalign_det.utils.renamed import RenamedWarning
+from misalign_det.apis.training_safeguards import add_safeguards
+from misalign_det.utils.old_names import RenamedWarning
 
 FROZEN = json.loads(Path(__file__).with_name("configs_of_deb3dd5.json").read_text())
 OLD_NAMES = {**RENAMED_CONFIGS, **{old: new for old, (new, _) in REPLACED_CONFIGS.items()}}

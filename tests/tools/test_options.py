@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 from helpers.tool_parsers import SCRIPTS, parser_of
 
-from misalign_det.utils.renamed import RenamedWarning
+from misalign_det.utils.old_names import RenamedWarning
 
 RENAMED = {
     "analysis/figures.py": {"--show-dir": "--out-dir"},

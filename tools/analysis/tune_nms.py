@@ -26,8 +26,8 @@ import torch
 from mmdet.datasets.api_wrappers import COCO
 from mmengine.dataset import BaseDataset
 
+from misalign_det.analysis.nms_comparison import configured_nms, detections_under
 from misalign_det.analysis.nms_regret import nms_name, nms_threshold
-from misalign_det.analysis.nms_study import configured_nms, detections_under
 from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
 from misalign_det.apis.detector import build_dataset, load_detector
 from misalign_det.datasets.preflight import check_config

@@ -43,8 +43,8 @@ from ...evaluation.dataset_annotations import annotations_of
 from ...evaluation.score_alignment import ScoreAlignment
 from ...utils import class_names
 from ..dense_outputs import dense_head, read_outputs
+from ..nms_comparison import check_order, configured_nms
 from ..nms_regret import NMSRegret, boxes_before_nms, nms_threshold
-from ..nms_study import check_order, configured_nms
 from ..spatial_gap import SpatialGaps
 from .worst_images import WorstImage, WorstImages
 

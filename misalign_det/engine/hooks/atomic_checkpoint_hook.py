@@ -16,7 +16,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from ...errors import CheckpointSaveError
-from ...utils.renamed import register_old_name
+from ...utils.old_names import register_old_name
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 

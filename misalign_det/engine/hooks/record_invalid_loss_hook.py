@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from ...errors import CheckpointError, NonFiniteLossError
-from ...utils.renamed import register_old_name
+from ...utils.old_names import register_old_name
 from ..architecture import unwrap_model
 from ..checkpoint import read_checkpoint
 

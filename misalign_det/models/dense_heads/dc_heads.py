@@ -23,7 +23,7 @@ from torch import Tensor
 from ..losses import DCLoss
 from ..losses.dc_loss import UnreducedLoss, positive_rows, with_use_sigmoid
 from .float32_logits import Float32LogitsMixin
-from .score_aware_assign import ScoreAwareAssignMixin
+from .score_aware_assign_mixin import ScoreAwareAssignMixin
 
 
 class DCMixin(Float32LogitsMixin):

@@ -6,21 +6,19 @@ from typing import Any
 import torch
 from mmcv.cnn import Scale
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
-from mmdet.models.losses import GIoULoss
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from mmengine.config import ConfigDict
 from torch import Tensor, nn
 
-from ...utils.renamed import renamed_arguments
+from ...utils.old_names import renamed_arguments
 from ...utils.validation import check_choice
 from ..layers import run_tower
 from ..task_modules.assigners.candidates import BatchGroundTruth
 from ..utils.multi_level import CachedPointGenerator, flatten_levels, scaled_levels, split_levels
 from .dense_targets import DenseTargets
-from .float32_logits import at_least_float32
 from .head_config_checks import ASSIGNERS, check_head_config, check_levels
-from .score_modes import check_score_mode, logits_of_roots
+from .iou_branch import IoUBranchMixin, check_score_mode
 
 # exp(8) strides is far beyond any image; without a bound one bad step overflows to inf.
 MAX_LOG_DISTANCE = 8.0
@@ -32,12 +30,11 @@ FOCAL_LOSS = dict(type="mmdet.FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.2
 IOU_LOSS = dict(type="mmdet.IoULoss", loss_weight=1.0)
 BINARY_CROSS_ENTROPY = dict(type="mmdet.CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0)
 DISTANCE_CODER = dict(type="mmdet.DistancePointBBoxCoder")
-OLD_IOU_BRANCHES = ("conv_confidence", "conv_quality")  # layers in checkpoints of version 0.1.0
 
 
 @MODELS.register_module()
 @renamed_arguments(prior_distance="init_distance")
-class LossAwareFCOSHead(AnchorFreeHead):
+class LossAwareFCOSHead(IoUBranchMixin, AnchorFreeHead):
     """FCOS's two towers without centerness, trained by an assigner that sees the predictions.
 
     Base of this package's point heads; with ``JLAAssigner`` the second row of table 5 in
@@ -147,10 +144,6 @@ class LossAwareFCOSHead(AnchorFreeHead):
         self.scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
         self._init_iou_branch()
 
-    def _init_iou_branch(self) -> None:
-        if self.with_iou_branch:
-            self.conv_iou = nn.Conv2d(self.feat_channels, 1, 3, padding=1)
-
     def init_weights(self) -> None:
         super().init_weights()
         self._set_init_distance(self.conv_reg)
@@ -158,17 +151,6 @@ class LossAwareFCOSHead(AnchorFreeHead):
     def _set_init_distance(self, conv: nn.Conv2d) -> None:
         assert conv.bias is not None
         nn.init.constant_(conv.bias, float(torch.tensor(self.init_distance).log()))
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        # The layer is where it was among the parameters, so that an optimizer's state, which is
-        # saved by position, needs no renaming.
-        for key in [key for key in state_dict if key.startswith(prefix)]:
-            layer, _, rest = key[len(prefix) :].partition(".")
-            if layer in OLD_IOU_BRANCHES:
-                state_dict[f"{prefix}conv_iou.{rest}"] = state_dict.pop(key)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
         """Outputs per level.
@@ -274,19 +256,6 @@ class LossAwareFCOSHead(AnchorFreeHead):
         distances = flatten_levels(bbox_preds).float()
         return self.bbox_coder.decode(points.expand(distances.shape[0], -1, -1), distances)
 
-    def iou_targets(self, targets: DenseTargets, box_losses: Tensor) -> Tensor:
-        """IoU or GIoU of each positive pair's box with its GT, clamped to [0, 1], ``(E,)``.
-
-        Args:
-            targets: from :meth:`get_targets`.
-            box_losses: ``loss_bbox`` of each pair, ``(E,)``. mmdet's ``GIoULoss`` is ``1 - GIoU``,
-                which is then not computed again.
-        """
-        weight = self.loss_bbox.loss_weight if type(self.loss_bbox) is GIoULoss else 0
-        if self.iou_mode == "giou" and weight:
-            return (1 - box_losses.detach() / weight).clamp(0, 1)
-        return targets.ious(targets.bboxes, self.iou_mode).clamp(0, 1)
-
     def predict_by_feat(
         self,
         cls_scores: list[Tensor],
@@ -305,16 +274,7 @@ class LossAwareFCOSHead(AnchorFreeHead):
         """
         cfg = (self.test_cfg or {}) if cfg is None else cfg
         cfg = ConfigDict(NO_LIMITS, **{k: v for k, v in cfg.items() if v is not None})
-        # mmdet places the priors in this dtype.
-        cls_scores = [at_least_float32(level) for level in cls_scores]
-        factors = None
-        if iou_preds is not None and self.score_mode != "class":
-            factors = [at_least_float32(level) for level in iou_preds]
-        if factors is not None and self.score_mode == "geometric_mean":
-            # mmdet, and what exports it, multiplies the sigmoids of both and compares the first
-            # with score_thr: the product of the roots is the geometric mean.
-            cls_scores, factors = logits_of_roots(cls_scores), logits_of_roots(factors)
-            cfg.score_thr = max(cfg.get("score_thr", 0), 0) ** 0.5
+        cls_scores, factors = self._score_factors(cls_scores, iou_preds, cfg)
         return super().predict_by_feat(cls_scores, bbox_preds, factors, cfg=cfg, **kwargs)
 
 

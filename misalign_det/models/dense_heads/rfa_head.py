@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from mmdet.utils import OptConfigType
 from torch import Tensor
 
-from ...utils.renamed import renamed_arguments
+from ...utils.old_names import renamed_arguments
 from ..layers import adapt_receptive_field, init_offsets
 from .fcos_no_centerness_head import FCOS_PARTS
 from .float32_logits import Float32LogitsMixin

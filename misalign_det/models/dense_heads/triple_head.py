@@ -10,7 +10,7 @@ from mmdet.utils import InstanceList, OptConfigType, OptInstanceList
 from torch import Tensor, nn
 
 from ...utils.compiler import exporting
-from ...utils.renamed import renamed_arguments
+from ...utils.old_names import renamed_arguments
 from ...utils.validation import check_choice
 from ..layers import (
     AutoDeformConv2d,

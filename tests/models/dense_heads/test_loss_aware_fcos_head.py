@@ -21,8 +21,8 @@ from mmengine.config import ConfigDict
 from misalign_det.models.dense_heads import dense_targets
 from misalign_det.models.dense_heads.dense_targets import DenseTargets
 from misalign_det.models.dense_heads.float32_logits import at_least_float32
+from misalign_det.models.dense_heads.iou_branch import logits_of_roots
 from misalign_det.models.dense_heads.loss_aware_fcos_head import exp_distance
-from misalign_det.models.dense_heads.score_modes import logits_of_roots
 
 HEADS = ("LossAwareFCOSHead", "RFAHead", "TripleHead")
 

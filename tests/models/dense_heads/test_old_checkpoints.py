@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from misalign_det.apis.detector import load_detector
 from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
 from misalign_det.errors import CheckpointError
-from misalign_det.utils import renamed
+from misalign_det.utils import old_names
 
 DATA = Path(__file__).parents[2] / "data/checkpoints"
 HEADS = ("TripleHead", "RFAHead")
@@ -52,7 +52,7 @@ def in_a_folder_with_the_images(tmp_path, monkeypatch):
     """The configs say data_root = 'data/'. Each test gets its own warnings."""
     write_images(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    renamed._warn.cache_clear()
+    old_names._warn.cache_clear()
 
 
 def test_the_names_differ():
@@ -69,7 +69,7 @@ def test_the_detections_are_those_of_that_version(head, spelling):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = load_detector(cfg, path)
-    found = [str(w.message) for w in caught if w.category is renamed.RenamedWarning]
+    found = [str(w.message) for w in caught if w.category is old_names.RenamedWarning]
     loss = "loss_confidence" if head == "TripleHead" else "loss_quality"
     assert any(f"{loss} is now called loss_iou" in text for text in found) == (spelling == "old")
     assert bool(found) == (spelling == "old")

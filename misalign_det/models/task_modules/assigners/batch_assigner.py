@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ....utils import has_triton, new_tensor_without_sync
 from ....utils.compiler import without_compiler
-from ....utils.renamed import renamed_arguments
+from ....utils.old_names import renamed_arguments
 from ....utils.validation import check_choice
 from .ambiguity import BatchAssignResult, one_gt_per_location, reweight_per_gt
 from .candidates import BatchGroundTruth, CandidatePairs, TopCandidates

@@ -16,8 +16,7 @@ from ....utils.validation import check_choice
 from .ambiguity import BatchAssignResult, resolve_ambiguity
 from .batch_assigner import BatchAssigner
 from .candidates import BatchGroundTruth, CandidatePairs, TopCandidates, build_candidate_pairs
-from .joint_loss import joint_loss
-from .spatial_alignment import (
+from .fitness_misalignment import (
     FITNESS_MODES,
     MAX_LEVELS,
     alignment_cost,
@@ -28,6 +27,7 @@ from .spatial_alignment import (
     select_levels,
     within_regress_range,
 )
+from .joint_loss import joint_loss
 
 LEVEL_MODES = ("loss", "regress_range")
 FCOS_RANGES = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8))

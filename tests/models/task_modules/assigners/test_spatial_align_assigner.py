@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData
 
 import misalign_det  # noqa: F401
 from misalign_det.models.task_modules.assigners.candidates import BatchGroundTruth
-from misalign_det.models.task_modules.assigners.spatial_alignment import (
+from misalign_det.models.task_modules.assigners.fitness_misalignment import (
     MAX_LEVELS,
 )
 

@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from misalign_det.analysis.nms_study import configured_nms, detections_under
+from misalign_det.analysis.nms_comparison import configured_nms, detections_under
 from misalign_det.errors import InputError
 
 

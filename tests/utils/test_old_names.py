@@ -12,15 +12,15 @@ import torch
 from mmengine.registry import Registry
 from torch import nn
 
-from misalign_det.utils import argument_names, is_type, renamed
-from misalign_det.utils.renamed import RenamedWarning, register_old_name, renamed_arguments
+from misalign_det.utils import argument_names, is_type, old_names
+from misalign_det.utils.old_names import RenamedWarning, register_old_name, renamed_arguments
 
 TOYS = Registry("toy", scope="toys")
 
 
 @pytest.fixture(autouse=True)
 def nothing_warned():
-    renamed._warn.cache_clear()
+    old_names._warn.cache_clear()
 
 
 @TOYS.register_module()
@@ -129,13 +129,13 @@ class TestRegisteredNames:
             assert type(Derived("red")) is Derived
 
     def test_they_are_listed(self):
-        found = [(old.registry, old.name, old.cls) for old in renamed.OLD_NAMES]
+        found = [(old.registry, old.name, old.cls) for old in old_names.OLD_NAMES]
         assert (TOYS, "OldPen", Pen) in found and (TOYS, "OldLayer", Layer) in found
 
 
 def test_one_warning_per_process_and_name():
     code = (
-        "from misalign_det.utils.renamed import renamed_arguments\n"
+        "from misalign_det.utils.old_names import renamed_arguments\n"
         "@renamed_arguments(old='new', older='newer')\n"
         "class Toy:\n"
         "    def __init__(self, new=0, newer=0): pass\n"

@@ -6,7 +6,7 @@ from mmdet.registry import HOOKS, TRANSFORMS
 from mmengine.config import Config
 
 from misalign_det.apis.config_lookup import packaged_configs
-from misalign_det.apis.safeguards import add_safeguards
+from misalign_det.apis.training_safeguards import add_safeguards
 from misalign_det.datasets.transforms import LoadImageOrSkip
 from misalign_det.engine import AtomicCheckpointHook, EpochSeedHook, RecordInvalidLossHook
 

@@ -7,7 +7,7 @@ import torch
 
 import misalign_det  # noqa: F401
 from misalign_det.models.task_modules.assigners.candidates import CandidatePairs
-from misalign_det.models.task_modules.assigners.spatial_alignment import (
+from misalign_det.models.task_modules.assigners.fitness_misalignment import (
     MAX_LEVELS,
     alignment_cost,
     candidates_per_level,
