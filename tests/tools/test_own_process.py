@@ -39,9 +39,10 @@ BENCHMARKS = {
     ),
     "variants": ([*SMALL, "--batch-size", "1", "--modes", "infer", "--variants", "plain"], "plain"),
     "refinement": (["--num-images", "1"], "largest difference"),
+    "import_time": (["--repeats", "1"], "import misalign_det"),
 }
 SLOW = {"misalignment_report", "tune_nms", "figures", "receptive_field", "step", "variants",
-        "refinement"}  # fmt: skip
+        "refinement", "import_time"}  # fmt: skip
 
 
 def marked(tools):

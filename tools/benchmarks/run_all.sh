@@ -96,6 +96,7 @@ if [ -n "$quick" ]; then
     table "CLBalancedNMS" nms --num-boxes 1000 20000 --num-classes 1 80 --repeats 1
     table "Steps, ResNet-18" step --repeats 1 "${ours[@]}"
     table "Steps, ResNet-50, batch 2" step --scale r50 --batch-size 2 --counts-only "${ours[@]}"
+    table "The import" import_time --repeats 1
     table "Variants" variants --repeats 1 --variants plain "channels last" bfloat16
 else
     table "Label assignment" assignment
@@ -110,6 +111,7 @@ else
             step --scale r50 --batch-size 8 --amp "${ours[@]}" ;;
     esac
     table "Variants" variants
+    table "The import" import_time
 fi
 if [ ${#refinement[@]} -gt 0 ]; then
     table "Sparse refinement" refinement "${refinement[@]}"

@@ -15,7 +15,7 @@ import misalign_det  # noqa: F401
 from misalign_det.analysis.assignment.recorded_assignments import recorded_assignments
 from misalign_det.errors import InputError
 
-CONFIGS = {
+DETECTORS = {
     "JLA": CONFIGS / "jla_triplehead_r18_fpn_12e_bccd.py",
     "SpatialAlign": CONFIGS / "spatial-align_rfahead_r18_fpn_12e_bccd.py",
     "ATSS": MMDET_CONFIGS / "atss/atss_r50_fpn_1x_coco.py",
@@ -37,7 +37,7 @@ class Visualizer:
 
 def detector(name):
     torch.manual_seed(0)
-    model = Config.fromfile(CONFIGS[name]).model
+    model = Config.fromfile(DETECTORS[name]).model
     model.backbone.init_cfg = None
     if name == "RTMDet":
         model.data_preprocessor.batch_augments = None
@@ -55,7 +55,7 @@ def watch(model, packed, iterations=(0, 1), **kwargs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", DETECTORS)
 def test_scalars_and_picture(name):
     model = detector(name)
     classes = model.bbox_head.num_classes
