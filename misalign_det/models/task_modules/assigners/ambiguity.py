@@ -65,7 +65,11 @@ class BatchAssignResult:
 
 
 def resolve_ambiguity(
-    candidates: TopCandidates, thresholds: Tensor, num_locations: int, theta: float, mode: str
+    candidates: TopCandidates,
+    thresholds: Tensor | None,
+    num_locations: int,
+    theta: float,
+    mode: str,
 ) -> BatchAssignResult:
     """Turn candidates with a cost up to their GT's threshold into weighted positives.
 
@@ -85,12 +89,15 @@ def resolve_ambiguity(
 
     Args:
         candidates: K candidates of each of G ground truths.
-        thresholds: largest positive cost of each GT, ``(G,)``.
+        thresholds: largest positive cost of each GT, ``(G,)``; ``None``: every candidate has a cost
+            up to it.
         num_locations: N * P.
-        theta: weight threshold for two GTs.
+        theta: weight threshold for two GTs; ``'argmin'`` does not read it.
         mode: one of ``AMBIGUOUS_MODES``.
     """
     losses, prior_inds, valid = candidates.losses, candidates.prior_inds, candidates.valid
+    if thresholds is None:
+        thresholds = losses.masked_fill(~valid, -float("inf")).amax(dim=1)
     if num_locations == 0:  # the indices of absent candidates would be out of range
         losses, prior_inds, valid = losses[:, :0], prior_inds[:, :0], valid[:, :0]
     elif losses.numel() and has_triton(losses):

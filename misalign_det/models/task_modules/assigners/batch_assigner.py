@@ -1,4 +1,4 @@
-"""Base class of JLAAssigner and SpatialAlignAssigner: a batch interface, and mmdet's per image."""
+"""Base class of assigners that see predictions: a batch interface, and mmdet's per image."""
 
 import math
 from abc import abstractmethod
@@ -8,7 +8,7 @@ import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
-from mmdet.utils import ConfigType
+from mmdet.utils import OptConfigType
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
@@ -46,9 +46,10 @@ class BatchAssigner(BaseAssigner):
             Detection`); ``'density_peak'``, at the low component's cost of highest density
             (`Toward Minimal Misalignment at Minimal Cost in One-Stage and Anchor-Free Object
             Detection`, as in PAA); or ``'crossing'``, at the last cost below all those of the high
-            component. See :func:`~.gaussian_mixture.positive_threshold`.
+            component. See :func:`~.gaussian_mixture.positive_threshold`. An assigner without a
+            mixture does not read it, nor ``precisions_init`` and ``mixture_backend``.
         loss_bbox: config of one of mmdet's box losses, the ``L_reg`` by which candidates are
-            ranked. It is called with ``reduction_override='none'``.
+            ranked, mmdet's ``IoULoss`` by default. It is called with ``reduction_override='none'``.
         precisions_init: starting precision of the mixture's components, a number or ``'sample'``;
             see :func:`~.gaussian_mixture.fit_mixture`.
         mixture_backend: ``'batched'``, all GTs at once, or ``'sklearn'``, one scikit-learn fit per
@@ -72,8 +73,8 @@ class BatchAssigner(BaseAssigner):
     def __init__(
         self,
         *,
-        separation: str,
-        loss_bbox: ConfigType,
+        separation: str = "component",
+        loss_bbox: OptConfigType = None,
         precisions_init: float | str = 1.0,
         mixture_backend: str = "batched",
         per_gt_reweight: float = 0.0,
@@ -96,7 +97,7 @@ class BatchAssigner(BaseAssigner):
         self.precisions_init = precisions_init
         self.mixture_backend = mixture_backend
         self.per_gt_reweight = per_gt_reweight
-        self.loss_bbox = MODELS.build(loss_bbox)
+        self.loss_bbox = MODELS.build(loss_bbox or dict(type="mmdet.IoULoss"))
         check_box_loss(self.loss_bbox)
         self.focal_alpha = focal_alpha
         self.focal_gamma = focal_gamma
@@ -222,8 +223,8 @@ class BatchAssigner(BaseAssigner):
             raise TypeError(
                 f"{type(self).__name__} cannot be the assigner of this head, which does not call "
                 "assign(pred_instances, gt_instances, gt_instances_ignore) with priors, scores and "
-                "bboxes in pred_instances. It goes with TripleHead, RFAHead, LossAwareFCOSHead, "
-                "and mmdet's RTMDetHead and YOLOXHead."
+                "bboxes in pred_instances. It goes with TripleHead, RFAHead or another head "
+                "derived from LossAwareFCOSHead, and with mmdet's RTMDetHead and YOLOXHead."
             )
         bboxes = get_box_tensor(pred_instances.bboxes)
         points, strides = self._points_and_strides(get_box_tensor(pred_instances.priors).float())

@@ -24,8 +24,8 @@ class JLAAssigner(BatchAssigner):
 
     `A Triple-head Network with Loss-aware Label Assignment for Object Detection`, section 3.2.
     Per GT, a Gaussian mixture is fitted to the joint losses ``L_cls + alpha * L_reg`` of the
-    ``topk`` in-box locations that have the least of it over all levels; those in the low component
-    are positive. Ambiguous locations are weighted in the first part of training, and go to the GT
+    ``topk`` in-box locations of least joint loss over all levels; those in the low component are
+    positive. Ambiguous locations are weighted in the first part of training, and go to the GT
     of least loss later.
 
     Args:
@@ -41,7 +41,8 @@ class JLAAssigner(BatchAssigner):
         center_radius: take only candidates within this many strides of the GT's centre along both
             axes; ``None`` (the paper) takes the whole box.
         separation: see :class:`~.batch_assigner.BatchAssigner`; the default is the paper's.
-        loss_bbox: see there; mmdet's ``IoULoss`` (eq. 2) by default.
+        loss_bbox: see :class:`~.batch_assigner.BatchAssigner`; mmdet's ``IoULoss`` (eq. 2) by
+            default.
         **kwargs: passed to :class:`~.batch_assigner.BatchAssigner`.
 
     Raises:

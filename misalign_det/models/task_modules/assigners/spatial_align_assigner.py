@@ -55,7 +55,7 @@ class SpatialAlignAssigner(BatchAssigner):
         cost_scale: factor on the costs that the mixture is fitted to, above 0; with
             ``precisions_init=1`` it decides how finely the mixture can separate.
         separation: see :class:`~.batch_assigner.BatchAssigner`; the default is the authors'.
-        loss_bbox: see there; mmdet's ``GIoULoss`` by default.
+        loss_bbox: see :class:`~.batch_assigner.BatchAssigner`; mmdet's ``GIoULoss`` by default.
         **kwargs: passed to :class:`~.batch_assigner.BatchAssigner`. ``prior_format`` must be
             ``'point'``, with strides.
 

@@ -23,9 +23,9 @@ def candidates(losses, prior_inds):
 
 
 def resolve(losses, prior_inds, thresholds, mode="soft", theta=0.6, num_locations=6, device="cpu"):
-    losses, prior_inds, thresholds = (
-        torch.tensor(part, device=device) for part in (losses, prior_inds, thresholds)
-    )
+    losses, prior_inds = (torch.tensor(part, device=device) for part in (losses, prior_inds))
+    if thresholds is not None:
+        thresholds = torch.tensor(thresholds, device=device)
     return resolve_ambiguity(candidates(losses, prior_inds), thresholds, num_locations, theta, mode)
 
 
@@ -49,6 +49,17 @@ def test_two_gts_none_passes(mode, weights, ignored):
     assigned = resolve([[0.8, 1.0], [1.0, 2.0]], [[0, 1], [0, 2]], [1.0, 2.0], mode)
     torch.testing.assert_close(assigned.weights, torch.tensor(weights))
     assert assigned.ignored.nonzero().flatten().tolist() == ignored
+
+
+@pytest.mark.parametrize("mode", ["soft", "ignore", "argmin"])
+def test_without_thresholds_all_candidates_are_positive_candidates(mode):
+    losses = [[0.5, 2.0, INF], [3.0, 4.0, 5.0], [INF, INF, INF]]
+    priors = [[0, 1, 0], [0, 2, 3], [0, 0, 0]]
+    found, expected = (resolve(losses, priors, limits, mode) for limits in (None, [2.0, 5.0, -INF]))
+    for name, value in vars(expected).items():
+        other = getattr(found, name)
+        assert value is other is None or torch.equal(value, other), name
+    assert (found.weights > 0).tolist() == [[True, True, False], [False, True, True], [False] * 3]
 
 
 def test_three_gts_two_pass():

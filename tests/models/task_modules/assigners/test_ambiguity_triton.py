@@ -40,7 +40,9 @@ def random_case(seed):
 
 
 def resolve(case, mode, theta=0.6, device="cpu"):
-    losses, prior_inds, thresholds = (part.to(device) for part in case[:3])
+    losses, prior_inds, thresholds = (
+        part if part is None else part.to(device) for part in case[:3]
+    )
     candidates = TopCandidates(losses, prior_inds, losses.isfinite(), torch.zeros_like(prior_inds))
     return resolve_ambiguity(candidates, thresholds, case[3], theta, mode)
 
@@ -74,6 +76,17 @@ def test_the_same_as_on_the_cpu(seed, mode, monkeypatch):
     theta = (0.3, 0.5, 0.6)[seed % 3]
     expected, found = (resolve(case, mode, theta, device) for device in ("cpu", "cuda"))
     assert_equal(found, expected)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("mode", AMBIGUOUS_MODES)
+@pytest.mark.parametrize("seed", range(3))
+def test_without_thresholds_the_same_as_on_the_cpu(seed, mode):
+    losses, prior_inds, _, num_locations = random_case(seed)
+    case = losses, prior_inds, None, num_locations
+    expected, found = (resolve(case, mode, device=device) for device in ("cpu", "cuda"))
+    assert_equal(found, expected)
+    assert torch.equal((found.ambiguous | (found.weights > 0)).cpu(), losses.isfinite())
 
 
 @pytest.mark.cuda

@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 import torch
 from helpers.assignment_scenes import Scene, crowd
+from helpers.dense_head_cases import CROWD, ONE, losses_of, make_head
 from mmdet.models.losses import GIoULoss, IoULoss
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures.bbox import HorizontalBoxes
@@ -14,9 +15,30 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from misalign_det.models.task_modules.assigners import ambiguity
-from misalign_det.models.task_modules.assigners.candidates import BatchGroundTruth, TopCandidates
+from misalign_det.models.task_modules.assigners.ambiguity import resolve_ambiguity
+from misalign_det.models.task_modules.assigners.batch_assigner import BatchAssigner
+from misalign_det.models.task_modules.assigners.candidates import (
+    BatchGroundTruth,
+    TopCandidates,
+    build_candidate_pairs,
+    select_top_candidates,
+)
+from misalign_det.models.task_modules.assigners.joint_loss import joint_loss
 
 BOTH = ["JLAAssigner", "SpatialAlignAssigner"]
+
+
+@TASK_UTILS.register_module()
+class TopKAssigner(BatchAssigner):  # the example of misalign_det/README.md
+    def __init__(self, *, topk=9, **kwargs):
+        super().__init__(**kwargs)
+        self.topk = topk
+
+    def _assign_batch(self, points, strides, logits, bboxes, gts):
+        pairs = build_candidate_pairs(points, gts)
+        losses = joint_loss(*self._pair_losses(pairs, logits, bboxes, gts))
+        candidates = select_top_candidates(pairs, losses, self.topk)
+        return resolve_ambiguity(candidates, None, len(logits), theta=0, mode="argmin")
 
 
 def make(kind="JLAAssigner", **kwargs):
@@ -38,6 +60,29 @@ def predictions(points=((4.0, 4), (12, 4), (20, 4)), num_classes=2):
         scores=torch.zeros(len(points), num_classes),
         bboxes=torch.tensor([0.0, 0, 24, 8]).expand(len(points), 4),
     )
+
+
+def test_an_assigner_without_a_mixture_trains_a_head():
+    head = make_head("LossAwareFCOSHead", assigner=dict(type="TopKAssigner", topk=5))
+    assert type(head.assigner) is TopKAssigner and type(head.assigner.loss_bbox) is IoULoss
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.01)
+    seen, assign_batch = [], head.assigner.assign_batch
+    head.assigner.assign_batch = lambda *args: seen.append(assign_batch(*args)) or seen[-1]
+    totals = []
+    for _ in range(2):
+        losses, _ = losses_of(head, [ONE, CROWD])
+        totals.append(sum(losses.values()))
+        optimizer.zero_grad()
+        totals[-1].backward()
+        optimizer.step()
+    assert totals[1] < totals[0]
+    assert seen[0].weights[0].tolist() == [1] * 5  # alone in its image
+    assert ((seen[0].weights > 0).sum(dim=1) > 0).all() and seen[0].weights.shape == (16, 5)
+
+
+def test_it_also_serves_heads_of_mmdet():
+    found = make("TopKAssigner", topk=2).assign(predictions(), objects((0, 0, 14, 8), label=1))
+    assert found.gt_inds.tolist() == [1, 1, 0] and found.labels.tolist() == [1, 1, -1]
 
 
 @pytest.mark.parametrize("num_gts", [0, 5])
@@ -334,6 +379,7 @@ def test_a_head_that_calls_in_another_way_is_told_so(kind):
         ),
     ]
     for call in calls:
-        with pytest.raises(TypeError, match=f"{kind} cannot be the assigner of this head"):
+        with pytest.raises(TypeError, match=f"{kind} cannot be the assigner of this head") as found:
             call()
+        assert "another head derived from LossAwareFCOSHead" in str(found.value)
     assert assigner.assign(pred, gts, None, img_meta={}).num_gts == 1
