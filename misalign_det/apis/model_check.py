@@ -24,8 +24,8 @@ FITTING_HEADS = {
     IACATSSAssigner: (DCATSSHead, DCGFLHead),
 }
 _NAMES = {
-    BatchAssigner: "TripleHead, RFAHead, LossAwareFCOSHead (FCOS's own towers), and mmdet's "
-    "RTMDetHead and YOLOXHead",
+    BatchAssigner: "TripleHead, RFAHead or another head derived from LossAwareFCOSHead, and with "
+    "mmdet's RTMDetHead and YOLOXHead",
     IACAssigner: "DCRetinaHead",
     IACATSSAssigner: "DCATSSHead and DCGFLHead",
 }

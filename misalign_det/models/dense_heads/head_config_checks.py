@@ -23,7 +23,8 @@ from ...utils import argument_names, find_type, is_type
 
 COORDINATE_LOSSES = (L1Loss, SmoothL1Loss, BalancedL1Loss, MSELoss, BoundedIoULoss)
 QUALITY_LOSSES = (QualityFocalLoss, VarifocalLoss)
-ASSIGNERS = "JLAAssigner or SpatialAlignAssigner"
+ASSIGNERS = "JLAAssigner, SpatialAlignAssigner or another BatchAssigner"
+DELETE = "_delete_"  # mmengine leaves it in a dict where the _base_ has none to delete
 
 
 def check_head_config(head: type, config: Mapping) -> None:
@@ -59,9 +60,22 @@ def refuse_assigner(head: type, train_cfg: Mapping | None) -> None:
     if hasattr(assigner, "assign_batch"):
         raise ValueError(
             f"{head.__name__} takes FCOS's targets and would not read train_cfg.assigner, "
-            f"{assigner.__name__}. It trains LossAwareFCOSHead, RFAHead and TripleHead; for this "
-            "head set train_cfg=None."
+            f"{assigner.__name__}. It trains TripleHead, RFAHead or another head "
+            "derived from LossAwareFCOSHead; for this head set train_cfg=None."
         )
+
+
+def without_delete_keys(config: Any) -> Any:
+    """A config without ``_delete_``, which no class reads; itself where no dict in it has the key.
+
+    Args:
+        config: not changed. Other values than dicts are returned as they are.
+    """
+    if not isinstance(config, dict):
+        return config
+    kept = {key: without_delete_keys(value) for key, value in config.items() if key != DELETE}
+    same = len(kept) == len(config) and all(value is config[key] for key, value in kept.items())
+    return config if same else type(config)(kept)
 
 
 def check_levels(head: BaseDenseHead, feats: Sequence[Tensor]) -> None:

@@ -17,7 +17,12 @@ from ..layers import run_tower
 from ..task_modules.assigners.candidates import BatchGroundTruth
 from ..utils.multi_level import CachedPointGenerator, flatten_levels, scaled_levels, split_levels
 from .dense_targets import DenseTargets
-from .head_config_checks import ASSIGNERS, check_head_config, check_levels
+from .head_config_checks import (
+    ASSIGNERS,
+    check_head_config,
+    check_levels,
+    without_delete_keys,
+)
 from .iou_branch import IoUBranchMixin, check_score_mode
 
 # exp(8) strides is far beyond any image; without a bound one bad step overflows to inf.
@@ -99,6 +104,7 @@ class LossAwareFCOSHead(IoUBranchMixin, AnchorFreeHead):
         bbox_coder: OptConfigType = None,
         **kwargs: Any,
     ) -> None:
+        kwargs = without_delete_keys(kwargs)
         loss_cls, loss_bbox = loss_cls or FOCAL_LOSS, loss_bbox or IOU_LOSS
         bbox_coder = bbox_coder or DISTANCE_CODER
         parts = dict(loss_cls=loss_cls, loss_bbox=loss_bbox, bbox_coder=bbox_coder)

@@ -25,6 +25,7 @@ from misalign_det.models.task_modules import JLAAssigner
 
 SMALL = dict(num_classes=3, in_channels=16, feat_channels=16, strides=STRIDES)
 OURS = ("TripleHead", "RFAHead", "LossAwareFCOSHead")
+FITTING = "JLAAssigner, SpatialAlignAssigner or another BatchAssigner"
 JLA = dict(assigner=dict(type="JLAAssigner"))
 
 
@@ -99,7 +100,7 @@ def test_losses_without_labels_are_refused(loss):
 def test_assigners_of_other_heads_are_refused(kind, assigner):
     message = complaint(kind=kind, train_cfg=dict(assigner=dict(type=assigner)))
     name = assigner.removeprefix("mmdet.")
-    assert f"train_cfg.assigner is {name}, where JLAAssigner or SpatialAlignAssigner" in message
+    assert f"train_cfg.assigner is {name}, where {FITTING} fits" in message
     assert "bbox_head has" not in message and "train_cfg has" not in message
 
 
@@ -143,7 +144,7 @@ def test_without_an_assigner_it_predicts_but_does_not_train(kind, train_cfg):
     head = build(kind, train_cfg=train_cfg, test_cfg={})
     assert not hasattr(head, "assigner")
     head.predict_by_feat(*head(features(1)), batch_img_metas=METAS[:1])
-    with pytest.raises(ValueError, match="no assigner.*JLAAssigner or SpatialAlignAssigner"):
+    with pytest.raises(ValueError, match=f"no assigner.*{FITTING} fits"):
         losses_of(head, [ONE])
 
 
@@ -151,9 +152,41 @@ def test_without_an_assigner_it_predicts_but_does_not_train(kind, train_cfg):
 def test_heads_with_fcos_targets_read_no_assigner(kind):
     message = complaint(kind=kind)
     assert f"{kind} takes FCOS's targets" in message and "JLAAssigner. It trains" in message
+    assert "or another head derived from LossAwareFCOSHead" in message
     build(kind, train_cfg=None)
     build(kind, train_cfg=dict(assigner=None))
     build(kind, train_cfg=dict(assigner=dict(type="MaxIoUAssigner")))  # as old configs of FCOS
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_delete_where_the_base_has_nothing_to_delete(kind, tmp_path):
+    """mmengine then leaves the key in the dict. FCOS has no train_cfg."""
+    path = tmp_path / "config.py"
+    path.write_text(
+        "_base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'\n"
+        f"model = dict(bbox_head=dict(_delete_=True, type={kind!r}, num_classes=3, in_channels=256,"
+        " init_cfg=dict(_delete_=True, type='Normal', layer='Conv2d', std=0.01)),\n"
+        "    train_cfg=dict(_delete_=True, assigner=dict(_delete_=True, type='JLAAssigner')))\n"
+    )
+    model = Config.fromfile(path).model
+    assert model.train_cfg._delete_ and model.train_cfg.assigner._delete_
+    head = MODELS.build(model).bbox_head
+    assert head.train_cfg == dict(assigner=dict(type="JLAAssigner"))
+    assert isinstance(head.assigner, JLAAssigner) and "_delete_" not in head.init_cfg
+    assert head.test_cfg.nms_pre == 1000
+    assert model.train_cfg._delete_  # the caller's config is as it was
+
+
+def test_delete_in_the_head_itself_and_in_the_parts_of_another_head():
+    assert isinstance(build(_delete_=True).assigner, JLAAssigner)
+    message = complaint(train_cfg=dict(_delete_=True, assigner=dict(type="JLAAssigner", iou=1)))
+    assert "assigner has iou, which" in message and "has _delete_" not in message
+
+
+def test_without_such_a_key_the_config_is_not_copied():
+    """A change of the detector's test_cfg still reaches its head."""
+    test_cfg = ConfigDict(score_thr=0.1, nms=dict(type="nms", iou_threshold=0.5))
+    assert build(test_cfg=test_cfg).test_cfg is test_cfg
 
 
 @pytest.mark.parametrize("num_levels", [4, 6])
