@@ -40,6 +40,7 @@ class LoadImageOrSkip(LoadImageFromFile):
 
     Example::
 
+        _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
         train_pipeline = [
             dict(type='LoadImageOrSkip'),

@@ -24,6 +24,7 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     Example::
 
+        _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
         optim_wrapper = dict(
             type='BFloat16OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9)

@@ -45,10 +45,12 @@ class MisalignmentMetric(BaseMetric):
 
     Example::
 
+        _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
+        ann_file = 'data/coco/annotations/instances_val2017.json'
         test_evaluator = [
-            dict(type='CocoMetric', metric='bbox', ann_file='instances_val2017.json'),
-            dict(type='MisalignmentMetric', ann_file='instances_val2017.json')]
+            dict(type='CocoMetric', metric='bbox', ann_file=ann_file),
+            dict(type='MisalignmentMetric', ann_file=ann_file)]
     """
 
     default_prefix = "misalignment"

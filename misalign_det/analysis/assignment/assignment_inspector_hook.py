@@ -41,6 +41,7 @@ class AssignmentInspectorHook(Hook):
 
     Example::
 
+        _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
         custom_hooks = [dict(type='AssignmentInspectorHook', interval=50)]
     """

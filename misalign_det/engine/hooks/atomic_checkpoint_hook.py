@@ -118,6 +118,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     Example::
 
+        _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
         default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1))
     """

@@ -15,6 +15,7 @@ class ChannelsLastHook(Hook):
 
     Example::
 
+        _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
         custom_hooks = [dict(type='ChannelsLastHook')]
     """

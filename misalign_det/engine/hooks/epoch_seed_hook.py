@@ -23,6 +23,7 @@ class EpochSeedHook(Hook):
 
     Example::
 
+        _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
         default_hooks = dict(epoch_seed=dict(type='EpochSeedHook'))
     """

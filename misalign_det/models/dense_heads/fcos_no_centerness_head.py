@@ -40,10 +40,9 @@ class FCOSHeadWithoutCenterness(Float32LogitsMixin, FCOSHead):
 
     Example::
 
+        _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
-        bbox_head = dict(
-            type='FCOSHeadWithoutCenterness', num_classes=80, in_channels=256,
-            strides=[8, 16, 32, 64, 128])
+        model = dict(bbox_head=dict(type='FCOSHeadWithoutCenterness'))
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -74,11 +74,13 @@ class LossAwareFCOSHead(IoUBranchMixin, AnchorFreeHead):
 
     Example::
 
+        _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
-        bbox_head = dict(
-            type='LossAwareFCOSHead', num_classes=80, in_channels=256,
-            strides=[8, 16, 32, 64, 128], with_iou_branch=True, score_mode='geometric_mean')
-        train_cfg = dict(assigner=dict(type='JLAAssigner'))
+        model = dict(
+            bbox_head=dict(
+                _delete_=True, type='LossAwareFCOSHead', num_classes=80, in_channels=256,
+                strides=[8, 16, 32, 64, 128], with_iou_branch=True, score_mode='geometric_mean'),
+            train_cfg=dict(assigner=dict(type='JLAAssigner')))
     """
 
     train_cfg_keys = ("assigner",)  # what the head reads of train_cfg

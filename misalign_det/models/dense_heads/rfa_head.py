@@ -29,7 +29,7 @@ class RFAHead(LossAwareFCOSHead):
     `Toward Minimal Misalignment at Minimal Cost in One-Stage and Anchor-Free Object Detection`,
     arXiv 2112.08902. Classification and regression favour features of different extent; one
     convolution of each tower becomes deformable with its own offset field. The offsets start at
-    zero, where the head computes what FCOS does. The IoU branch, the paper's quality branch,
+    zero, so that at first it computes what FCOS does. The IoU branch, the paper's quality branch,
     predicts the GIoU of each box with its GT. Made for :class:`SpatialAlignAssigner`; any assigner
     of this package fits.
 
@@ -49,10 +49,13 @@ class RFAHead(LossAwareFCOSHead):
 
     Example::
 
+        _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
-        bbox_head = dict(
-            type='RFAHead', num_classes=80, in_channels=256, strides=[8, 16, 32, 64, 128])
-        train_cfg = dict(assigner=dict(type='SpatialAlignAssigner'))
+        model = dict(
+            bbox_head=dict(
+                _delete_=True, type='RFAHead', num_classes=80, in_channels=256,
+                strides=[8, 16, 32, 64, 128]),
+            train_cfg=dict(assigner=dict(type='SpatialAlignAssigner')))
     """
 
     def __init__(
@@ -106,9 +109,9 @@ class RFAFCOSHead(Float32LogitsMixin, FCOSHead):
 
     Example::
 
+        _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
-        bbox_head = dict(
-            type='RFAFCOSHead', num_classes=80, in_channels=256, strides=[8, 16, 32, 64, 128])
+        model = dict(bbox_head=dict(type='RFAFCOSHead'))
     """
 
     def __init__(

@@ -43,7 +43,7 @@ class TripleHead(LossAwareFCOSHead):
     3x3 deformable convolution without bias and norm whose taps sit on the coarse box (eq. 7). The
     final distances are ``exp(scale * output) x coarse`` (eq. 8). The IoU branch, the paper's
     confidence, shares the features of the coarse box. With the defaults on R50-FPN the model has
-    34,614,307 parameters less the backbone's BN affine ones, the paper's figure.
+    34,614,307 parameters, not counting the backbone's BN weights, which is the paper's figure.
 
     Args:
         offset_mode: ``'box'`` or ``'grid_plus_box'``, the two readings of eq. 7; see
@@ -71,14 +71,17 @@ class TripleHead(LossAwareFCOSHead):
 
     Raises:
         ValueError: as :class:`LossAwareFCOSHead`; or its ``iou_branch_on``, ``centerness_weight``
-            or mmdet's ``dcn_on_last_conv`` is set, which have no place here.
+            or mmdet's ``dcn_on_last_conv`` is set, which it does not support.
 
     Example::
 
+        _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
-        bbox_head = dict(
-            type='TripleHead', num_classes=80, in_channels=256, strides=[8, 16, 32, 64, 128])
-        train_cfg = dict(assigner=dict(type='JLAAssigner', topk=35, theta=0.6))
+        model = dict(
+            bbox_head=dict(
+                _delete_=True, type='TripleHead', num_classes=80, in_channels=256,
+                strides=[8, 16, 32, 64, 128]),
+            train_cfg=dict(assigner=dict(type='JLAAssigner', topk=35, theta=0.6)))
     """
 
     def __init__(

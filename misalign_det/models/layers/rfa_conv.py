@@ -36,10 +36,11 @@ class RFAConv2d(nn.Conv2d):
     Shapes: ``(N, C_in, H, W)`` -> ``(N, C_out, H, W)``. Offsets are in feature cells.
 
     Example:
-        As the convolution of any ``ConvModule``::
+        As the ``conv_cfg`` of any ``ConvModule``, here of those in the towers of FCOS::
 
+            _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
             custom_imports = dict(imports=['misalign_det'])
-            conv_cfg = dict(type='RFAConv2d', modulated=False)
+            model = dict(bbox_head=dict(conv_cfg=dict(type='RFAConv2d', modulated=False)))
     """
 
     def __init__(

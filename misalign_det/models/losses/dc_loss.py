@@ -59,10 +59,11 @@ class UnreducedLoss:
 class DCLoss(nn.Module):
     """Dynamic coefficient loss around any of mmdet's classification losses.
 
-    `Dynamic Coefficient Loss`, eq. 3. Within the batch's positives the loss moves from badly to
-    well localised ones; its sum, the negatives and the box loss stay. It is used by the heads of
-    :mod:`~misalign_det.models.dense_heads.dc_heads`, which know the boxes; called in any other head
-    it is the wrapped loss. Attributes that it does not have are looked up in the wrapped loss.
+    `Dynamic Coefficient Loss`, eq. 3. Within the batch, loss weight moves from badly to well
+    localised positives; the sum of their losses, the negatives and the box loss stay. It is used by
+    the heads of :mod:`~misalign_det.models.dense_heads.dc_heads`, which know the boxes; in any
+    other head it acts as the wrapped loss. Attributes that it does not have are looked up in the
+    wrapped loss.
 
     Args:
         loss: config of the wrapped loss: focal, quality focal, varifocal, cross entropy, GHMC, ...
@@ -79,6 +80,7 @@ class DCLoss(nn.Module):
 
     Example::
 
+        _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
         model = dict(bbox_head=dict(
             type='DCRetinaHead',

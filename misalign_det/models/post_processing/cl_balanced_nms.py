@@ -33,8 +33,8 @@ class CLBalancedNMS:
     closeness to that centre (eq. 7). Of each cluster the box of the largest selection score is
     output, in place of the greedily kept one.
 
-    There are two entries. mmcv's ``batched_nms`` finds an NMS by its name in ``mmcv.ops.nms`` and
-    calls it as a function, with the options of the config on every call: this is
+    It can be used in two ways. mmcv's ``batched_nms`` finds an NMS by its name in ``mmcv.ops.nms``
+    and calls it as a function, with the options of the config on every call: this is
     :func:`cl_balanced_nms`, which stands there under the name ``CLBalancedNMS`` and calls this
     class. ``TASK_UTILS.build`` makes the object for code that wants to build it once.
 
@@ -61,10 +61,13 @@ class CLBalancedNMS:
         ValueError: an option is out of range.
 
     Example:
-        In the ``test_cfg`` of any of mmdet's configs::
+        One-stage detectors have the NMS in ``model.test_cfg.nms``, two-stage detectors in
+        ``model.test_cfg.rcnn.nms``::
 
+            _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
             custom_imports = dict(imports=['misalign_det'])
-            model = dict(test_cfg=dict(nms=dict(type='CLBalancedNMS', iou_threshold=0.6)))
+            model = dict(test_cfg=dict(nms=dict(
+                _delete_=True, type='CLBalancedNMS', iou_threshold=0.6)))
 
         As an object:
 
