@@ -6,7 +6,8 @@ from pathlib import Path
 
 import mmdet.registry
 import pytest
-from mmdet.registry import MODELS
+from helpers.dense_head_cases import CROWD, losses_of, make_head
+from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.registry import Registry
@@ -88,6 +89,20 @@ def test_snippets_train_and_detect(snippet, tmp_path):
     detector.eval()
     found = detector(**detector.data_preprocessor(packed, training=False), mode="predict")
     assert all(sample.pred_instances.scores.isfinite().all() for sample in found)
+
+
+def test_the_assigner_of_the_page_trains_a_head():
+    page = (ROOT / "misalign_det/README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {"__name__": "my_assigner"})
+    try:
+        assigner = TASK_UTILS.build(dict(type="MyTopKAssigner", topk=3))
+        head = make_head("LossAwareFCOSHead")
+        head.assigner = assigner
+        losses, total = losses_of(head, [CROWD])
+        assert total.isfinite() and losses["loss_bbox"] > 0
+    finally:
+        del TASK_UTILS.module_dict["MyTopKAssigner"]
 
 
 def anchors(text):
