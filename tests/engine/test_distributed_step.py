@@ -28,8 +28,9 @@ def shared(tmp_path_factory):
 def take_steps(world, folder):
     """(head, counts) -> losses, averaged over the processes, and gradients."""
     processes, logs = [], []
+    path = os.pathsep.join([str(HELPERS.parent), os.environ.get("PYTHONPATH", "")])
     for rank in range(world):
-        environ = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world)}
+        environ = {**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "PYTHONPATH": path}
         command = [sys.executable, SCRIPT, folder / "store", folder / "out.pth"]
         logs.append(folder / f"{rank}.log")
         processes.append(
