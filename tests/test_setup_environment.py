@@ -102,3 +102,24 @@ def test_no_python_that_fits_names_ways_to_one(tmp_path):
     assert "no Python 3.10 to 3.12 with venv and headers was found" in done.stderr
     assert "apt install python3-venv python3-dev" in done.stderr
     assert "conda create --name misalign_det python=3.12" in done.stderr
+
+
+def test_the_fingerprint_passes_over_compiled_files(tmp_path):
+    """Python leaves __pycache__ beside the build hook, unless a variable forbids it."""
+    shutil.copytree(ROOT / "tools/environment", tmp_path / "tools/environment", dirs_exist_ok=True)
+    (tmp_path / "tools/environment/__pycache__").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    function = re.search(r"^fingerprint\(\) \{.*?^\}", SCRIPT.read_text(), re.S | re.M)[0]
+    script = tmp_path / "fingerprint.sh"
+    script.write_text(
+        f"set -euo pipefail\nREPOSITORY={tmp_path}\nSTACK=onedl\n"
+        f'python() {{ {sys.executable} "$@"; }}\n{function}\nfingerprint\n'
+    )
+
+    def run():
+        return subprocess.run(["bash", script], capture_output=True, text=True, check=True).stdout
+
+    first = run()
+    assert first.split()[0].isdigit() and run() == first
+    (tmp_path / "tools/environment/constraints.txt").write_text("torch==0")
+    assert run() != first
