@@ -6,9 +6,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 
 from ..datasets.transforms import transform_class
-from ..utils import find_type, leaf_datasets
+from ..engine import EpochSeedHook, RecordInvalidLossHook
+from ..utils import find_type, is_type, leaf_datasets
 
-_HOOKS = {"epoch_seed": "EpochSeedHook", "finite_loss": "RecordInvalidLossHook"}
+_HOOKS = {"epoch_seed": EpochSeedHook, "finite_loss": RecordInvalidLossHook}
 
 
 def add_safeguards(cfg: Config) -> None:
@@ -17,10 +18,12 @@ def add_safeguards(cfg: Config) -> None:
     They are added here and not in the configs, so that a baseline's config names mmdet's modules
     alone and is still trained in the same way as the others:
 
-    - mmengine's ``CheckpointHook`` becomes :class:`AtomicCheckpointHook`, its arguments unchanged;
-      a hook of another type stays, and a config that saves no checkpoints still saves none.
+    - mmengine's ``CheckpointHook`` becomes :class:`AtomicCheckpointHook`, its arguments unchanged,
+      also the one that mmengine adds to a config without ``default_hooks.checkpoint``. A hook of
+      another type stays, and None still saves no checkpoints.
     - ``default_hooks.epoch_seed`` and ``default_hooks.finite_loss`` are :class:`EpochSeedHook` and
-      :class:`RecordInvalidLossHook`, unless the config has these keys; None leaves a hook out.
+      :class:`RecordInvalidLossHook`, unless the config has these keys, or such a hook under another
+      key or in ``custom_hooks``. None leaves a hook out.
     - ``LoadImageFromFile``, as the first step of a training pipeline, becomes
       :class:`LoadImageOrSkip`.
 
@@ -36,12 +39,17 @@ def add_safeguards(cfg: Config) -> None:
     if cfg.get("default_hooks") is None:
         cfg.default_hooks = {}
     hooks = cfg.default_hooks
-    checkpoint = hooks.get("checkpoint")
+    checkpoint = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook", interval=1))
     if checkpoint and find_type(checkpoint.get("type"), HOOKS) is CheckpointHook:
         checkpoint["type"] = "AtomicCheckpointHook"
+        checkpoint.pop("_scope_", None)  # mmengine's registry has no such hook
+    given = [hook for hook in [*hooks.values(), *(cfg.get("custom_hooks") or ())] if hook]
     for name, kind in _HOOKS.items():
-        if name not in hooks:
-            hooks[name] = ConfigDict(type=kind)
+        if name in hooks:
+            if hooks[name] is None:  # mmengine takes None for the hooks that it adds itself, only
+                del hooks[name]
+        elif not any(is_type(hook.get("type"), kind, HOOKS) for hook in given):
+            hooks[name] = ConfigDict(type=kind.__name__)
     dataset = (cfg.get("train_dataloader") or {}).get("dataset")
     for _, leaf in leaf_datasets(dataset or {}):
         pipeline = leaf.get("pipeline")
