@@ -126,7 +126,7 @@ def main() -> None:
         preload_checkpoint(cfg)
         prepare_work_dir(cfg)
         if args.show or args.show_dir:
-            if "visualization" not in cfg.get("default_hooks", {}):
+            if "visualization" not in (cfg.get("default_hooks") or {}):
                 raise InputError(
                     "--show and --show-dir need "
                     "default_hooks.visualization=dict(type='DetVisualizationHook')"

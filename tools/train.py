@@ -81,7 +81,7 @@ def apply_training_options(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
         cfg.optim_wrapper.loss_scale = "dynamic"
     if args.auto_scale_lr:
-        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+        if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
             raise InputError(
                 "--auto-scale-lr needs the total batch size of the config's learning rate; add "
                 "auto_scale_lr=dict(base_batch_size=16) to the config"

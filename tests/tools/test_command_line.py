@@ -157,16 +157,18 @@ def test_a_work_dir_that_is_a_file_is_said_before_the_data(refused, tiny_config)
     assert text.startswith("train.py: error: nothing can be written to the work dir work")
 
 
-def test_learning_rate_without_base_batch_size(refused, tiny_config, tmp_path):
+@pytest.mark.parametrize("nothing", ["dict(_delete_=True)", "None"])
+def test_learning_rate_without_base_batch_size(nothing, refused, tiny_config, tmp_path):
     config = tmp_path / "other.py"
-    config.write_text(f"_base_ = '{tiny_config}'\nauto_scale_lr = dict(_delete_=True)\n")
+    config.write_text(f"_base_ = '{tiny_config}'\nauto_scale_lr = {nothing}\n")
     text = refused("train", config, "--auto-scale-lr")
     assert "auto_scale_lr=dict(base_batch_size=16)" in text and "Traceback" not in text
 
 
-def test_pictures_need_the_hook(refused, tiny_config, tmp_path):
+@pytest.mark.parametrize("nothing", ["dict(_delete_=True)", "None"])
+def test_pictures_need_the_hook(nothing, refused, tiny_config, tmp_path):
     config = tmp_path / "other.py"
-    config.write_text(f"_base_ = '{tiny_config}'\ndefault_hooks = dict(_delete_=True)\n")
+    config.write_text(f"_base_ = '{tiny_config}'\ndefault_hooks = {nothing}\n")
     torch.save({"state_dict": {}}, "x.pth")
     assert "DetVisualizationHook" in refused("test", config, "x.pth", "--show-dir", "pictures")
 
