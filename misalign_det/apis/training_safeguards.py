@@ -1,5 +1,7 @@
 """What every run of tools/train.py has, whatever its config: hooks that let it be interrupted."""
 
+from collections.abc import Mapping
+
 from mmcv.transforms import LoadImageFromFile
 from mmdet.registry import HOOKS
 from mmengine.config import Config, ConfigDict
@@ -43,7 +45,8 @@ def add_safeguards(cfg: Config) -> None:
     if checkpoint and find_type(checkpoint.get("type"), HOOKS) is CheckpointHook:
         checkpoint["type"] = "AtomicCheckpointHook"
         checkpoint.pop("_scope_", None)  # mmengine's registry has no such hook
-    given = [hook for hook in [*hooks.values(), *(cfg.get("custom_hooks") or ())] if hook]
+    given = [*hooks.values(), *(cfg.get("custom_hooks") or ())]
+    given = [hook for hook in given if isinstance(hook, Mapping)]  # not None, not built already
     for name, kind in _HOOKS.items():
         if name in hooks:
             if hooks[name] is None:  # mmengine takes None for the hooks that it adds itself, only
