@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "misalign_det"
 # A package imports from those before it and from the modules beside misalign_det/__init__.py.
 PACKAGES = ("utils", "models", "evaluation", "datasets", "engine", "apis", "analysis")
+OUTSIDE = {"misalign_det", "tools", "tests", "helpers", "configs"}
 IN_MODELS = ("utils", "layers", "losses", "post_processing", "task_modules", "dense_heads")
 WORDS = re.compile(
     r"\bpapers? [ABC]\b|\bthe seed(?:'s)? (?:paper|wording|text|formula)", re.IGNORECASE
@@ -73,7 +74,32 @@ def test_imports_within_the_package_are_relative():
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
-            assert not any(name.split(".")[0] == "misalign_det" for name in names), path
+            assert OUTSIDE.isdisjoint(name.split(".")[0] for name in names), path
+
+
+def test_modules_beside_the_packages_import_none_of_them():
+    """errors.py and registry.py are imported from everywhere: an import of theirs is a circle."""
+    paths = [path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
+    assert {"errors.py", "registry.py"} <= {path.name for path in paths}
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                assert not {name.split(".")[0] for name in names} & set(PACKAGES), path
+
+
+def test_only_an_old_name_imports_from_the_package_by_a_string():
+    """The tests above do not see such an import."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and re.search(
+                r"\b(import_module|__import__)$", ast.unparse(node.func)
+            ):
+                strings = [a.value for a in node.args if isinstance(a, ast.Constant)]
+                if any(re.match(r"\.|misalign_det\b", str(value)) for value in strings):
+                    found.add(str(path.relative_to(PACKAGE)))
+    assert found == {"engine/detector.py"}
 
 
 def test_no_test_imports_from_another():
