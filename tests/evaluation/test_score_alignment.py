@@ -1,6 +1,8 @@
 """Counts, correlation and calibration by hand, and against SciPy."""
 
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,3 +148,44 @@ def test_each_image_is_matched_once(ann_file, monkeypatch):
     )
     assert result.metrics(classwise=False) == result.overall
     assert list(result.per_class) == ["cat", "dog", "emu"]
+
+
+# Conversions to arrays, checks, the selection of rows, and what reads annotations alone.
+NOT_COUNTED = {
+    "to_numpy", "_xywh", "check_labels", "check_images", "__getitem__", "__len__",
+    "image_ground_truth", "is_crowd", "_numbered", "_indexed",
+}  # fmt: skip
+FIGURES = {"score_iou_correlation", "box_counts", "localisation_aware_ece", "matched_boxes"}
+
+
+def test_a_detection_passes_eight_functions_on_its_way_to_a_figure(ann_file):
+    alignment = ScoreAlignment(load_annotations(ann_file), META["classes"])
+    package = str(Path(coco_matching.__file__).parents[1])
+    stack, passed, chains = [], set(), {}
+
+    def record(frame, event, argument):
+        name = frame.f_code.co_name
+        counts = frame.f_code.co_filename.startswith(package) and name not in NOT_COUNTED
+        if not counts or name.startswith("<") or event not in ("call", "return"):
+            return
+        if event == "return":
+            stack.pop()
+            return
+        stack.append(name)
+        if name in FIGURES:
+            chains[name] = tuple(stack)
+        elif stack[0] == "update" or name == "join":
+            passed.add(name)
+
+    found = detections()
+    sys.setprofile(record)
+    try:
+        for sample in found:
+            alignment.update(sample["img_id"], sample["pred_instances"])
+        alignment.compute()
+    finally:
+        sys.setprofile(None)
+    assert set(chains) == FIGURES
+    assert passed == {"update", "match_image", "pairwise_iou", "_greedy_match", "join"}
+    assert all(chain[0] == "compute" for chain in chains.values())
+    assert max(len(passed) + len(chain) for chain in chains.values()) == 8

@@ -13,10 +13,11 @@ The way of a detection from the network to the report:
 4. The boxes before NMS and the head's outputs go the same way, per image through ``update`` and
    once through ``compute``: ``NMSRegret`` per kind of NMS, ``WorstImages``, ``SpatialGaps``.
 
-For any figure that is at most eight calls, conversions to arrays left out: ``update``,
-``match_image``, ``pairwise_iou``, ``_greedy_match``, ``compute``, ``join`` and, for AP,
-``average_precision`` and ``matched_boxes``. Two of them return detections to another part of the
-code: ``match_image`` and ``compute``.
+A detection passes at most eight functions on its way to any figure, not counting conversions to
+arrays, checks and the selection of rows: ``update``, ``match_image``, ``pairwise_iou``,
+``_greedy_match``, ``compute``, ``join`` and two more, for AP ``average_precision`` and
+``matched_boxes``, for the correlation ``_agreement`` and ``score_iou_correlation``. Two of them
+return detections to another module: ``match_image`` and ``compute``.
 """
 
 from __future__ import annotations
