@@ -95,9 +95,7 @@ def spatial_gaps(
     boxes, labels = gt_instances.bboxes.float(), gt_instances.labels
     if len(boxes) == 0:
         return []
-    inside = ((points[:, None] > boxes[None, :, :2]) & (points[:, None] < boxes[None, :, 2:])).all(
-        -1
-    )
+    inside = points_inside(points, boxes)
     iou = bbox_overlaps(bboxes.float(), boxes)
     probability = logits.float().sigmoid()[:, labels]
     areas = ((boxes[:, 2:] - boxes[:, :2]).prod(1) / scale**2).tolist()
@@ -122,6 +120,20 @@ def spatial_gaps(
             if present
         ]
     return gaps
+
+
+def points_inside(points: Tensor, bboxes: Tensor) -> Tensor:
+    """Which boxes contain which points; a point on the border lies outside.
+
+    Args:
+        points: ``(P, 2)``.
+        bboxes: xyxy in the same pixels, ``(G, 4)``.
+
+    Returns:
+        ``(P, G)`` bool.
+    """
+    first, last = bboxes[None, :, :2], bboxes[None, :, 2:]
+    return ((points[:, None] > first) & (points[:, None] < last)).all(-1)
 
 
 def size_class(area: float) -> str:

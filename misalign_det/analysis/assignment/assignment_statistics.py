@@ -7,7 +7,7 @@ from mmdet.models.task_modules.assigners import ATSSAssigner, TaskAlignedAssigne
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..spatial_gap import SIZES, size_class
+from ..spatial_gap import SIZES, points_inside, size_class
 
 ANCHOR_SCALE = 8  # side of ATSS's anchors in strides
 
@@ -68,7 +68,9 @@ def assignment_scalars(images: list[ImageAssignment]) -> dict[str, float]:
         sizes += [size_class(area) for area in areas.tolist()]
         levels_per_image.append(image.strides[image.prior_inds].cpu())
         points = image.points[image.prior_inds.unique()]
-        ambiguous_per_image.append((_inside(points, image.gt_bboxes).sum(1) > 1).float().cpu())
+        ambiguous_per_image.append(
+            (points_inside(points, image.gt_bboxes).sum(1) > 1).float().cpu()
+        )
     counts, levels, ambiguous = (
         torch.cat(parts or [torch.zeros(0)])
         for parts in (counts_per_image, levels_per_image, ambiguous_per_image)
@@ -147,10 +149,3 @@ def reference_pairs(image: ImageAssignment, reference: str) -> set[tuple[int, in
         result = TaskAlignedAssigner(topk=13).assign(pred, gts, alpha=1, beta=6)
     positive = (result.gt_inds > 0).nonzero().squeeze(1)
     return set(zip(order[positive].tolist(), (result.gt_inds[positive] - 1).tolist()))
-
-
-def _inside(points: Tensor, bboxes: Tensor) -> Tensor:
-    """Which boxes contain which points, ``(P, G)``."""
-    return ((points[:, None] > bboxes[None, :, :2]) & (points[:, None] < bboxes[None, :, 2:])).all(
-        -1
-    )

@@ -11,9 +11,8 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..dense_outputs import dense_outputs, training_positives
+from ..nms_regret import THRESHOLDS
 from ..report.html_report import COLORS
-
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
 @torch.no_grad()
