@@ -114,6 +114,10 @@ def test_other_categories_crowds_and_missing_keys(ann_file):
     for sample in dogs:
         sample["pred_instances"]["labels"] = sample["pred_instances"]["labels"] * 0
     assert coco_figures(coco, dogs, ("dog",)) == dict(AP=1, AP50=1, AP75=1)
+    # Objects of images that the file does not list do not count.
+    stray = dict(content["annotations"][0], id=99, image_id=77)
+    stray = dict(content, annotations=[*content["annotations"], stray])
+    assert coco_figures(index_annotations(stray), found, names)["AP"] == 1
     # A region of many is neither missed nor found.
     content["annotations"][0]["iscrowd"] = "1"
     found[0]["pred_instances"] = {k: v[1:] for k, v in found[0]["pred_instances"].items()}
