@@ -1,6 +1,7 @@
 """What the report measures: any detector's test_cfg, ids, evaluators; gaps."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -172,3 +173,27 @@ def test_what_cannot_be_measured_is_said(folder):
     lacking.val_dataloader.dataset.metainfo.classes = ("disc", "bar")
     with pytest.raises(InputError, match="no category 'bar'"):
         measure(model, lacking, progress=False)
+
+
+def test_gaps_are_those_of_each_image_of_a_batch(folder, tmp_path):
+    """And not of the batch's first one."""
+    shutil.copy(folder / "ann.json", tmp_path)
+    for name in "abc":
+        noise = np.random.default_rng(ord(name)).integers(0, 256, (64, 96, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"{name}.png"), noise)
+    rows = []
+    for size in (1, 3):
+        cfg = config(tmp_path, "FCOS")
+        cfg.val_dataloader.batch_size = size
+        rows.append(measure(detector(cfg), cfg, progress=False).gaps)
+    for alone, together in zip(*rows, strict=True):
+        assert together.pop("group") == alone.pop("group")
+        assert together == pytest.approx(alone, nan_ok=True, rel=1e-4)
+
+
+def test_gaps_are_measured_in_pixels_of_the_network_input(folder):
+    cfg = config(folder, "FCOS")
+    cfg.val_dataloader.dataset.pipeline[1].scale = (192, 128)
+    rows = {row["group"]: row for row in measure(detector(cfg), cfg, progress=False).gaps}
+    # Size classes are those of the original image: 30 x 30, 40 x 20; 30 x 50 pixels.
+    assert (rows["small"]["objects"], rows["medium"]["objects"]) == (2, 1)
