@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 from mmdet.registry import TASK_UTILS
-from mmdet.utils import ConfigType
 from torch import Tensor
 
 from ....utils.validation import check_choice
@@ -40,10 +39,8 @@ class JLAAssigner(BatchAssigner):
             stage. The paper gives no value.
         center_radius: take only candidates within this many strides of the GT's centre along both
             axes; ``None`` (the paper) takes the whole box.
-        separation: see :class:`~.batch_assigner.BatchAssigner`; the default is the paper's.
-        loss_bbox: see :class:`~.batch_assigner.BatchAssigner`; mmdet's ``IoULoss`` (eq. 2) by
-            default.
-        **kwargs: passed to :class:`~.batch_assigner.BatchAssigner`.
+        **kwargs: passed to :class:`~.batch_assigner.BatchAssigner`, whose defaults for
+            ``separation`` and ``loss_bbox`` (eq. 2) are the paper's.
 
     Raises:
         ValueError: a value outside its range.
@@ -66,13 +63,9 @@ class JLAAssigner(BatchAssigner):
         ambiguous: str = "soft",
         weighted_until: float = 1 / 3,
         center_radius: float | None = None,
-        separation: str = "component",
-        loss_bbox: ConfigType = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            separation=separation, loss_bbox=loss_bbox or dict(type="mmdet.IoULoss"), **kwargs
-        )
+        super().__init__(**kwargs)
         check_choice("ambiguous", ambiguous, AMBIGUOUS_MODES)
         if topk < 1:
             raise ValueError(f"topk must be at least 1, not {topk}.")
