@@ -68,8 +68,8 @@ def resolve_ambiguity(
     candidates: TopCandidates,
     thresholds: Tensor | None,
     num_locations: int,
-    theta: float,
     mode: str,
+    theta: float = 0.6,
 ) -> BatchAssignResult:
     """Turn candidates with a cost up to their GT's threshold into weighted positives.
 
@@ -92,8 +92,8 @@ def resolve_ambiguity(
         thresholds: largest positive cost of each GT, ``(G,)``; ``None``: every candidate has a cost
             up to it.
         num_locations: N * P.
-        theta: weight threshold for two GTs; ``'argmin'`` does not read it.
         mode: one of ``AMBIGUOUS_MODES``.
+        theta: weight threshold for two GTs, not read by ``'argmin'``; 0.6 is from table 2.
     """
     losses, prior_inds, valid = candidates.losses, candidates.prior_inds, candidates.valid
     if thresholds is None:

@@ -102,7 +102,7 @@ class JLAAssigner(BatchAssigner):
         candidates = select_top_candidates(pairs, losses, self.topk)
         thresholds, means = self._split_by_mixture(candidates)
         result = resolve_ambiguity(
-            candidates, thresholds, len(logits), self.theta, self.ambiguous_mode()
+            candidates, thresholds, len(logits), self.ambiguous_mode(), self.theta
         )
         result.means = means
         return result

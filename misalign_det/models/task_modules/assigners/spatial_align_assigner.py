@@ -125,8 +125,7 @@ class SpatialAlignAssigner(BatchAssigner):
         candidates = self._candidates(pairs, cls_loss, reg_loss, points, strides, gts)
         candidates = self._rank_by_cost(candidates, cls_loss, reg_loss)
         thresholds, means = self._split_by_mixture(candidates, self.cost_scale)
-        # The mode 'argmin' does not read theta.
-        result = resolve_ambiguity(candidates, thresholds, len(logits), 0.0, "argmin")
+        result = resolve_ambiguity(candidates, thresholds, len(logits), "argmin")
         result.means = means
         return result
 

@@ -26,7 +26,7 @@ def resolve(losses, prior_inds, thresholds, mode="soft", theta=0.6, num_location
     losses, prior_inds = (torch.tensor(part, device=device) for part in (losses, prior_inds))
     if thresholds is not None:
         thresholds = torch.tensor(thresholds, device=device)
-    return resolve_ambiguity(candidates(losses, prior_inds), thresholds, num_locations, theta, mode)
+    return resolve_ambiguity(candidates(losses, prior_inds), thresholds, num_locations, mode, theta)
 
 
 def test_two_gts_one_passes():
@@ -124,11 +124,10 @@ def test_the_result_in_pytorch_on_a_gpu_is_that_of_the_cpu(mode, num_positives, 
         priors = torch.arange(72).view(12, 6) % spread
         expected, found = (
             resolve_ambiguity(
-                candidates(losses.to(device), priors.to(device)), thresholds.to(device), 72, 0.6,
-                mode,
+                candidates(losses.to(device), priors.to(device)), thresholds.to(device), 72, mode
             )
             for device in ("cpu", "cuda")
-        )  # fmt: skip
+        )
         for name, value in vars(expected).items():
             other = getattr(found, name)
             assert value is other is None or torch.equal(value, other.cpu()), name
@@ -142,7 +141,7 @@ def test_every_gt_with_a_candidate_keeps_a_positive(mode, seed):
     losses[::7, 2:] = INF
     losses[3] = INF
     priors = torch.stack([torch.randperm(12)[:6] for _ in range(40)])
-    assigned = resolve_ambiguity(candidates(losses, priors), losses[:, 1], 12, 0.6, mode)
+    assigned = resolve_ambiguity(candidates(losses, priors), losses[:, 1], 12, mode)
     kept = (assigned.weights > 0).any(dim=1)
     assert kept.tolist() == losses.isfinite().any(dim=1).tolist()
 
@@ -151,7 +150,7 @@ def test_soft_weights_at_a_location_never_exceed_one_without_rescue():
     torch.manual_seed(0)
     losses = torch.rand(20, 6).sort(dim=1).values
     priors = torch.stack([torch.randperm(12)[:6] for _ in range(20)])
-    assigned = resolve_ambiguity(candidates(losses, priors), losses[:, 3], 12, 0.6, "soft")
+    assigned = resolve_ambiguity(candidates(losses, priors), losses[:, 3], 12, "soft")
     weights = assigned.weights.masked_fill(assigned.rescued, 0)
     total = torch.zeros(12).scatter_add_(0, priors.flatten(), weights.flatten())
     assert total.max() <= 1 + 1e-6
@@ -291,7 +290,7 @@ def test_in_mmdets_form_a_gt_has_nothing_only_where_no_matching_covers_all(mode,
     torch.manual_seed(seed)
     losses = torch.rand(9, 4).sort(dim=1).values
     priors = torch.stack([torch.randperm(12)[:4] for _ in range(9)])
-    assigned = resolve_ambiguity(candidates(losses, priors), losses[:, 1], 12, 0.6, mode)
+    assigned = resolve_ambiguity(candidates(losses, priors), losses[:, 1], 12, mode)
     found = in_mmdets_form(assigned, 12)
     pairs = np.zeros((9, 12), dtype=int)
     np.put_along_axis(pairs, priors.numpy(), 1, axis=1)

@@ -44,7 +44,7 @@ def resolve(case, mode, theta=0.6, device="cpu"):
         part if part is None else part.to(device) for part in case[:3]
     )
     candidates = TopCandidates(losses, prior_inds, losses.isfinite(), torch.zeros_like(prior_inds))
-    return resolve_ambiguity(candidates, thresholds, case[3], theta, mode)
+    return resolve_ambiguity(candidates, thresholds, case[3], mode, theta)
 
 
 def in_mmdets_form(assigned, num_locations):
@@ -144,7 +144,7 @@ def test_five_launches_and_no_synchronisation(mode, simulated_cuda):
     thresholds = thresholds.contiguous().to("cuda")
     if simulated_cuda is not None:
         with simulated_cuda.count() as counts:
-            resolve_ambiguity(candidates, thresholds, num, 0.6, mode)
+            resolve_ambiguity(candidates, thresholds, num, mode)
         assert counts.num_launches == 5 and counts.num_waits == 0
 
 

@@ -38,7 +38,7 @@ class TopKAssigner(BatchAssigner):  # the example of misalign_det/README.md
         pairs = build_candidate_pairs(points, gts)
         losses = joint_loss(*self._pair_losses(pairs, logits, bboxes, gts))
         candidates = select_top_candidates(pairs, losses, self.topk)
-        return resolve_ambiguity(candidates, None, len(logits), theta=0, mode="argmin")
+        return resolve_ambiguity(candidates, None, len(logits), mode="argmin")
 
 
 def make(kind="JLAAssigner", **kwargs):
