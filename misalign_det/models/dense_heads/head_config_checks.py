@@ -17,6 +17,7 @@ from mmdet.models.losses import (
 from mmdet.models.task_modules.coders import DistancePointBBoxCoder
 from mmdet.models.task_modules.samplers import PseudoSampler
 from mmdet.registry import MODELS, TASK_UTILS
+from mmengine.config.config import DELETE_KEY
 from torch import Tensor
 
 from ...utils import argument_names, find_type, is_type
@@ -24,7 +25,6 @@ from ...utils import argument_names, find_type, is_type
 COORDINATE_LOSSES = (L1Loss, SmoothL1Loss, BalancedL1Loss, MSELoss, BoundedIoULoss)
 QUALITY_LOSSES = (QualityFocalLoss, VarifocalLoss)
 ASSIGNERS = "JLAAssigner, SpatialAlignAssigner or another BatchAssigner"
-DELETE = "_delete_"  # mmengine leaves it in a dict where the _base_ has none to delete
 
 
 def check_head_config(head: type, config: Mapping) -> None:
@@ -68,12 +68,15 @@ def refuse_assigner(head: type, train_cfg: Mapping | None) -> None:
 def without_delete_keys(config: Any) -> Any:
     """A config without ``_delete_``, which no class reads; itself where no dict in it has the key.
 
+    mmengine removes the key where it deletes something. Where the ``_base_`` has nothing to delete,
+    the key stays in the config.
+
     Args:
         config: not changed. Other values than dicts are returned as they are.
     """
     if not isinstance(config, dict):
         return config
-    kept = {key: without_delete_keys(value) for key, value in config.items() if key != DELETE}
+    kept = {key: without_delete_keys(value) for key, value in config.items() if key != DELETE_KEY}
     same = len(kept) == len(config) and all(value is config[key] for key, value in kept.items())
     return config if same else type(config)(kept)
 

@@ -107,9 +107,14 @@ class LossAwareFCOSHead(IoUBranchMixin, AnchorFreeHead):
         **kwargs: Any,
     ) -> None:
         kwargs = without_delete_keys(kwargs)
-        loss_cls, loss_bbox = loss_cls or FOCAL_LOSS, loss_bbox or IOU_LOSS
-        bbox_coder = bbox_coder or DISTANCE_CODER
-        parts = dict(loss_cls=loss_cls, loss_bbox=loss_bbox, bbox_coder=bbox_coder)
+        norm_cfg, loss_iou = without_delete_keys(norm_cfg), without_delete_keys(loss_iou)
+        parts = without_delete_keys(
+            dict(
+                loss_cls=loss_cls or FOCAL_LOSS,
+                loss_bbox=loss_bbox or IOU_LOSS,
+                bbox_coder=bbox_coder or DISTANCE_CODER,
+            )
+        )
         check_head_config(type(self), {**kwargs, **parts})
         check_choice("iou_branch_on", iou_branch_on, ("regression", "classification"))
         check_choice("iou_mode", iou_mode, ("iou", "giou"))

@@ -22,7 +22,7 @@ from ..layers import (
 )
 from ..layers.star_offsets import OFFSET_MODES
 from ..utils.multi_level import join_levels, scaled_levels, split_levels
-from .head_config_checks import check_levels
+from .head_config_checks import check_levels, without_delete_keys
 from .loss_aware_fcos_head import IOU_LOSS, LossAwareFCOSHead, exp_distance
 from .rfa_head import adapt_branches
 from .sparse_refinement import detectable_levels, guided_around
@@ -129,7 +129,7 @@ class TripleHead(LossAwareFCOSHead):
                     f"TripleHead does not read {name}: its guided layers are deformable, its IoU "
                     "branch is on the coarse box, and it has no centerness. Drop it."
                 )
-        self.loss_bbox_coarse = MODELS.build(loss_bbox_coarse or IOU_LOSS)
+        self.loss_bbox_coarse = MODELS.build(without_delete_keys(loss_bbox_coarse or IOU_LOSS))
 
     def _init_layers(self) -> None:
         self.pre_convs = self._conv_blocks(self.stacked_convs)

@@ -31,8 +31,8 @@ JLA = dict(assigner=dict(type="JLAAssigner"))
 
 def build(kind="TripleHead", train_cfg=JLA, **kwargs):
     norm_cfg = dict(type="GN", num_groups=4)
-    config = dict(type=kind, **SMALL, norm_cfg=norm_cfg, train_cfg=train_cfg, **kwargs)
-    return MODELS.build(ConfigDict(config))
+    config = dict(type=kind, **SMALL, norm_cfg=norm_cfg, train_cfg=train_cfg)
+    return MODELS.build(ConfigDict({**config, **kwargs}))
 
 
 def complaint(**kwargs):
@@ -181,6 +181,23 @@ def test_delete_in_the_head_itself_and_in_the_parts_of_another_head():
     assert isinstance(build(_delete_=True).assigner, JLAAssigner)
     message = complaint(train_cfg=dict(_delete_=True, assigner=dict(type="JLAAssigner", iou=1)))
     assert "assigner has iou, which" in message and "has _delete_" not in message
+
+
+@pytest.mark.parametrize(
+    "part, config",
+    [
+        ("loss_cls", dict(type="FocalLoss", use_sigmoid=True)),
+        ("loss_bbox", dict(type="GIoULoss")),
+        ("loss_bbox_coarse", dict(type="GIoULoss")),
+        ("loss_iou", dict(type="CrossEntropyLoss", use_sigmoid=True)),
+        ("norm_cfg", dict(type="GN", num_groups=2)),
+    ],
+)
+def test_delete_in_each_part_of_the_head(part, config):
+    """A config in which the head has its defaults for these parts has nothing to delete."""
+    given = dict(config, _delete_=True)
+    assert repr(build("TripleHead", **{part: given})) == repr(build("TripleHead", **{part: config}))
+    assert given["_delete_"]
 
 
 def test_without_such_a_key_the_config_is_not_copied():
