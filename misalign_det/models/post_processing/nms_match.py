@@ -67,6 +67,7 @@ def _compare_all(boxes: np.ndarray, iou_threshold: float, offset: int) -> np.nda
     if offset:  # nms_match has no such argument
         dets[:, 2:4] += offset
     dets[:, 4] = np.arange(num, 0, -1)
+    # Not mmcv.ops.nms_match, which makes a tensor of each cluster.
     clusters = mmcv_nms.ext_module.nms_match(
         torch.from_numpy(dets), iou_threshold=_least_above(iou_threshold)
     )

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ....utils.validation import check_choice
 from .candidates import CandidatePairs, TopCandidates, select_top_candidates
 
 MAX_LEVELS = 16  # levels reserved per GT: their number is known only on the device
@@ -23,7 +24,7 @@ class LevelCandidates:
     Absent entries come last, as in :class:`~.candidates.TopCandidates`.
 
     Attributes:
-        losses: ``L_cls + L_reg``, ascending, ``inf`` where absent, ``(G, L, K)``.
+        losses: ``L_cls + L_reg``, ascending, ``inf`` where absent, ``(G, L, K)`` float32.
         pair_inds: index into :class:`~.candidates.CandidatePairs`, ``(G, L, K)``.
         prior_inds: flat location index, ``(G, L, K)``.
     """
@@ -138,17 +139,16 @@ def fitness(
     Raises:
         ValueError: an unknown ``mode``.
     """
+    check_choice("fitness", mode, FITNESS_MODES)
     if mode == "sum":
         return torch.where(valid, cls_loss, 0), torch.where(valid, reg_loss, 0)
-    if mode == "softmax":
-        # Not -inf, of which a row without candidates would have a softmax of NaN.
-        lowest = torch.finfo(cls_loss.dtype).min
-        cls_share, reg_share = (
-            loss.masked_fill(~valid, lowest).softmax(dim=1).masked_fill(~valid, 0)
-            for loss in (cls_loss, reg_loss)
-        )
-        return cls_share, reg_share
-    raise ValueError(f"fitness must be one of {FITNESS_MODES}, not {mode!r}.")
+    # Not -inf, of which a row without candidates would have a softmax of NaN.
+    lowest = torch.finfo(cls_loss.dtype).min
+    cls_share, reg_share = (
+        loss.masked_fill(~valid, lowest).softmax(dim=1).masked_fill(~valid, 0)
+        for loss in (cls_loss, reg_loss)
+    )
+    return cls_share, reg_share
 
 
 def alignment_cost(cls_term: Tensor, reg_term: Tensor) -> Tensor:
