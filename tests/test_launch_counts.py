@@ -1,4 +1,4 @@
-"""Launches and host waits on CUDA, beside those of mmdet's own detectors and assigners.
+"""Launches and synchronisations on CUDA, beside those of mmdet's own detectors and assigners.
 
 Two images of 800x1333 and 80 classes for assignment; steps of a ResNet-50 detector on smaller
 images, which launch the same kernels.
@@ -84,14 +84,14 @@ def test_assignment_launches_no_more_than_task_aligned(device, name, num_gts):
     counts = counts_of_assignment(device, ASSIGNERS[name], num_gts)
     peer = counts_of_task_aligned(device, num_gts)
     assert counts.num_launches <= peer.num_launches, counts.table()
-    assert counts.num_waits == 1 and next(iter(counts.waits))[0] == "nonzero", counts.table()
+    assert counts.num_syncs == 1 and next(iter(counts.syncs))[0] == "nonzero", counts.table()
 
 
 @pytest.mark.parametrize("name", ASSIGNERS)
 def test_launches_of_assignment_do_not_grow(device, name):
     """With objects or images."""
     few, many = (counts_of_assignment(device, ASSIGNERS[name], *n) for n in ((2, 2), (8, 3)))
-    assert few.num_launches == many.num_launches and few.num_waits == many.num_waits == 1
+    assert few.num_launches == many.num_launches and few.num_syncs == many.num_syncs == 1
 
 
 def detector_parts(device, name, num_images=2, size=(3, 192, 256)):
@@ -155,9 +155,9 @@ def test_launches_and_waits_of_a_detector(device, name, step, inference):
     ours, fcos = (detector_parts(device, config) for config in (name, "fcos_r50_fpn_1x_coco"))
     assert total(ours, *STEP) <= step * total(fcos, *STEP), {k: total(ours, k) for k in STEP}
     assert total(ours, "inference") <= inference * total(fcos, "inference")
-    assert ours["forward"].num_waits == ours["backward"].num_waits == 0
+    assert ours["forward"].num_syncs == ours["backward"].num_syncs == 0
     # One for the assigner's pairs, one for the number of positives, one in mmcv's focal loss.
-    assert ours["losses"].num_waits <= 1 + 2, ours["losses"].table()
-    assert ours["inference"].num_waits <= fcos["inference"].num_waits
+    assert ours["losses"].num_syncs <= 1 + 2, ours["losses"].table()
+    assert ours["inference"].num_syncs <= fcos["inference"].num_syncs
     more = detector_parts(device, name, num_images=3, size=(3, 128, 320))
-    assert more["losses"].num_waits == ours["losses"].num_waits
+    assert more["losses"].num_syncs == ours["losses"].num_syncs

@@ -34,7 +34,7 @@ def columns(lines, names):
 
 
 def numbers(device):
-    """Three kernels and one wait."""
+    """Three kernels and one synchronisation."""
     x = torch.arange(4.0).to(device)
     return {"sum": lambda: (x * 2 + 1).sum().item(), "nothing": lambda: x[1:].view(3, 1)}
 
@@ -72,7 +72,7 @@ def test_columns_of_a_cost():
     assert Cost(15, 3).over(Cost(12, 9)) == "1.25" and Cost(15, 3).over(Cost()) == "-"
 
 
-NMS = "boxes classes plain launches waits ours our_launches our_waits ratio".split()
+NMS = "boxes classes plain launches syncs ours our_launches our_syncs ratio".split()
 
 
 def test_nms(capsys):
@@ -91,7 +91,7 @@ def test_nms(capsys):
         return {"nms": lambda: batched_nms(boxes, scores, labels, cfg)}
 
     cost = count_calls(plain)["nms"]
-    assert (rows[3]["launches"], rows[3]["waits"]) == (str(cost.launches), str(cost.waits))
+    assert (rows[3]["launches"], rows[3]["syncs"]) == (str(cost.launches), str(cost.syncs))
     assert int(rows[3]["our_launches"]) > 0 and cost.launches > 5
 
 
@@ -113,10 +113,10 @@ def test_nms_without_counts(capsys):
     tool("nms").main(["--num-boxes", "50", "--num-classes", "1", "--repeats", "1", "--no-counts"])
     lines = capsys.readouterr().out.splitlines()
     (row,) = columns(lines[2:-1], NMS)
-    assert row["launches"] == row["our_waits"] == "-" and lines[-1].endswith("not counted")
+    assert row["launches"] == row["our_syncs"] == "-" and lines[-1].endswith("not counted")
 
 
-ASSIGNMENT = ("objects sizes assigner time spread ratio launches waits launches_ratio "
+ASSIGNMENT = ("objects sizes assigner time spread ratio launches syncs launches_ratio "
               "memory").split()  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_assignment(capsys):
     assert len(rows) == 2 * 9 and {row["objects"] for row in rows} == {"1", "3"}
     assert all(float(row["memory"]) >= 0 for row in rows)
     counted = [row for row in rows if row["objects"] == "1" or torch.cuda.is_available()]
-    assert all(int(row["launches"]) > 0 and int(row["waits"]) >= 0 for row in counted)
+    assert all(int(row["launches"]) > 0 and int(row["syncs"]) >= 0 for row in counted)
     base = next(row for row in rows if row["assigner"] == "TaskAlignedAssigner")
     for row in counted[:9]:
         ratio = int(row["launches"]) / int(base["launches"])
@@ -155,7 +155,7 @@ def test_assigners_by_name_with_more_anchors(capsys):
 def test_mixture(capsys):
     tool("mixture").main(["--num-objects", "1", "4", "--repeats", "1"])
     lines = capsys.readouterr().out.splitlines()
-    names = "objects batched spread launches waits sklearn faster equal".split()
+    names = "objects batched spread launches syncs sklearn faster equal".split()
     rows = columns(lines[2:-1], names)
     assert [row["objects"] for row in rows] == ["1", "4"]
     assert all(float(row["equal"]) == 100 and int(row["launches"]) > 0 for row in rows)
@@ -180,13 +180,13 @@ def test_step(capsys, monkeypatch):
     names = ["FCOS", *module.SCALES["r18"]["others"], *module.PEERS]
     for table in tables[1:]:
         header, *lines = table.splitlines()[1:]
-        assert "launches  waits  / FCOS" in header
+        assert "launches  syncs  / FCOS" in header
         assert [line[:24].strip() for line in lines[: len(names)]] == names
         counts = [line[header.index("launches") - 1 :].split()[:3] for line in lines[: len(names)]]
-        assert all(int(launches) > 100 and int(waits) > 0 for launches, waits, _ in counts)
+        assert all(int(launches) > 100 and int(syncs) > 0 for launches, syncs, _ in counts)
         assert [row[2] for row in counts] == [f"{int(n) / int(counts[0][0]):.2f}"
                                               for n, *_ in counts]  # fmt: skip
-        assert lines.pop(len(names)).startswith("launches, waits")
+        assert lines.pop(len(names)).startswith("launches, syncs")
         assert [line.split(": ")[0] for line in lines[len(names) :]] == names
         assert all(line.count("%") == 2 for line in lines[len(names) :])
     assert len(tables) == 3
@@ -208,7 +208,7 @@ def test_counts_of_steps_alone(capsys):
     tool("step").main([*arguments, "--counts-only", "--models", "RFAHead + SpatialAlign"])
     lines = capsys.readouterr().out.splitlines()[2:]
     assert lines[0] == "inference, r18 at 256x256, batch 1, 2 objects"
-    assert lines[1].split() == ["model", "launches", "waits", "/", "FCOS"]
+    assert lines[1].split() == ["model", "launches", "syncs", "/", "FCOS"]
     assert [line[:24].strip() for line in lines[2:4]] == ["FCOS", "RFAHead + SpatialAlign"]
     assert [len(line[24:].split()) for line in lines[2:4]] == [3, 3]
     assert lines[4] == footnote(simulated_on="images of 64x64") and len(lines) == 5
@@ -223,7 +223,7 @@ def test_variants(capsys):
         *lines, last = table.splitlines()[2:]
         assert [line[:24].strip() for line in lines] == ["plain", "bfloat16, channels last"]
         assert all(int(line.split()[-2]) > 50 for line in lines)
-        assert last.startswith("launches, waits")
+        assert last.startswith("launches, syncs")
     shares, saved = tables[-1].strip().splitlines()
     assert shares.count("%") == 5 and saved.count("%") == 1
 

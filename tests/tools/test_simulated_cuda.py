@@ -57,7 +57,7 @@ def test_what_may_mix(device):
     assert (x * torch.tensor(2.0)).tolist() == [0, 2, 4]  # a number
     with device.count() as counts:
         assert x[torch.tensor([2, 0])].tolist() == [2, 0]  # an index is copied over
-    assert sum("index on the host" in reason for reason, _ in counts.waits) == 1
+    assert sum("index on the host" in reason for reason, _ in counts.syncs) == 1
 
 
 def test_numpy_is_refused(device):
@@ -66,7 +66,7 @@ def test_numpy_is_refused(device):
 
 
 @pytest.mark.parametrize(
-    "wait",
+    "sync",
     [
         lambda x: x.sum().item(),
         lambda x: bool(x.any()),
@@ -87,11 +87,11 @@ def test_numpy_is_refused(device):
         lambda x: torch.cuda.synchronize(),
     ],
 )
-def test_waits_are_counted(device, wait):
+def test_synchronisations_are_counted(device, sync):
     x = torch.ones(2, 2, device="cuda")
     with device.count() as counts:
-        wait(x)
-    assert counts.num_waits >= 1
+        sync(x)
+    assert counts.num_syncs >= 1
 
 
 def test_what_does_not_wait(device):
@@ -104,7 +104,7 @@ def test_what_does_not_wait(device):
         x.new_full((1,), 2.0)
         x.view(-1).repeat_interleave(torch.ones(4, dtype=torch.long).pin_memory().to(
             "cuda", non_blocking=True), output_size=4)  # fmt: skip
-    assert counts.num_waits == 0 and target.tolist() == [[1, 1], [1, 1]]
+    assert counts.num_syncs == 0 and target.tolist() == [[1, 1], [1, 1]]
 
 
 def test_launches_are_counted_by_line(device):
@@ -115,7 +115,7 @@ def test_launches_are_counted_by_line(device):
     with device.count() as outer, device.count() as counts:
         with new_tensor_without_sync(x):
             x.new_tensor([1.0])
-    assert counts.num_launches == outer.num_launches == 1 and counts.num_waits == 0
+    assert counts.num_launches == outer.num_launches == 1 and counts.num_syncs == 0
     assert not any("new_tensor.py" in line for line in counts.launches_by_line())
     from misalign_det.models.layers import star_dcn_offset
 
@@ -244,7 +244,7 @@ def test_mmcvs_focal_loss_in_half_precision(device):
         loss(logits.bfloat16())
     with device.count() as counts:
         sigmoid_focal_loss(logits, labels, 2.0, 0.25, None, "none")
-    assert counts.num_waits == 1
+    assert counts.num_syncs == 1
 
 
 def test_mmcvs_focal_loss_has_mmdets_numbers(device):
@@ -264,7 +264,7 @@ def test_mmcvs_nms_takes_float32_and_waits_once(device):
     scores = torch.tensor([0.5, 0.9, 0.7], device="cuda")
     with device.count() as counts:
         _, keep = nms(boxes, scores, 0.5)
-    assert keep.is_cuda and counts.num_waits == 1 and keep.tolist() == [1, 2]
+    assert keep.is_cuda and counts.num_syncs == 1 and keep.tolist() == [1, 2]
     with pytest.raises(RuntimeError, match="Float"):
         nms(boxes.half(), scores.half(), 0.5)
 

@@ -29,7 +29,7 @@ def test_box_losses_have_the_same_values_without_a_host_sync(name, simulated_cud
     else:
         with simulated_cuda.count() as counts, new_tensor_without_sync(pair[0]):
             found = loss(*pair, reduction_override="none")
-        assert counts.num_waits == 0, counts.table()
+        assert counts.num_syncs == 0, counts.table()
     torch.testing.assert_close(found.cpu(), expected)
 
 

@@ -32,7 +32,7 @@ def test_on_a_gpu_after_one_kernel(simulated_cuda):
     if simulated_cuda is not None:
         with simulated_cuda.count() as counts:
             assert has_triton(x)
-        assert counts.num_launches == counts.num_waits == 0
+        assert counts.num_launches == counts.num_syncs == 0
 
 
 @pytest.mark.cuda

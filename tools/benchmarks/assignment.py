@@ -1,4 +1,4 @@
-"""Time, launches, host waits and peak memory of label assignment, compared with mmdet's assigners.
+"""Time, launches, synchronisations and peak memory of label assignment, beside mmdet's.
 
     python tools/benchmarks/assignment.py
     python tools/benchmarks/assignment.py --num-objects 50 500 --sizes small --repeats 20
@@ -13,7 +13,7 @@ scikit-learn's mixture object by object; its first step is not measured. With se
 images (``--num-images``) this package's assigners and FCOS's targets take all images at once, and
 mmdet's assigners one after the other, as its heads call them.
 
-Without a GPU, launches and waits are counted on the simulated device, which is slow: with small
+Without a GPU, launches and syncs are counted on the simulated device, which is slow: with small
 objects only, and with at most ``--count-to`` of them. Launches hardly depend on the sizes.
 """
 
@@ -251,7 +251,7 @@ def _call_all(functions: Sequence[Callable]) -> None:
 def counted(
     args: argparse.Namespace, num_gts: int, sizes: str, peers: dict[str, Callable]
 ) -> dict[str, Cost]:
-    """Launches and waits of all assigners."""
+    """Launches and synchronisations of all assigners."""
     if args.no_counts or (num_gts > args.count_to and not torch.cuda.is_available()):
         return dict.fromkeys(peers, Cost())
     make = partial(all_peers, args, num_gts, sizes)
@@ -259,7 +259,7 @@ def counted(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a table: time and launches over TaskAlignedAssigner's, waits, and peak memory."""
+    """Print a table: time and launches over TaskAlignedAssigner's, syncs, and peak memory."""
     args = parse_args(arguments)
     torch.set_num_threads(args.threads)
     height, width = args.img_shape

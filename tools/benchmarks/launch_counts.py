@@ -1,4 +1,4 @@
-"""Kernel launches and host waits of a benchmark's functions, on a GPU or on the simulated one.
+"""Kernel launches and synchronisations of a benchmark's functions, on a real or simulated GPU.
 
 Without a GPU, the same work is built again on the simulated CUDA device (``simulated_cuda``). The
 last line of each table says which one it was.
@@ -19,21 +19,21 @@ from misalign_det.utils.benchmark import launches_and_syncs
 if not torch.cuda.is_available():  # before the first import of triton: its kernels run on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-HEADER = f"{'launches':>9} {'waits':>6}"
+HEADER = f"{'launches':>9} {'syncs':>6}"
 Functions = dict[str, Callable]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Launches and host waits of one call; None if not counted."""
+    """Launches and host-device synchronisations of one call; None if not counted."""
 
     launches: int | None = None
-    waits: int | None = None
+    syncs: int | None = None
 
     def __str__(self) -> str:
         """The two columns under :data:`HEADER`."""
-        launches, waits = ("-" if n is None else n for n in (self.launches, self.waits))
-        return f"{launches:>9} {waits:>6}"
+        launches, syncs = ("-" if n is None else n for n in (self.launches, self.syncs))
+        return f"{launches:>9} {syncs:>6}"
 
     def over(self, other: "Cost") -> str:
         """Ratio of launches, or a dash."""
@@ -43,7 +43,7 @@ class Cost:
 def add_no_counts(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--no-counts``."""
     parser.add_argument(
-        "--no-counts", action="store_true", help="do not count launches and host waits"
+        "--no-counts", action="store_true", help="do not count launches and synchronisations"
     )
 
 
@@ -79,22 +79,22 @@ def _simulated(make: Callable, warm_up: bool) -> dict[str, Cost]:
                 function()
             with device.count() as counts:
                 function()
-            costs[name] = Cost(counts.num_launches, counts.num_waits)
+            costs[name] = Cost(counts.num_launches, counts.num_syncs)
     return costs
 
 
 def footnote(counted: bool = True, simulated_on: str = "") -> str:
-    """Last line of a table: where its launches and waits were counted.
+    """Last line of a table: where its launches and syncs were counted.
 
     Args:
         counted: whether they were counted.
         simulated_on: the simulated device's inputs, if they are not those that were timed.
     """
     if not counted:
-        return "launches, waits: not counted"
+        return "launches, syncs: not counted"
     if torch.cuda.is_available():
         place = f"{torch.cuda.get_device_name()}, by torch's profiler"
     else:
         place = "the simulated CUDA device, one launch an operator"
         place += simulated_on and f"; {simulated_on}"
-    return f"launches, waits: of one call on {place}"
+    return f"launches, syncs: of one call on {place}"

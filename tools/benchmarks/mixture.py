@@ -4,9 +4,9 @@
     python tools/benchmarks/mixture.py --device cuda
 
 also prints whether their labels agree. scikit-learn's GaussianMixture starts from the same values.
-On a GPU with Triton, the batched fit is one Triton kernel. Launches and waits include the threshold
-after the fit. Without a GPU they are counted on the simulated device, which is slow, for at most 8
-objects.
+On a GPU with Triton, the batched fit is one Triton kernel. Launches and synchronisations include
+the threshold after the fit. Without a GPU they are counted on the simulated device, which is slow,
+for at most 8 objects.
 """
 
 import argparse

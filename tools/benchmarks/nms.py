@@ -3,12 +3,13 @@
     python tools/benchmarks/nms.py
     python tools/benchmarks/nms.py --num-boxes 1000 --num-classes 80 --repeats 200
 
-prints one line per number of boxes and classes: the medians (both are measured in turn in one run),
-their ratio, and the kernel launches and host waits of both on a GPU. The boxes are generated:
-clusters around objects of 12 to 312 pixels in 1333x800. From 10,000 boxes on, `batched_nms` calls
-an NMS once per class; with `--split-thr 1000000` it calls CLBalancedNMS once for all classes, which
-it separates itself. Without a GPU, launches and waits are counted on the simulated device, which is
-slow, with at most 200 boxes, equally many per class, and the same calls as for all boxes.
+prints one line per number of boxes and classes: the medians (both are measured in turn in one
+run), their ratio, and the kernel launches and synchronisations of both on a GPU. The boxes are
+generated: clusters around objects of 12 to 312 pixels in 1333x800. From 10,000 boxes on,
+`batched_nms` calls an NMS once per class; with `--split-thr 1000000` it calls CLBalancedNMS once
+for all classes, which it separates itself. Without a GPU, launches and syncs are counted on the
+simulated device, which is slow, with at most 200 boxes, equally many per class, and the same calls
+as for all boxes.
 """
 
 import argparse

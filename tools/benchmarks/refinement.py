@@ -8,7 +8,7 @@ For images of the validation split, one by one and both ways in turn: the time o
 (backbone, neck and head), the share of locations that can be detected, the share that is computed
 for them, and the largest difference between the detections. With a peer, such as FCOS, also the
 ratios to it. An untrained head detects nothing and would refine nothing. Kernel launches and host
-waits are those of the last image.
+synchronisations are those of the last image.
 """
 
 import argparse

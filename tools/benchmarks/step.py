@@ -1,4 +1,4 @@
-"""Time, launches, waits, memory and FLOPs of training steps and inference, also of mmdet's heads.
+"""Time, launches, syncs, memory and FLOPs of training steps and inference, also of mmdet's heads.
 
     python tools/benchmarks/step.py                 ResNet-18 at 320x240, batch 8, as on BCCD
     python tools/benchmarks/step.py --scale r50     ResNet-50 at 800x1333, batch 1, as on COCO
@@ -14,9 +14,9 @@ assignment. Inference consists of network, decoding and NMS; the score threshold
 many boxes reach NMS as in a trained detector. There is one table per number of objects. With
 --repeats 0 only memory is measured. --operators 8 lists the 8 slowest operators of each model.
 
-Kernel launches and host waits are those of one step on a GPU. Without a GPU they are counted on the
-simulated device, which is slow, with images of a quarter of the height and width (at least 64
-pixels); launches hardly depend on the size. With --counts-only nothing else is measured.
+Kernel launches and synchronisations are those of one step on a GPU. Without a GPU they are counted
+on the simulated device, which is slow, with images of a quarter of the height and width (at least
+64 pixels); launches hardly depend on the size. With --counts-only nothing else is measured.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--counts-only",
         action="store_true",
-        help="launches and host waits, without times and memory",
+        help="launches and host-device synchronisations, without times and memory",
     )
     add_no_counts(parser)
     add_renamed_option(parser, "--candidates", "--num-boxes")
@@ -173,7 +173,7 @@ def counted(
     shape: Sequence[int],
     args: argparse.Namespace,
 ) -> tuple[dict[str, Cost], str]:
-    """Launches and waits of each model, and the last line of the table."""
+    """Launches and synchronisations of each model, and the last line of the table."""
     if torch.cuda.is_available():
         make = lambda device: work(build_all(models, args, device), shape, device)  # noqa: E731
         return count_calls(make, args.device, functions or None), footnote()

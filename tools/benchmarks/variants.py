@@ -4,12 +4,12 @@
     python tools/benchmarks/variants.py jla_triplehead_r50_fpn_1x_coco --img-shape 800 1333 \\
         --batch-size 1
 
-The variants: channels-last weights, bfloat16, the head under torch.compile, and group norm and ReLU
-as one compiled function. Compilation takes a minute, which is not counted. The last lines give the
-share of each level in the head's time, and what processing all levels at once could save at most.
-Kernel launches and host waits of compiled variants are counted only on a GPU. Without one, the
-others are counted on the simulated device, with images of a quarter of the height and width (at
-least 64 pixels).
+The variants: channels-last weights, bfloat16, the head under torch.compile, and group norm and
+ReLU as one compiled function. Compilation takes a minute, which is not counted. The last lines
+give the share of each level in the head's time, and what processing all levels at once could save
+at most. Kernel launches and synchronisations of compiled variants are counted only on a GPU.
+Without one, the others are counted on the simulated device, with images of a quarter of the height
+and width (at least 64 pixels).
 """
 
 import argparse
@@ -207,7 +207,7 @@ def steps(
 def counted(
     args: argparse.Namespace, mode: str, functions: dict[str, Callable]
 ) -> tuple[dict[str, Cost], str]:
-    """Launches and waits per variant, and the last line of the table."""
+    """Launches and synchronisations per variant, and the last line of the table."""
     if args.no_counts:
         return {}, footnote(False)
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""The DC heads on a GPU: host waits and mixed precision."""
+"""The DC heads on a GPU: host-device synchronisations and mixed precision."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ ASSIGNERS = {
 
 
 def waits_of(device, head, strides, num_images):
-    """Host waits of this package's own lines in one step's losses, by line."""
+    """Host-device synchronisations of this package's own lines in one step's losses, by line."""
     generator = torch.Generator().manual_seed(0)
     feats = [
         torch.randn(num_images, 8, 128 // s, 128 // s, generator=generator).cuda() for s in strides
@@ -36,7 +36,7 @@ def waits_of(device, head, strides, num_images):
     outs = head.cuda()(feats)
     with device.count() as counts:
         head.loss_by_feat(*outs, gts, METAS[:1] * num_images)
-    lines = counts.waits_by_line()
+    lines = counts.syncs_by_line()
     return {k: n for k, n in lines.items() if k.startswith("misalign_det") and "(" not in k}
 
 

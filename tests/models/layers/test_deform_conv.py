@@ -209,7 +209,7 @@ def test_some_locations_on_cuda(dtype):
 def counted(device, run):
     with device.count() as counts:
         out = run()
-    assert not counts.num_waits and not counts.problems
+    assert not counts.num_syncs and not counts.problems
     return out, counts.num_launches
 
 

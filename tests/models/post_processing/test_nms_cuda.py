@@ -149,7 +149,7 @@ def count(device, config, num, classes):
         return 0, 0
     with device.count() as counts:
         batched_nms(*arguments, dict(config))
-    return counts.num_launches, counts.num_waits
+    return counts.num_launches, counts.num_syncs
 
 
 @pytest.mark.parametrize("score_threshold", [0, 0.5])

@@ -136,7 +136,7 @@ def test_launches(simulated_cuda):
         with simulated_cuda.count() as counts:
             match_locations(*case)
             least_loss(*case[:3], 40)
-        assert counts.num_waits == 0
+        assert counts.num_syncs == 0
         assert counts.launches_by_operator() == {
             "triton.match_kernel": 1, "new_zeros": 1, "triton.bid_kernel": 1,
             "triton.least_kernel": 1,

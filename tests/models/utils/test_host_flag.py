@@ -23,10 +23,10 @@ def test_on_a_gpu_it_is_read_without_synchronisation(simulated_cuda):
             for value in values:
                 flag.set(value)
                 bool(flag)
-        assert counts.num_waits == 0
+        assert counts.num_syncs == 0
         with simulated_cuda.count() as counts:
             bool(values[1])
-        assert counts.num_waits == 1  # without the flag
+        assert counts.num_syncs == 1  # without the flag
     flag.set(values[1])
     torch.cuda.synchronize()
     assert bool(flag) is False

@@ -1,4 +1,4 @@
-"""Launches and host waits, by operator and by the line of code that caused them."""
+"""Launches and synchronisations, by operator and by the line of code that caused them."""
 
 import sys
 from collections import Counter
@@ -9,17 +9,17 @@ PASSED_THROUGH = "misalign_det/utils/new_tensor.py"  # by each function called i
 
 
 class Counts:
-    """Launches and host waits counted since its creation.
+    """Launches and host-device synchronisations counted since its creation.
 
     Attributes:
         launches: number of kernel launches of each ``(operator, line)``.
-        waits: number of times the host waited for the device, for each ``(reason, line)``.
+        syncs: number of times the host waited for the device, for each ``(reason, line)``.
         problems: descriptions of what a GPU would compute wrongly without an error.
     """
 
     def __init__(self) -> None:
         self.launches: Counter = Counter()
-        self.waits: Counter = Counter()
+        self.syncs: Counter = Counter()
         self.problems: Counter = Counter()
 
     @property
@@ -27,8 +27,8 @@ class Counts:
         return sum(self.launches.values())
 
     @property
-    def num_waits(self) -> int:
-        return sum(self.waits.values())
+    def num_syncs(self) -> int:
+        return sum(self.syncs.values())
 
     def launches_by_operator(self) -> Counter:
         return _summed(self.launches, 0)
@@ -36,14 +36,14 @@ class Counts:
     def launches_by_line(self) -> Counter:
         return _summed(self.launches, 1)
 
-    def waits_by_line(self) -> Counter:
-        return _summed(self.waits, 1)
+    def syncs_by_line(self) -> Counter:
+        return _summed(self.syncs, 1)
 
     def table(self, rows: int = 30) -> str:
-        """The waits, then the lines with the most launches."""
-        lines = [f"{self.num_launches} launches, {self.num_waits} waits"]
-        for (reason, line), number in self.waits.most_common():
-            lines.append(f"{number:6d} waits     {reason:32s} {line}")
+        """The syncs, then the lines with the most launches."""
+        lines = [f"{self.num_launches} launches, {self.num_syncs} syncs"]
+        for (reason, line), number in self.syncs.most_common():
+            lines.append(f"{number:6d} syncs     {reason:32s} {line}")
         for line, number in self.launches_by_line().most_common(rows):
             lines.append(f"{number:6d} launches  {line}")
         return "\n".join(lines)
@@ -61,11 +61,11 @@ class Recorder:
             for counts in self.open:
                 counts.launches[key] += number
 
-    def wait(self, reason: str) -> None:
+    def sync(self, reason: str) -> None:
         if self.open:
             key = (reason, calling_line())
             for counts in self.open:
-                counts.waits[key] += 1
+                counts.syncs[key] += 1
 
     def problem(self, text: str) -> None:
         for counts in self.open:

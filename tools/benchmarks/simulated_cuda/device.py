@@ -46,7 +46,7 @@ class SimulatedCuda:
 
     @contextmanager
     def count(self) -> Iterator[Counts]:
-        """Count launches and waits in the ``with`` block."""
+        """Count launches and syncs in the ``with`` block."""
         counts = Counts()
         RECORDER.open.append(counts)
         try:
@@ -69,7 +69,7 @@ def _replacements() -> list[tuple]:
         get_device_name=lambda device=None: NAME,
         is_bf16_supported=lambda *args, **kwargs: True,
         manual_seed_all=lambda seed: None,
-        synchronize=lambda device=None: RECORDER.wait("synchronize"),
+        synchronize=lambda device=None: RECORDER.sync("synchronize"),
     )
     replaced = [(torch.cuda, name, new) for name, new in cuda.items()]
     is_enabled, get_dtype = torch.is_autocast_enabled, torch.get_autocast_dtype
@@ -129,7 +129,7 @@ def _made_on_device(make: Callable) -> Callable:
         kwargs.pop("device")
         if isinstance(data, SimulatedTensor):
             return data.to(**kwargs) if kwargs else data
-        RECORDER.wait("copy of host data to device")
+        RECORDER.sync("copy of host data to device")
         RECORDER.launch("copy to device")
         return SimulatedTensor(make(data, *args, **kwargs))
 

@@ -1,9 +1,9 @@
 """mmcv's compiled operators: their checks on CUDA, the CPU's results, and their launches.
 
 From mmcv's CUDA sources. ``deform_conv`` requires contiguous tensors. ``modulated_deform_conv``
-accepts any and reads their memory as NCHW. ``nms`` requires float32 and has one host wait, for the
-boxes that it keeps. The focal loss has no bfloat16, computes each step in float16 for float16
-input, and has one host wait, for a check of its labels.
+accepts any and reads their memory as NCHW. ``nms`` requires float32 and has one host-device
+synchronisation, for the boxes that it keeps. The focal loss has no bfloat16, computes each step in
+float16 for float16 input, and has one host-device synchronisation, for a check of its labels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -131,7 +131,7 @@ def _nms(
     for x in tensors:
         if x.dtype != torch.float32:
             raise RuntimeError(f"nms: expected scalar type Float but found {x.dtype}")
-    RECORDER.wait("mmcv.nms")
+    RECORDER.sync("mmcv.nms")
     RECORDER.launch("mmcv.nms", 5)
     return SimulatedTensor(_run(real, args, kwargs))
 
@@ -153,7 +153,7 @@ def _focal_loss(
     forward = name.endswith("forward")
     if forward:
         target.max()  # which an empty tensor does not have
-        RECORDER.wait("mmcv.sigmoid_focal_loss")
+        RECORDER.sync("mmcv.sigmoid_focal_loss")
         RECORDER.launch("max")
     RECORDER.launch(f"mmcv.{name}")
     gamma, alpha = (kwargs.get(key) for key in ("gamma", "alpha"))

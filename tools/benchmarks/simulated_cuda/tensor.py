@@ -106,7 +106,7 @@ class _ToCpu(torch.autograd.Function):
 
 
 def _to_cpu(x: SimulatedTensor, reason: str) -> Tensor:
-    RECORDER.wait(reason)
+    RECORDER.sync(reason)
     return _ToCpu.apply(x)
 
 
@@ -118,12 +118,12 @@ def _refuse_numpy(self, *args: Any, **kwargs: Any) -> Any:
 
 
 def _tolist(self) -> list:
-    RECORDER.wait("tolist")
+    RECORDER.sync("tolist")
     return self.inner.tolist()
 
 
 def _new_tensor(self, data: Any, **kwargs: Any) -> Tensor:
-    RECORDER.wait("new_tensor of host data")
+    RECORDER.sync("new_tensor of host data")
     RECORDER.launch("copy to device")
     return SimulatedTensor(torch.tensor(data, dtype=kwargs.get("dtype") or self.dtype))
 
@@ -145,11 +145,11 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         device, kwargs["dtype"] = CUDA if isinstance(other, SimulatedTensor) else CPU, other.dtype
     moved = self
     if isinstance(self, SimulatedTensor) and device is not None and not is_cuda(device):
-        RECORDER.wait("copy to host")
+        RECORDER.sync("copy to host")
         moved = _ToCpu.apply(self)
     elif not isinstance(self, SimulatedTensor) and is_cuda(device):
         if not (kwargs.get("non_blocking") and is_pinned(self)):
-            RECORDER.wait("copy of pageable memory to device")
+            RECORDER.sync("copy of pageable memory to device")
         RECORDER.launch("copy to device")
         moved = _ToCuda.apply(self) if self.requires_grad else SimulatedTensor(self.detach())
     if not rest and not kwargs:
@@ -187,7 +187,7 @@ def _one_hot(labels: Tensor, num_classes: int = -1) -> Tensor:
     """Torch's own; seeing a tensor subclass, it would compare with numbers made on the CPU."""
     if num_classes == -1:
         RECORDER.launch("max")
-        RECORDER.wait("one_hot without num_classes")
+        RECORDER.sync("one_hot without num_classes")
     for operator in ("zeros", "scatter_"):
         RECORDER.launch(operator)
     return SimulatedTensor(torch.nn.functional.one_hot(labels.inner, num_classes))
@@ -232,7 +232,7 @@ def run_operator(func: Any, args: tuple, kwargs: dict | None) -> Any:
                 made.pinned = True
             return made
         if tensors:
-            RECORDER.wait("copy of pageable memory to device")
+            RECORDER.sync("copy of pageable memory to device")
     elif len(on_device) < len(tensors):
         _check_devices(name, args, tensors, on_device)
     _count(name, args, kwargs, on_device)
@@ -265,9 +265,9 @@ def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
     inner(target).copy_(inner(source))
     to_host, to_device = isinstance(source, SimulatedTensor), isinstance(target, SimulatedTensor)
     if to_host and not to_device and not (non_blocking and is_pinned(target)):
-        RECORDER.wait("copy to host")
+        RECORDER.sync("copy to host")
     elif to_device and not to_host and source.dim() and not (non_blocking and is_pinned(source)):
-        RECORDER.wait("copy of pageable memory to device")
+        RECORDER.sync("copy of pageable memory to device")
     if to_host or to_device:
         RECORDER.launch("copy_")
     return target
@@ -280,7 +280,7 @@ def _check_devices(
     strangers = [x for x in tensors if not isinstance(x, SimulatedTensor)]
     if name in _INDEXING and isinstance(args[0], SimulatedTensor):
         if any(isinstance(x, Tensor) and not isinstance(x, SimulatedTensor) for x in args[1]):
-            RECORDER.wait("index on the host")
+            RECORDER.sync("index on the host")
         values = [] if name == "index" else [args[2]]
         strangers = [x for x in values if not isinstance(x, SimulatedTensor)]
     strangers = [x for x in strangers if x.dim() > 0]
@@ -311,13 +311,13 @@ def _count(name: str, args: tuple, kwargs: dict, on_device: Sequence[Tensor]) ->
                 f"'torch.use_deterministic_algorithms(True)' ({calling_line()})"
             )
     if name in WAITS:
-        RECORDER.wait(name)
+        RECORDER.sync(name)
     elif name in _INDEXING and any(
         isinstance(x, Tensor) and x.dtype in (torch.bool, torch.uint8) for x in args[1]
     ):
-        RECORDER.wait(f"{name} by a mask")
+        RECORDER.sync(f"{name} by a mask")
     elif name == "repeat_interleave" and kwargs.get("output_size") is None:
-        RECORDER.wait(name)
+        RECORDER.sync(name)
     if name not in NO_LAUNCH:
         RECORDER.launch(name)
 

@@ -145,7 +145,7 @@ def test_five_launches_and_no_synchronisation(mode, simulated_cuda):
     if simulated_cuda is not None:
         with simulated_cuda.count() as counts:
             resolve_ambiguity(candidates, thresholds, num, mode)
-        assert counts.num_launches == 5 and counts.num_waits == 0
+        assert counts.num_launches == 5 and counts.num_syncs == 0
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def synchronisations(simulated_cuda, assign):
     """Their reasons, one entry each."""
     with simulated_cuda.count() as counts:
         assign()
-    return sorted(reason for (reason, _), number in counts.waits.items() for _ in range(number))
+    return sorted(reason for (reason, _), number in counts.syncs.items() for _ in range(number))
 
 
 def assert_equal(found, expected):
@@ -90,7 +90,7 @@ def test_one_synchronisation_with_triton(config, num_gts, simulated_cuda):
     else:
         with simulated_cuda.count() as counts:
             found = assign()
-        assert {reason for reason, _ in counts.waits} == {"nonzero"} and counts.num_waits == 1
+        assert {reason for reason, _ in counts.syncs} == {"nonzero"} and counts.num_syncs == 1
         kernels = counts.launches_by_operator()
         for name in ("split", "location", "weight", "rescue"):
             assert kernels[f"triton.{name}_kernel"] == 1

@@ -148,7 +148,7 @@ def test_one_launch_and_no_synchronisation(simulated_cuda):
         with simulated_cuda.count() as counts:
             JLAAssigner()._split_by_mixture(candidates)
         assert counts.launches_by_operator() == {"triton.split_kernel": 1}
-        assert counts.num_waits == 0
+        assert counts.num_syncs == 0
 
 
 @pytest.mark.cuda

@@ -93,11 +93,11 @@ def test_few_launches_and_no_further_synchronisation(kind, num_gts, simulated_cu
     theirs, ours = counted
     assert ours.num_launches - theirs.num_launches == (8 if kind == KINDS[0] else 14)
     # One more where pairs are listed, one less where mmdet copies a number to the device.
-    assert ours.num_waits == theirs.num_waits
+    assert ours.num_syncs == theirs.num_syncs
     monkeypatch.setattr(blockwise_iou, "PAIRS", 100 * num_gts)
     with simulated_cuda.count() as counts:
         assigner(kind).assign(pred, *levels(kind, 200), gt)
-    assert counts.num_waits == ours.num_waits  # in two blocks
+    assert counts.num_syncs == ours.num_syncs  # in two blocks
 
 
 def test_kernels_compile():

@@ -66,7 +66,7 @@ def test_one_launch_and_none_without_pairs(simulated_cuda):
         with simulated_cuda.count() as counts:
             pair_classification_loss(pairs, logits, labels)
         assert counts.launches_by_operator() == {"triton.focal_kernel": 1}
-        assert counts.num_waits == 0
+        assert counts.num_syncs == 0
     assert len(pair_classification_loss(random_pairs(0, 11, 5, "cuda"), logits, labels)) == 0
 
 
