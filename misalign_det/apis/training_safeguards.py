@@ -44,7 +44,8 @@ def add_safeguards(cfg: Config) -> None:
     checkpoint = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook", interval=1))
     if checkpoint and find_type(checkpoint.get("type"), HOOKS) is CheckpointHook:
         checkpoint["type"] = "AtomicCheckpointHook"
-        checkpoint.pop("_scope_", None)  # mmengine's registry has no such hook
+        if "_scope_" in checkpoint:  # mmengine's registry has no such hook
+            checkpoint["_scope_"] = "mmdet"
     given = [*hooks.values(), *(cfg.get("custom_hooks") or ())]
     given = [hook for hook in given if isinstance(hook, Mapping)]  # not None, not built already
     for name, kind in _HOOKS.items():
