@@ -2,6 +2,7 @@
 
 from .hooks import AtomicCheckpointHook, ChannelsLastHook, EpochSeedHook, RecordInvalidLossHook
 from .optim_wrapper import BFloat16OptimWrapper
+from .package_weights import load_from_package
 
 __all__ = [
     "AtomicCheckpointHook",
@@ -9,4 +10,5 @@ __all__ = [
     "ChannelsLastHook",
     "EpochSeedHook",
     "RecordInvalidLossHook",
+    "load_from_package",
 ]

@@ -1,5 +1,6 @@
 """Models: importing this package registers its heads and assigners with mmdet."""
 
+from .backbones import EfficientNetLite0
 from .dense_heads import (
     DCATSSHead,
     DCFCOSHead,
@@ -23,6 +24,7 @@ __all__ = [
     "DCGFLHead",
     "DCLoss",
     "DCRetinaHead",
+    "EfficientNetLite0",
     "FCOSHeadWithoutCenterness",
     "IACATSSAssigner",
     "IACAssigner",
