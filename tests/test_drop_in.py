@@ -8,27 +8,14 @@ without objects, and one inference step. The matrix there is what this file give
 import pytest
 import torch
 from helpers.paths import MMDET_CONFIGS, ROOT
+from helpers.stock_configs import CONFIGS
+from mmdet.models.dense_heads import DDODHead
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
 from misalign_det.apis.model_check import check_model
-
-CONFIGS = {
-    "RetinaNet": "retinanet/retinanet_r50_fpn_1x_coco.py",
-    "FCOS": "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
-    "ATSS": "atss/atss_r50_fpn_1x_coco.py",
-    "GFL": "gfl/gfl_r50_fpn_1x_coco.py",
-    "PAA": "paa/paa_r50_fpn_1x_coco.py",
-    "VFNet": "vfnet/vfnet_r50_fpn_1x_coco.py",
-    "TOOD": "tood/tood_r50_fpn_1x_coco.py",
-    "DDOD": "ddod/ddod_r50_fpn_1x_coco.py",
-    "AutoAssign": "autoassign/autoassign_r50-caffe_fpn_1x_coco.py",
-    "RTMDet": "rtmdet/rtmdet_tiny_8xb32-300e_coco.py",
-    "YOLOX": "yolox/yolox_tiny_8xb8-300e_coco.py",
-    "Faster R-CNN": "faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
-}
 
 
 def assigner(kind, scores):
@@ -68,10 +55,22 @@ def heads(kind, assigner):
     }
 
 
+def voting(name):
+    more = ", score_voting=False" if name == "PAA" else ""
+    return f"""model = dict(
+    bbox_head=dict(type='BoxVotingHead', head_type='{VOTING[name]}'{more}),
+    test_cfg=dict(box_voting=dict(sigma=0.025)))"""
+
+
 FOCAL = "type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25"
 QUALITY = "type='QualityFocalLoss', use_sigmoid=True, beta=2.0"
 NMS = """model = dict(test_cfg=dict(nms=dict(
     _delete_=True, type='CLBalancedNMS', iou_threshold=0.6)))"""
+VOTING = {
+    "RetinaNet": "RetinaHead", "FCOS": "FCOSHead", "ATSS": "ATSSHead", "GFL": "GFLHead",
+    "PAA": "PAAHead", "VFNet": "VFNetHead", "TOOD": "TOODHead", "DDOD": "DDODHead",
+    "AutoAssign": "AutoAssignHead", "RTMDet": "RTMDetSepBNHead", "YOLOX": "YOLOXHead",
+}  # fmt: skip
 TWO_STAGES = """model = dict(test_cfg=dict(rcnn=dict(nms=dict(
     _delete_=True, type='CLBalancedNMS', iou_threshold=0.5))))"""
 CHANGES = {
@@ -97,6 +96,7 @@ CHANGES = {
     "CLBalancedNMS": {
         **{name: NMS for name in CONFIGS if name != "Faster R-CNN"}, "Faster R-CNN": TWO_STAGES,
     },
+    "BoxVotingHead": {name: voting(name) for name in VOTING},
 }  # fmt: skip
 CASES = [(module, name) for module, changes in CHANGES.items() for name in changes]
 
@@ -134,7 +134,7 @@ def detector(folder, name, change):
 def test_training_and_inference(tmp_path, module, name):
     model = detector(tmp_path, name, CHANGES[module][name])
     # DDOD's deformable layers want three locations on the coarsest level.
-    size = 384 if type(getattr(model, "bbox_head", None)).__name__ == "DDODHead" else 128
+    size = 384 if isinstance(getattr(model, "bbox_head", None), DDODHead) else 128
     for counts in ([3, 1], [0, 0]):
         if name == "Faster R-CNN" and not any(counts):
             continue  # mmdet's own part

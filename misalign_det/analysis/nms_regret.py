@@ -37,6 +37,8 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 class NMSRegret:
     """Accumulates the boxes of a split before NMS and computes what NMS loses.
 
+    The kept boxes count as NMS leaves them, also where ``test_cfg.box_voting`` moves them later.
+
     Args:
         nms: a ``test_cfg.nms``.
         coco: annotations, from :func:`~misalign_det.evaluation.coco_ap.load_annotations`.
@@ -178,7 +180,7 @@ def boxes_before_nms(
         return predict(with_nms=False)
     except AssertionError:  # PAA refuses; an NMS that suppresses nothing does the same
         cfg = copy.deepcopy(head.test_cfg)
-        cfg.update(nms=dict(type="nms", iou_threshold=1.0), max_per_img=10**6)
+        cfg.update(nms=dict(type="nms", iou_threshold=1.0), max_per_img=10**6, box_voting=None)
         return predict(cfg=cfg)
 
 

@@ -2,6 +2,8 @@
 
 from .backbones import EfficientNetLite0
 from .dense_heads import (
+    BoxVotingHead,
+    BoxVotingMixin,
     DCATSSHead,
     DCFCOSHead,
     DCGFLHead,
@@ -14,10 +16,12 @@ from .dense_heads import (
 )
 from .layers import RFAConv2d
 from .losses import DCLoss
-from .post_processing import CLBalancedNMS, cl_balanced_nms
+from .post_processing import CLBalancedNMS, box_voting, cl_balanced_nms
 from .task_modules import IACAssigner, IACATSSAssigner, JLAAssigner, SpatialAlignAssigner
 
 __all__ = [
+    "BoxVotingHead",
+    "BoxVotingMixin",
     "CLBalancedNMS",
     "DCATSSHead",
     "DCFCOSHead",
@@ -35,5 +39,6 @@ __all__ = [
     "RFAHead",
     "SpatialAlignAssigner",
     "TripleHead",
+    "box_voting",
     "cl_balanced_nms",
 ]

@@ -22,11 +22,12 @@ from torch import Tensor
 
 from ..losses import DCLoss
 from ..losses.dc_loss import UnreducedLoss, positive_rows, with_use_sigmoid
+from .box_voting_head import BoxVotingMixin
 from .float32_logits import Float32LogitsMixin
 from .score_aware_assign_mixin import ScoreAwareAssignMixin
 
 
-class DCMixin(Float32LogitsMixin):
+class DCMixin(BoxVotingMixin, Float32LogitsMixin):
     """Base class ahead of one of mmdet's dense heads: ``loss_cls`` may be a DCLoss."""
 
     labels_index = 1  # of the labels in what mmdet's get_targets returns

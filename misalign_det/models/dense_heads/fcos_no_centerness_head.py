@@ -7,6 +7,7 @@ from mmdet.models.dense_heads import FCOSHead
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from .box_voting_head import BoxVotingMixin
 from .float32_logits import Float32LogitsMixin
 from .head_config_checks import check_levels, refuse_assigner
 from .loss_aware_fcos_head import (
@@ -26,7 +27,7 @@ FCOS_PARTS = dict(
 
 
 @MODELS.register_module()
-class FCOSHeadWithoutCenterness(Float32LogitsMixin, FCOSHead):
+class FCOSHeadWithoutCenterness(BoxVotingMixin, Float32LogitsMixin, FCOSHead):
     """mmdet's FCOS head and targets, "excluding the center branch".
 
     `A Triple-head Network with Loss-aware Label Assignment for Object Detection`, section 4.4.

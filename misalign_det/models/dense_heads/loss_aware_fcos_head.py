@@ -16,6 +16,7 @@ from ...utils.validation import check_choice
 from ..layers import run_tower
 from ..task_modules.assigners.candidates import BatchGroundTruth
 from ..utils.multi_level import CachedPointGenerator, flatten_levels, scaled_levels, split_levels
+from .box_voting_head import BoxVotingMixin
 from .dense_targets import DenseTargets
 from .head_config_checks import (
     ASSIGNERS,
@@ -39,7 +40,7 @@ DISTANCE_CODER = dict(type="mmdet.DistancePointBBoxCoder")
 
 @MODELS.register_module()
 @renamed_arguments(prior_distance="init_distance")
-class LossAwareFCOSHead(IoUBranchMixin, AnchorFreeHead):
+class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
     """FCOS's two towers without centerness, trained by an assigner that sees the predictions.
 
     Base of this package's point heads; with ``JLAAssigner`` the second row of table 5 in
@@ -66,7 +67,8 @@ class LossAwareFCOSHead(IoUBranchMixin, AnchorFreeHead):
         bbox_coder: mmdet's ``DistancePointBBoxCoder`` by default.
         **kwargs: passed to mmdet's ``AnchorFreeHead``. Of ``train_cfg`` the head reads
             ``assigner``, one of this package's; training needs it. Absent keys of ``test_cfg``, and
-            None, exclude nothing: without ``nms`` no box is suppressed.
+            None, exclude nothing: without ``nms`` no box is suppressed. For
+            ``box_voting`` see :class:`~.box_voting_head.BoxVotingMixin`.
 
     Raises:
         ValueError: names the keys of the config that the head does not read, such as those of a

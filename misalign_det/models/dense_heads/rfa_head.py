@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...utils.old_names import renamed_arguments
 from ..layers import adapt_receptive_field, init_offsets
+from .box_voting_head import BoxVotingMixin
 from .fcos_no_centerness_head import FCOS_PARTS
 from .float32_logits import Float32LogitsMixin
 from .head_config_checks import check_levels, refuse_assigner
@@ -96,7 +97,7 @@ class RFAHead(LossAwareFCOSHead):
 
 
 @MODELS.register_module()
-class RFAFCOSHead(Float32LogitsMixin, FCOSHead):
+class RFAFCOSHead(BoxVotingMixin, Float32LogitsMixin, FCOSHead):
     """mmdet's FCOS head with the receptive field adaptor alone; targets and losses are FCOS's.
 
     Args:
