@@ -23,6 +23,8 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
+from ..models.dense_heads import BoxVotingHead
+from ..models.post_processing.box_voting import OPTIONS as VOTING_OPTIONS
 from ..utils import argument_names, find_type, leaf_datasets, walk
 from .option_hints import has_key, new_name, same_key_elsewhere, wrong_number
 
@@ -65,6 +67,7 @@ _DEFAULT_TYPES = {
 # Parts without `type` whose keys are all known, and further keys of the parts above.
 _FIXED = {
     "preflight": ("enabled", "extra_categories"),
+    "model.test_cfg.box_voting": VOTING_OPTIONS,
     "auto_scale_lr": ("enable", "base_batch_size"),
     "custom_imports": ("imports", "allow_failed_imports"),
     "optim_wrapper": ("loss_scale", "dtype", "use_fsdp"),  # for --amp, which sets the type later
@@ -242,6 +245,8 @@ def _readers(head: str, part: Mapping) -> tuple[set[str], bool, str]:
     """Keys that a part of a config may have, whether they are all, and what reads them."""
     found = _types(part.get("type"), head) or list(_DEFAULT_TYPES.get(head, ()))
     names: set[str] = {*_FIXED.get(head, ())}
+    if BoxVotingHead in found:  # it passes everything else on
+        found, names = _types(part.get("head_type"), head), {"head_type"}
     closed = bool(found or names)
     for kind in found:
         taken, complete = argument_names(kind)

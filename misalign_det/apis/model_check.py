@@ -10,7 +10,14 @@ from mmdet.models.dense_heads import ATSSHead, FCOSHead, RTMDetHead, YOLOXHead
 from mmdet.registry import MODELS, TASK_UTILS
 
 from ..errors import InputError
-from ..models.dense_heads import DCATSSHead, DCGFLHead, DCRetinaHead, LossAwareFCOSHead
+from ..models.dense_heads import (
+    BoxVotingMixin,
+    DCATSSHead,
+    DCGFLHead,
+    DCRetinaHead,
+    LossAwareFCOSHead,
+)
+from ..models.dense_heads.box_voting_head import configured_head_class
 from ..models.dense_heads.dc_heads import DCMixin
 from ..models.losses import DCLoss
 from ..models.task_modules import IACAssigner, IACATSSAssigner
@@ -41,18 +48,18 @@ def check_model(model: Mapping) -> None:
             a config that wraps a ``detector``.
 
     Raises:
-        InputError: the combination would raise an error in training, or would have no effect.
+        InputError: the combination would raise an error in training, or would have no effect; also
+            box voting in a part that does not vote.
 
     Example:
         >>> check_model(dict(bbox_head=dict(type='TripleHead'),
         ...                  train_cfg=dict(assigner=dict(type='JLAAssigner'))))
     """
+    for key, test_cfg, head in _tests(model, "model"):
+        _check_voting(key, test_cfg, head)
     for key, head, train_cfg in _heads(model, "model"):
-        kind = find_type(head.get("type"), MODELS)
-        if not isinstance(kind, type) or kind.__module__.split(".")[0] not in (
-            "mmdet",
-            "misalign_det",
-        ):
+        kind = configured_head_class(head)
+        if not _known(kind):
             continue
         for name, assigner in _assigners(train_cfg):
             _check_assigner(f"{key} is a {kind.__name__}", kind, name, assigner)
@@ -80,6 +87,39 @@ def _check_assigner(head: str, kind: type, name: str, assigner: Mapping) -> None
             f"{head}, which {why}: {name} = {found} cannot be used there. {found} goes with "
             f"{_NAMES[ours]}."
         )
+
+
+def _known(kind: object) -> bool:
+    return isinstance(kind, type) and kind.__module__.split(".")[0] in ("mmdet", "misalign_det")
+
+
+def _check_voting(key: str, test_cfg: Mapping, head: Mapping | None) -> None:
+    if test_cfg.get("box_voting") is None:
+        return
+    if head is None:
+        raise InputError(
+            f"{key}.box_voting: nothing reads it. Of a two-stage detector's parts none votes; "
+            "one-stage detectors read model.test_cfg.box_voting."
+        )
+    kind = configured_head_class(head)
+    if not _known(kind) or is_type(head.get("type"), BoxVotingMixin, MODELS):
+        return
+    raise InputError(
+        f"{key}.box_voting: {kind.__name__} does not read it. Write "
+        f"bbox_head=dict(type='BoxVotingHead', head_type='{kind.__name__}')."
+    )
+
+
+def _tests(model: Mapping, key: str) -> Iterator[tuple[str, Mapping, Mapping | None]]:
+    """Key and value of each test_cfg, and the dense head that reads it, None where none does."""
+    if isinstance(model.get("detector"), Mapping):  # semi-supervised
+        yield from _tests(model["detector"], f"{key}.detector")
+    test_cfg = model.get("test_cfg") or {}
+    bbox_head = model.get("bbox_head")
+    yield f"{key}.test_cfg", test_cfg, bbox_head if isinstance(bbox_head, Mapping) else None
+    for stage in ("rpn", "rcnn"):
+        if isinstance(test_cfg.get(stage), Mapping):
+            yield f"{key}.test_cfg.{stage}", test_cfg[stage], None
 
 
 def _heads(model: Mapping, key: str) -> Iterator[tuple[str, Mapping, Mapping | list | None]]:

@@ -5,6 +5,7 @@ import inspect
 import re
 
 import pytest
+from helpers.paths import MMDET_CONFIGS
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
@@ -299,3 +300,18 @@ def test_numbers_that_mmengine_would_choke_on(path, good, bad):
     cfg.merge_from_dict({path: good})
     with pytest.raises(InputError, match=f"--cfg-options {path}={bad}: it has to be a"):
         merge_options(cfg, {path: bad})
+
+
+def test_options_of_box_voting_and_of_the_head_inside():
+    cfg = Config.fromfile(MMDET_CONFIGS / "atss/atss_r50_fpn_1x_coco.py")
+    cfg.model.bbox_head.update(type="BoxVotingHead", head_type="ATSSHead")
+    cfg.model.test_cfg.box_voting = dict(sigma=0.025)
+    for key in ("bbox_head.stacked_convs", "bbox_head.reg_decoded_bbox", "bbox_head.head_type",
+                "test_cfg.box_voting.sigma", "test_cfg.box_voting.iou_threshold"):  # fmt: skip
+        merge_options(copy.deepcopy(cfg), {f"model.{key}": 1})
+    for key, near in (
+        ("bbox_head.num_class", "bbox_head.num_classes"),
+        ("bbox_head.reg_decoded_boxes", "bbox_head.reg_decoded_bbox"),
+        ("test_cfg.box_voting.iou_thresh", "test_cfg.box_voting.iou_threshold"),
+    ):
+        assert f"Did you mean model.{near}?" in refused(cfg, {f"model.{key}": 1})

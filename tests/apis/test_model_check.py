@@ -96,3 +96,38 @@ def test_foreign_heads_are_not_judged():
     check_model(model(Foreign, "JLAAssigner"))
     check_model(model("NoSuchHead", "JLAAssigner"))
     check_model(dict(backbone=dict(type="ResNet")))
+
+
+@pytest.mark.parametrize("voting", [{}, dict(sigma=0.05)])
+def test_box_voting_in_a_head_that_does_not_vote(voting):
+    test_cfg = dict(box_voting=voting)
+    for head in ("ATSSHead", "mmdet.ATSSHead"):
+        said = (
+            r"model.test_cfg.box_voting: ATSSHead does not read it. Write "
+            r"bbox_head=dict\(type='BoxVotingHead', head_type='ATSSHead'\)"
+        )
+        with pytest.raises(InputError, match=said):
+            check_model(dict(bbox_head=dict(type=head), test_cfg=test_cfg))
+    for head in (dict(type="BoxVotingHead", head_type="ATSSHead"), dict(type="TripleHead"),
+                 dict(type="DCATSSHead")):  # fmt: skip
+        check_model(dict(bbox_head=head, test_cfg=test_cfg))
+    check_model(dict(bbox_head=dict(type="ATSSHead"), test_cfg=dict(box_voting=None)))
+
+
+@pytest.mark.parametrize("stage", ["rpn", "rcnn"])
+def test_box_voting_in_two_stages(stage):
+    two = dict(rpn_head=dict(type="RPNHead"), roi_head=dict(type="StandardRoIHead"))
+    said = f"model.test_cfg.{stage}.box_voting: nothing reads it. Of a two-stage"
+    with pytest.raises(InputError, match=said):
+        check_model(dict(two, test_cfg={stage: dict(box_voting={})}))
+    with pytest.raises(InputError, match="model.detector.test_cfg.box_voting: nothing reads it"):
+        check_model(dict(detector=dict(two, test_cfg=dict(box_voting={}))))
+
+
+def test_the_head_inside_box_voting():
+    """It is the one that the assigner has to fit."""
+    wrapped = dict(type="BoxVotingHead", head_type="RTMDetSepBNHead")
+    train_cfg = dict(assigner=dict(type="JLAAssigner"))
+    check_model(dict(bbox_head=wrapped, train_cfg=train_cfg))
+    with pytest.raises(InputError, match="a FCOSHead, which never calls an assigner"):
+        check_model(dict(bbox_head=dict(wrapped, head_type="FCOSHead"), train_cfg=train_cfg))
