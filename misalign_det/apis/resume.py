@@ -7,7 +7,9 @@ from mmengine.config import Config
 
 from ..engine.checkpoint import check_training_state, is_local, read_checkpoint
 from ..engine.hooks.atomic_checkpoint_hook import last_good_checkpoint
+from ..engine.package_weights import weights_file
 from ..errors import CheckpointError
+from ..utils import walk
 from ..utils.processes import is_first_process
 
 
@@ -74,15 +76,20 @@ def preload_checkpoint(cfg: Config) -> None:
     """Read ``cfg.load_from`` before the slow checks, so that its errors are reported first.
 
     The file is not read again: see :func:`~misalign_det.engine.checkpoint.tensors_only`. A URL is
-    read later, when one process can download it for all.
+    read later, when one process can download it for all. Of ``package://`` checkpoints, also in
+    the model's ``init_cfg``, only the package is looked for.
 
     Args:
         cfg: with ``load_from`` and ``resume``.
 
     Raises:
-        CheckpointError: the file is missing, unsafe, damaged or cannot be resumed from.
+        CheckpointError: the file is missing, unsafe, damaged or cannot be resumed from, or there
+            is no such ``package://`` checkpoint.
     """
     start = cfg.get("load_from")
+    for _, value in walk({"load_from": start, "model": cfg.get("model")}):
+        if isinstance(value, str) and value.startswith("package://"):
+            weights_file(value)
     if start and is_local(start):
         checkpoint = read_checkpoint(start)
         if cfg.get("resume"):

