@@ -4,11 +4,14 @@ import argparse
 import re
 import shlex
 
+import pytest
+import torch
 from helpers.paths import CONFIGS
 from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 
 from misalign_det.apis.config_lookup import OPTIONS_36E, packaged_configs
+from misalign_det.apis.config_options import merge_options
 from misalign_det.apis.model_check import check_model
 
 README = (CONFIGS / "README.md").read_text()
@@ -40,6 +43,33 @@ def test_the_options_of_36_epochs_are_those_of_the_old_name():
     parser.add_argument("--cfg-options", nargs="+", action=DictAction)
     args = parser.parse_args(["--cfg-options", *shlex.split(line)])
     assert args.cfg_options == OPTIONS_36E
+
+
+@pytest.mark.parametrize("method", ["atss", "jla_triplehead", "ddod", "yolox"])
+def test_the_options_for_resnet18_build_it(method):
+    (text,) = re.findall(r'^RESNET18="(.*?)"$', README, re.MULTILINE | re.DOTALL)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    options = parser.parse_args(["--cfg-options", *text.split()]).cfg_options
+    cfg = Config.fromfile(CONFIGS / f"{method}_effnet-lite0_fpn_12e_bccd.py")
+    neck, lite0 = cfg.model.neck.copy(), MODELS.build(cfg.model)
+    model = merge_options(cfg, options).model
+    small = Config.fromfile(CONFIGS / "_base_/models/fcos_r18_fpn.py").model
+    assert model.data_preprocessor.mean == small.data_preprocessor.mean
+    assert model.data_preprocessor.std == small.data_preprocessor.std
+    assert model.neck == {**neck, "in_channels": [128, 256, 512]}
+    assert model.backbone.init_cfg.checkpoint == "torchvision://resnet18"
+    detector = MODELS.build(model)
+    detector.train()
+    frozen = {name for name, part in detector.backbone.named_parameters() if not part.requires_grad}
+    trained = {name for name, _ in detector.backbone.named_parameters()} - frozen
+    assert {name.split(".")[0] for name in trained} == {"layer2", "layer3", "layer4"}
+    assert not any("bn" in name for name in trained)
+    features = detector.extract_feat(torch.zeros(1, 3, 288, 288))
+    lite0.eval()
+    assert [f.shape for f in features] == [
+        f.shape for f in lite0.extract_feat(torch.zeros(1, 3, 288, 288))
+    ]
 
 
 def names_in(text):

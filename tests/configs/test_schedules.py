@@ -1,5 +1,7 @@
 """The learning rate that each schedule gives, step by step, as the papers and the tables say."""
 
+import math
+
 import pytest
 import torch
 from helpers.paths import CONFIGS
@@ -19,8 +21,12 @@ def learning_rates(name, steps_per_epoch=None, options=None):
     cfg = Config.fromfile(BASES / "schedules" / f"{name}.py")
     cfg.merge_from_dict(dict(options or {}))
     wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), cfg.optim_wrapper)
+    length = dict(epoch_length=steps_per_epoch)
     schedulers = [
-        PARAM_SCHEDULERS.build({**part, "optimizer": wrapper}) for part in cfg.param_scheduler
+        PARAM_SCHEDULERS.build(
+            {**part, "optimizer": wrapper, **(length if "convert_to_iter_based" in part else {})}
+        )
+        for part in cfg.param_scheduler
     ]
     steps = cfg.train_cfg.get("max_iters") or cfg.train_cfg.max_epochs * steps_per_epoch
     rates = []
@@ -64,10 +70,24 @@ def test_steps(name, steps, drops):
     assert all(r == pytest.approx(0.0001) for r in rates[drops[1] :])
 
 
+def test_adamw():
+    rates = learning_rates("adamw_12e", steps_per_epoch=26)
+    assert len(rates) == 26 * 12
+    assert rates[0] == pytest.approx(5e-4 * 0.01, rel=0.01)
+    assert rates[:50] == sorted(rates[:50])  # the warm-up, on top of the cosine
+    cosine = [2.5e-4 * (1 + math.cos(math.pi * step / 312)) for step in range(312)]
+    assert rates[50:] == pytest.approx(cosine[50:], rel=1e-3)
+    assert rates[-1] < 1e-7
+
+
 @pytest.mark.parametrize("name", [path.stem for path in sorted(BASES.glob("schedules/*.py"))])
 def test_the_optimizer_and_the_last_validation(name):
     cfg = Config.fromfile(BASES / "schedules" / f"{name}.py")
-    optimizer = cfg.optim_wrapper.optimizer
-    assert (optimizer.type, optimizer.momentum, optimizer.weight_decay) == ("SGD", 0.9, 1e-4)
+    optimizer = dict(cfg.optim_wrapper.optimizer, lr=None)
+    assert optimizer == (
+        dict(type="AdamW", lr=None, weight_decay=0.05)
+        if name.startswith("adamw_")
+        else dict(type="SGD", lr=None, momentum=0.9, weight_decay=1e-4)
+    )
     length = cfg.train_cfg.get("max_iters") or cfg.train_cfg.max_epochs
     assert length % cfg.train_cfg.val_interval == 0, "the last weights are evaluated"
