@@ -66,7 +66,7 @@ def test_imports_point_one_way(folder, order):
     folders = {path.parent.name for path in folder.glob("*/__init__.py")}
     assert folders == set(order)
     found = list(imported_packages(folder))
-    assert len({(own, name) for _, own, name in found}) >= len(order) - 1
+    assert len({(own, name) for _, own, name in found}) >= len(order) - 2  # two may need none
     back = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path, own, name in found

@@ -1,7 +1,8 @@
 # HIT-UAV: thermal images from the air, 640 x 512, 4 classes of small objects. 1000 of its images:
 # 600 train, 200 val (during training), 200 test (tools/test.py), in COCO format:
 #   ROOT/annotations/instances_{train,val,test}.json    ROOT/images/*.jpg
-# ROOT: environment variable MISALIGN_DET_HIT_UAV, or --cfg-options data_root=..., else data/hit_uav.
+# ROOT: environment variable MISALIGN_DET_HIT_UAV, or --cfg-options data_root=..., or
+# data/hit_uav.
 # Training takes random crops of 256 x 256, a fifth of an image, so that a step costs as much as on
 # the other small data sets.
 dataset_type = 'CocoDataset'

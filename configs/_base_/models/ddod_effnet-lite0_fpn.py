@@ -1,6 +1,6 @@
-# mmdet's DDOD on the small backbone. Its towers begin with a deformable convolution, which mmcv refuses
-# on maps smaller than 3x3: images are padded to a multiple of 96, so that sides of 193 pixels or more
-# give stride 128 a map of 3 cells.
+# mmdet's DDOD on the small backbone. Its towers begin with a deformable convolution, which mmcv
+# refuses on maps smaller than 3x3: images are padded to a multiple of 96, so that sides of 193
+# pixels or more give stride 128 three cells.
 _base_ = 'fcos_effnet-lite0_fpn.py'
 model = dict(
     type='DDOD',

@@ -1,6 +1,7 @@
-# mmdet's PAA on the small backbone. In one dimension 'full' and 'diag', mmdet's default, are the same
-# mixture. scikit-learn computes 'diag' as E[x^2] - E[x]^2, which becomes negative by rounding in
-# float32 and ends the training ("ill-defined empirical covariance"); 'full' cannot.
+# mmdet's PAA on the small backbone. In one dimension the mixture of covariance_type='full' is that
+# of 'diag', mmdet's default. scikit-learn computes 'diag' as E[x^2] - E[x]^2, which rounding makes
+# negative in float32, and ends the training ("ill-defined empirical covariance"); 'full' is a sum
+# of squares.
 _base_ = 'fcos_effnet-lite0_fpn.py'
 model = dict(
     type='PAA',

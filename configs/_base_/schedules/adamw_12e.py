@@ -1,5 +1,5 @@
-# 12 epochs at batch 8 from pretrained weights: AdamW 5e-4, linear warm-up over 50 steps, then a cosine
-# to zero; validation at the end.
+# 12 epochs at batch 8 from pretrained weights: AdamW 5e-4, linear warm-up over 50 steps, then a
+# cosine to zero; validation at the end.
 max_epochs = 12
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
