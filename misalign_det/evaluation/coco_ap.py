@@ -161,8 +161,9 @@ def accumulated(evaluation: COCOeval) -> np.ndarray:
     """Accumulate pycocotools' evaluation without its messages.
 
     Returns:
-        Precision by IoU threshold, recall, class, area and ``max_dets``, ``(10, 101, C, 1, 1)``;
-        -1 where a class has no object.
+        Precision by IoU threshold, recall, class, size and ``max_dets``, ``(10, 101, C, 1, 1)``, or
+        ``(10, 101, C, 4, 1)`` with ``by_size`` of :func:`matched_boxes`; -1 where a class has no
+        object.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
@@ -177,8 +178,9 @@ def matched_boxes(
     labels: Sequence[int] | np.ndarray,
     categories: Sequence[int | str],
     max_dets: int = 100,
+    by_size: bool = False,
 ) -> COCOeval:
-    """pycocotools' evaluation of boxes of any size, evaluated per image, not yet accumulated.
+    """pycocotools' evaluation of boxes, evaluated per image, not yet accumulated.
 
     Images, classes and annotations get new ids, in the order of the file and of ``categories``:
     pycocotools takes a match with annotation 0 for no match, and ids may be strings.
@@ -191,6 +193,8 @@ def matched_boxes(
         labels: class indices, ``(D,)``.
         categories: category id of each class; objects of other categories are left out.
         max_dets: boxes per image and class that count, those of the highest score.
+        by_size: whether COCO's small, medium and large objects are evaluated too, after those of
+            any size.
 
     Raises:
         InputError: the annotations lack an image, or a label is beyond ``categories``.
@@ -213,7 +217,8 @@ def matched_boxes(
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(numbered, numbered.loadRes(rows) if rows else COCO(), "bbox")
         evaluation.params.catIds = list(range(1, len(categories) + 1))
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        if not by_size:
+            evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [max_dets]
         evaluation.evaluate()
     return evaluation

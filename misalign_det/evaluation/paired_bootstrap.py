@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.utils import ProgressBar
 
 from ..errors import InputError
+from ..utils import class_names
 from .coco_ap import accumulated, category_ids, check_images, matched_boxes
 
 if TYPE_CHECKING:  # mmdet.datasets is loaded where it is needed: see coco_ap.py
@@ -98,8 +99,12 @@ def ap_difference(
 
 
 def coco_figures(
-    coco: COCO, found: list[dict[str, Any]], classes: str | Sequence[str], max_dets: int = 100
-) -> dict[str, float]:
+    coco: COCO,
+    found: list[dict[str, Any]],
+    classes: str | Sequence[str],
+    max_dets: int = 100,
+    detailed: bool = False,
+) -> dict[str, Any]:
     """COCO's AP, AP50 and AP75 over all classes, 0 to 1; NaN without any object.
 
     Args:
@@ -107,17 +112,31 @@ def coco_figures(
         found: detections, as :func:`~.detections_file.load_detections` returns them.
         classes: the detector's classes in the order of the labels; a single one may be a string.
         max_dets: boxes per image and class that count.
+        detailed: whether APs, APm and APl, of small, medium and large objects, are added, and
+            ``per_class``, the AP of each class by its name.
 
     Raises:
         InputError: the annotations lack an image or a class of the detections.
     """
-    precision = accumulated(_evaluate(coco, found, category_ids(coco, classes), max_dets))
-    parts = dict(AP=precision, AP50=precision[0], AP75=precision[5])
-    return {name: _mean_precision(part) for name, part in parts.items()}
+    ids = category_ids(coco, classes)
+    precision = accumulated(_evaluate(coco, found, ids, max_dets, by_size=detailed))
+    whole = precision[:, :, :, 0]
+    parts = dict(AP=whole, AP50=whole[0], AP75=whole[5])
+    if detailed:
+        parts |= {f"AP{size}": precision[:, :, :, i] for i, size in enumerate("sml", 1)}
+    figures: dict[str, Any] = {name: _mean_precision(part) for name, part in parts.items()}
+    if detailed:
+        each = (_mean_precision(whole[:, :, i]) for i in range(len(ids)))
+        figures["per_class"] = dict(zip(class_names(classes), each))
+    return figures
 
 
 def _evaluate(
-    coco: COCO, found: list[dict[str, Any]], ids: Sequence[int | str], max_dets: int = 100
+    coco: COCO,
+    found: list[dict[str, Any]],
+    ids: Sequence[int | str],
+    max_dets: int = 100,
+    by_size: bool = False,
 ) -> COCOeval:
     check_images(coco, [sample["img_id"] for sample in found])
     instances = [sample["pred_instances"] for sample in found]
@@ -126,7 +145,7 @@ def _evaluate(
         np.concatenate([np.asarray(part[key]) for part in instances] or [np.empty(0)])
         for key in ("bboxes", "scores", "labels")
     )
-    return matched_boxes(coco, images, bboxes, scores, labels, ids, max_dets)
+    return matched_boxes(coco, images, bboxes, scores, labels, ids, max_dets, by_size)
 
 
 def _average(evaluations: list[COCOeval], images: np.ndarray) -> float:

@@ -1,0 +1,258 @@
+"""The declared studies: methods, data sets, seeds and training lengths.
+
+A method is a base of `configs/_base_/models/` and options on top of it. To add one, add a line to
+`METHODS` and its name to a study. `run.py` trains and tests what is declared here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+REFERENCE = "fcos"  # gains and costs are given over it
+
+
+@dataclass(frozen=True)
+class Method:
+    """A detector, as trained and tested in the studies.
+
+    Attributes:
+        name: also in result lines and tables.
+        base: file of `configs/_base_/models/` without backbone and neck: 'fcos' is
+            `fcos_effnet-lite0_fpn.py`.
+        options: dotted keys of the config, and values; a dict with `_delete_` replaces one.
+        trained_as: method whose checkpoint is tested; this one then has no training of its own, and
+            its options may change testing only.
+        baseline: method that this one adds a part to; its gain over it is computed besides the gain
+            over `REFERENCE`.
+        peer: whether it is mmdet's own: the best of these is compared with this package's.
+    """
+
+    name: str
+    base: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    trained_as: str | None = None
+    baseline: str | None = None
+    peer: bool = False
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: its config `configs/_base_/datasets/{name}_detection.py`, and a usual schedule."""
+
+    name: str
+    num_classes: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid: every method on every data set with every seed and length.
+
+    Attributes:
+        lengths: factors of the data sets' epochs.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+    data: tuple[str, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    lengths: tuple[float, ...] = (1,)
+
+
+def changed(parent: Method, name: str, options: Mapping[str, Any], **kwargs: Any) -> Method:
+    """A method that is another one with further options; its baseline is the other one."""
+    merged = {**parent.options, **options}
+    return Method(name, parent.base, merged, **{"baseline": parent.name, **kwargs})
+
+
+def with_clnms(parent: Method) -> Method:
+    """A method tested with CLBalancedNMS at its own IoU threshold; no training of its own."""
+    options = {"model.test_cfg.nms.type": "CLBalancedNMS"}
+    return changed(parent, f"{parent.name}-clnms", options, trained_as=parent.name)
+
+
+def dc_loss(**loss: Any) -> dict[str, Any]:
+    """DCLoss around a classification loss, in the place of it."""
+    return dict(_delete_=True, type="DCLoss", loss=dict(use_sigmoid=True, loss_weight=1.0, **loss))
+
+
+FOCAL = dict(type="FocalLoss", gamma=2.0, alpha=0.25)
+QUALITY = dict(type="QualityFocalLoss", beta=2.0)
+# Towers as in configs/_base_/models/fcos_r18_fpn.py, which every small model has.
+FCOS_TOWERS = dict(
+    _delete_=True,
+    type="LossAwareFCOSHead",
+    num_classes=80,
+    in_channels=64,
+    feat_channels=64,
+    stacked_convs=2,
+    strides=[8, 16, 32, 64, 128],
+    norm_cfg=dict(type="GN", num_groups=16, requires_grad=True),
+    loss_cls=dict(use_sigmoid=True, loss_weight=1.0, **FOCAL),
+    loss_bbox=dict(type="IoULoss", loss_weight=1.0),
+)
+HEAD, ASSIGNER = "model.bbox_head", "model.train_cfg.assigner"
+
+PEERS = [
+    Method(name, name, peer=True)
+    for name in (
+        *("fcos", "atss", "paa", "tood", "retinanet", "gfl", "vfnet", "ddod", "autoassign"),
+        *("rtmdet", "yolox"),
+    )
+]
+_peer = {method.name: method for method in PEERS}
+
+NO_CENTERNESS = changed(
+    _peer["fcos"], "fcos-no-centerness", {f"{HEAD}.type": "FCOSHeadWithoutCenterness"}
+)
+TRIPLE = Method("jla_triplehead", "triplehead")
+JLA_FCOS = changed(TRIPLE, "jla_fcos", {HEAD: FCOS_TOWERS}, baseline=NO_CENTERNESS.name)
+COMPONENTS = [  # Triple-head Network, table 5: each row adds to the one before
+    NO_CENTERNESS,
+    JLA_FCOS,
+    changed(
+        TRIPLE,
+        "jla_triplehead-plain",
+        {
+            f"{HEAD}.refine_mode": "none",
+            f"{HEAD}.with_iou_branch": False,
+            f"{HEAD}.score_mode": "class",
+        },
+        baseline="jla_fcos",
+    ),
+    changed(
+        TRIPLE,
+        "jla_triplehead-refine",
+        {f"{HEAD}.with_iou_branch": False, f"{HEAD}.score_mode": "class"},
+        baseline="jla_triplehead-plain",
+    ),
+]
+CANDIDATES = [  # table 1; 35 is jla_fcos
+    changed(JLA_FCOS, f"jla-k{k}_fcos", {f"{ASSIGNER}.topk": k}) for k in (25, 30, 40, 45)
+]
+THRESHOLDS = [  # table 2; 0.6 is jla_fcos
+    changed(JLA_FCOS, f"jla-theta{str(theta).replace('.', '')}_fcos", {f"{ASSIGNER}.theta": theta})
+    for theta in (0, 0.7, 0.8)
+]
+
+RFA = Method("spatial-align_rfahead", "rfahead")
+ALIGN_FCOS = changed(
+    RFA,
+    "spatial-align_fcos",
+    {
+        f"{HEAD}.type": "LossAwareFCOSHead",
+        f"{HEAD}.with_iou_branch": True,
+        f"{HEAD}.iou_mode": "giou",
+        f"{HEAD}.score_mode": "geometric_mean",
+        f"{HEAD}.centerness_weight": True,
+    },
+    baseline="fcos",
+)
+RFA_FCOS = changed(
+    _peer["fcos"], "rfa_fcos", {f"{HEAD}.type": "RFAFCOSHead", f"{HEAD}.rfa_position": "first"}
+)
+ALIGN = dict(_delete_=True, type="SpatialAlignAssigner", topk=9, num_levels=2)
+ALIGN_TRIPLE = changed(TRIPLE, "spatial-align_triplehead", {ASSIGNER: ALIGN})
+
+IAC = changed(
+    _peer["retinanet"],
+    "iac_retinanet",
+    {f"{HEAD}.type": "DCRetinaHead", f"{ASSIGNER}.type": "IACAssigner"},
+)
+IAC_DC = changed(IAC, "iac-dc_retinanet", {f"{HEAD}.loss_cls": dc_loss(**FOCAL)})
+IAC_DC_CLNMS = changed(
+    IAC_DC,
+    "iac-dc-clnms_retinanet",
+    {"model.test_cfg.nms.type": "CLBalancedNMS"},
+    trained_as="iac-dc_retinanet",
+)
+DC = [
+    changed(
+        _peer["atss"],
+        "dc_atss",
+        {f"{HEAD}.type": "DCATSSHead", f"{HEAD}.loss_cls": dc_loss(**FOCAL)},
+    ),
+    changed(
+        _peer["gfl"],
+        "dc_gfl",
+        {f"{HEAD}.type": "DCGFLHead", f"{HEAD}.loss_cls": dc_loss(**QUALITY)},
+    ),
+]
+DROP_INS = [
+    changed(
+        _peer[name],
+        f"jla_{name}",
+        {ASSIGNER: dict(_delete_=True, type="JLAAssigner", score_format=scores)},
+    )
+    for name, scores in (("rtmdet", "logits"), ("yolox", "probs"))
+]
+DEFAULT = Method("misalign", "misalign")
+
+_TRAINED = [
+    *(*PEERS, *COMPONENTS, TRIPLE, *CANDIDATES, *THRESHOLDS, RFA, ALIGN_FCOS, RFA_FCOS),
+    *(ALIGN_TRIPLE, IAC, IAC_DC, *DC, *DROP_INS, DEFAULT),
+]
+_WITH_CLNMS = (
+    *("retinanet", "gfl", "vfnet", "ddod", "autoassign", "jla_fcos", "spatial-align_fcos"),
+    *("rfa_fcos", "spatial-align_triplehead", "dc_atss", "dc_gfl"),
+)
+METHODS = {
+    method.name: method
+    for method in (
+        *(*_TRAINED, IAC_DC_CLNMS),
+        *(with_clnms(method) for method in _TRAINED if method.name in _WITH_CLNMS),
+    )
+}
+
+DATA = {
+    data.name: data
+    for data in (
+        Data("bccd", num_classes=3, epochs=12),
+        Data("hit-uav", num_classes=4, epochs=6),
+        Data("cards", num_classes=6, epochs=12),
+        Data("shapes", num_classes=6, epochs=8),
+    )
+}
+
+STUDIES = {
+    study.name: study
+    for study in (
+        Study(
+            "main",
+            methods=(
+                *("fcos", "atss", "paa", "tood", "jla_triplehead", "spatial-align_rfahead"),
+                *("iac-dc-clnms_retinanet", "misalign"),
+            ),
+            data=tuple(DATA),
+        ),
+        Study(
+            "peers",
+            methods=(
+                "fcos",
+                *_WITH_CLNMS,
+                *(f"{name}-clnms" for name in _WITH_CLNMS),
+                *("rtmdet", "jla_rtmdet", "yolox", "jla_yolox", "misalign"),
+            ),
+            data=("bccd", "hit-uav"),
+            seeds=(0,),
+        ),
+        Study(
+            "papers",
+            methods=(
+                *("fcos", "fcos-no-centerness", "jla_fcos", "jla_triplehead-plain"),
+                *("jla_triplehead-refine", "jla_triplehead"),
+                *(method.name for method in (*CANDIDATES, *THRESHOLDS)),
+                *("retinanet", "iac_retinanet", "iac-dc_retinanet", "iac-dc-clnms_retinanet"),
+            ),
+            data=("bccd", "hit-uav"),
+            seeds=(0,),
+        ),
+        Study(
+            "lengths",
+            methods=("fcos", "atss", "paa", "misalign"),
+            data=("bccd", "hit-uav"),
+            seeds=(0,),
+            lengths=(1, 3),
+        ),
+    )
+}
