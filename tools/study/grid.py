@@ -37,7 +37,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: its config `configs/_base_/datasets/{name}_detection.py`, and a usual schedule."""
+    """A data set, of `configs/_base_/datasets/{name}_detection.py`, and its usual schedule."""
 
     name: str
     num_classes: int
