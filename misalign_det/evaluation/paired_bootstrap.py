@@ -1,4 +1,4 @@
-"""Paired bootstrap over images: the confidence interval of a difference in AP."""
+"""Paired bootstrap over images, and seeds: the confidence interval of a difference in AP."""
 
 from __future__ import annotations
 
@@ -73,29 +73,93 @@ def ap_difference(
         InputError: the annotations have no images or no object of the classes, or lack an image or
             a class of the detections.
     """
+    first_side, second_side = (
+        resampled_ap(coco, side, classes, resamples, seed, progress) for side in (first, second)
+    )
+    gains = second_side.draws.mean(axis=0) - first_side.draws.mean(axis=0)
+    low, high = interval(gains, confidence)
+    images = len(coco.getImgIds())
+    return APDifference(first_side.mean, second_side.mean, low, high, images)
+
+
+@dataclass
+class ResampledAP:
+    """AP of several trainings of a detector on resamples of a split's images.
+
+    Attributes:
+        whole: AP of each training on the split, ``(T,)``.
+        draws: AP of each training on each resample, ``(T, R)``; NaN without any object. Column by
+            column the images are those of any other detector with the same seed.
+    """
+
+    whole: np.ndarray
+    draws: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """AP on the split, averaged over the trainings."""
+        return float(self.whole.mean())
+
+    def with_seeds(self, seed: int) -> np.ndarray:
+        """Mean AP of trainings drawn with replacement, others for each resample, ``(R,)``.
+
+        Args:
+            seed: of the draws of trainings; another one for each detector, whose seeds of training
+                have nothing in common.
+        """
+        trainings, resamples = self.draws.shape
+        drawn = np.random.default_rng(seed).integers(trainings, size=(trainings, resamples))
+        return np.take_along_axis(self.draws, drawn, axis=0).mean(axis=0)
+
+
+def resampled_ap(
+    coco: COCO,
+    trainings: Sequence[list[dict[str, Any]]],
+    classes: str | Sequence[str],
+    resamples: int = 300,
+    seed: int = 0,
+    progress: bool = False,
+) -> ResampledAP:
+    """COCO's AP of some trainings of a detector on resamples of the images.
+
+    Args:
+        coco, classes, resamples, seed, progress: see :func:`ap_difference`.
+        trainings: detections of each, as :func:`~.detections_file.load_detections` returns them.
+
+    Raises:
+        InputError: see :func:`ap_difference`.
+    """
     ids = category_ids(coco, classes)
     images = len(coco.getImgIds())
     if not images:
         raise InputError("the annotation file has no images")
     if not any(a["category_id"] in set(ids) for a in coco.dataset.get("annotations", ())):
         raise InputError("the annotation file has no object of these classes: there is no AP")
-    sides = [[_evaluate(coco, found, ids) for found in side] for side in (first, second)]
-    first_ap, second_ap = (_average(side, np.arange(images)) for side in sides)
+    evaluations = [_evaluate(coco, found, ids) for found in trainings]
+    whole = np.array([_ap(evaluation, np.arange(images)) for evaluation in evaluations])
     generator = np.random.default_rng(seed)
-    gains = []
+    draws = np.empty((len(evaluations), resamples))
     bar = ProgressBar(resamples) if progress else None
-    for _ in range(resamples):
+    for column in range(resamples):
         drawn = generator.integers(images, size=images)
-        before, after = (_average(side, drawn) for side in sides)
-        gains.append(after - before)
+        draws[:, column] = [_ap(evaluation, drawn) for evaluation in evaluations]
         if bar:
             bar.update()
     if bar:
         print()
+    return ResampledAP(whole, draws)
+
+
+def interval(gains: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Ends of the percentile interval; a resample without any object, NaN, does not count.
+
+    Args:
+        gains: one per resample, ``(R,)``.
+        confidence: level of the interval, between 0 and 1.
+    """
     tail = (1 - confidence) / 2
-    # A resample without any object has no AP.
     low, high = np.nanquantile(gains, [tail, 1 - tail])
-    return APDifference(first_ap, second_ap, float(low), float(high), images)
+    return float(low), float(high)
 
 
 def coco_figures(
@@ -146,11 +210,6 @@ def _evaluate(
         for key in ("bboxes", "scores", "labels")
     )
     return matched_boxes(coco, images, bboxes, scores, labels, ids, max_dets, by_size)
-
-
-def _average(evaluations: list[COCOeval], images: np.ndarray) -> float:
-    """Mean AP of several trainings over the images of some indices, which may repeat."""
-    return float(np.mean([_ap(evaluation, images) for evaluation in evaluations]))
 
 
 def _ap(evaluation: COCOeval, images: np.ndarray) -> float:

@@ -1,0 +1,186 @@
+"""Gains between the methods of a study with their intervals, from the detections that are kept.
+
+    python tools/study/compare.py main --split val
+
+The gain of every method over FCOS, over the method that it adds a part to and, for this package's,
+over the best of mmdet's own methods, per data set and on average over all of them. The interval is
+a bootstrap over images, the same for all methods, and over the seeds of training, drawn for each
+method on its own. The lines are appended to RESULTS_DIR/STUDY.jsonl, where render.py finds them.
+Methods whose detections are not in OUT_DIR are left out, with a note.
+"""
+
+import argparse
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import misalign_det  # noqa: F401  (first: it checks the environment)
+
+# isort: split
+import numpy as np
+from evaluate import split_of
+from grid import STUDIES
+from jobs import make_jobs
+from mmengine.logging import MMLogger
+from records import RESULTS, append, read
+from tables import Column, Results, digest, references
+
+from misalign_det.apis.cli import errors_in_one_line
+from misalign_det.errors import InputError
+from misalign_det.evaluation.detections_file import load_detections
+from misalign_det.evaluation.paired_bootstrap import ResampledAP, interval, resampled_ap
+
+CONFIDENCE = 0.95
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Gains between methods, with intervals")
+    parser.add_argument("study", choices=list(STUDIES), help="declared in tools/study/grid.py")
+    parser.add_argument("--split", choices=["val", "test"], default="val")
+    parser.add_argument("--resamples", type=int, default=300, help="(default: %(default)s)")
+    parser.add_argument(
+        "--out-dir", default="work_dirs/study", help="checkpoints and detections (%(default)s)"
+    )
+    parser.add_argument(
+        "--results-dir", default=str(RESULTS), help="result lines (default: tools/study/results)"
+    )
+    args = parser.parse_args(arguments)
+    if args.resamples < 1:
+        parser.error("--resamples must be at least 1")
+    return args
+
+
+def seed_of(*words: object) -> int:
+    """A seed that depends on some words alone."""
+    return zlib.crc32(" ".join(map(str, words)).encode())
+
+
+def resampled(
+    results: Results, split: str, out_dir: Path, resamples: int
+) -> dict[tuple[str, Column], ResampledAP]:
+    """AP on resamples, of each method in each column whose detections are all there.
+
+    Each training's is kept beside its detections, since it takes seconds.
+    """
+    found: dict[tuple[str, Column], ResampledAP] = {}
+    jobs = {
+        run: job
+        for job in make_jobs(
+            [run for runs in results.runs.values() for run in runs], split, out_dir
+        )
+        for run in job.tests
+    }
+    for (method, column), runs in results.runs.items():
+        lost = [
+            str(run)
+            for run in runs
+            if not jobs[run].tested(run) or jobs[run].hashes[method] != results.config(run)
+        ]
+        if lost:
+            print(f"left out, without the detections of its result: {lost[0]}", file=sys.stderr)
+            continue
+        each = [
+            _of_training(
+                jobs[run].test_file(run, ".py"),
+                jobs[run].test_file(run, ".pkl"),
+                resamples,
+                seed_of(run.data),
+            )
+            for run in runs
+        ]
+        found[method, column] = ResampledAP(
+            np.concatenate([one.whole for one in each]), np.concatenate([one.draws for one in each])
+        )
+    return found
+
+
+def _of_training(config: Path, detections: Path, resamples: int, seed: int) -> ResampledAP:
+    kept = detections.with_suffix(f".{resamples}.npz")
+    if kept.is_file() and kept.stat().st_mtime > detections.stat().st_mtime:
+        with np.load(kept) as file:
+            return ResampledAP(file["whole"], file["draws"])
+    coco, classes = split_of(config)
+    found = resampled_ap(coco, [load_detections(detections)], classes, resamples, seed)
+    np.savez(kept, whole=found.whole, draws=found.draws)
+    return found
+
+
+def comparisons(
+    results: Results, aps: Mapping[tuple[str, Column], ResampledAP]
+) -> Iterator[dict[str, Any]]:
+    """The lines of a study, per data set and, where all data sets are there, for their mean.
+
+    Args:
+        results: of the study and split.
+        aps: by method and column.
+    """
+    for length in results.lengths:
+        columns = [column for column in results.columns if column.length == length]
+        for whole in [[column] for column in columns] + [columns] * (len(columns) > 1):
+            for method, reference in references(results, whole):
+                if all((name, c) in aps for name in (method, reference) for c in whole):
+                    yield _comparison(results, aps, method, reference, whole)
+
+
+def _comparison(
+    results: Results,
+    aps: Mapping[tuple[str, Column], ResampledAP],
+    method: str,
+    reference: str,
+    columns: Sequence[Column],
+) -> dict[str, Any]:
+    draws = {
+        name: np.mean(
+            [aps[name, c].with_seeds(seed_of(name, c.data, c.epochs)) for c in columns], axis=0
+        )
+        for name in (method, reference)
+    }
+    low, high = interval(draws[method] - draws[reference], CONFIDENCE)
+    means = {name: np.mean([aps[name, c].mean for c in columns]) for name in (method, reference)}
+    single = len(columns) == 1
+    return dict(
+        kind="comparison",
+        method=method,
+        reference=reference,
+        data=columns[0].data if single else "all",
+        backbone=results.backbone,
+        epochs=columns[0].epochs if single else None,
+        length=columns[0].length,
+        split=results.split,
+        gain=round(float(means[method] - means[reference]), 5),
+        low=round(low, 5),
+        high=round(high, 5),
+        confidence=CONFIDENCE,
+        resamples=len(draws[method]),
+        of=digest(results, (method, reference), columns),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare, and append the lines."""
+    args = parse_args(arguments)
+    MMLogger.get_current_instance().setLevel("WARNING")  # or each config names its data's root
+    with errors_in_one_line("compare.py"):
+        path = Path(args.results_dir) / f"{args.study}.jsonl"
+        results = Results(read(path), STUDIES[args.study], args.split)
+        if not results.runs:
+            raise InputError(
+                f"{path} has no result on {args.split}: first run "
+                f"tools/study/run.py {args.study} --split {args.split}"
+            )
+        aps = resampled(results, args.split, Path(args.out_dir), args.resamples)
+        lines = list(comparisons(results, aps))
+        append(path, *lines)
+        for line in lines:
+            gain, low, high = (100 * line[key] for key in ("gain", "low", "high"))
+            print(
+                f"{line['data']} {line['epochs'] or ''} {line['method']} over {line['reference']}: "
+                f"{gain:+.1f} ({low:+.1f} to {high:+.1f})"
+            )
+
+
+if __name__ == "__main__":
+    main()

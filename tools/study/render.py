@@ -1,0 +1,101 @@
+"""Write the studies' tables into configs/README.md, and their plots.
+
+    python tools/study/render.py            # write
+    python tools/study/render.py --check    # compare only; exit status 1 if anything differs
+
+Tables stand between `<!-- study: NAME, SPLIT -->` and `<!-- end -->`; everything between these is
+replaced. They come from the lines in RESULTS_DIR alone.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import misalign_det  # noqa: F401  (first: it checks the environment)
+
+# isort: split
+from grid import STUDIES
+from plots import digest_of, gains, plot, plot_digest
+from records import RESULTS, ROOT, read
+from tables import Results, render
+
+from misalign_det.apis.cli import errors_in_one_line
+from misalign_det.errors import InputError
+
+PAGE = ROOT / "configs/README.md"
+BLOCK = re.compile(r"(<!-- study: ([\w-]+), (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Tables and plots of the studies")
+    parser.add_argument("--check", action="store_true", help="write nothing; say what differs")
+    parser.add_argument("--page", default=str(PAGE), help="(default: configs/README.md)")
+    parser.add_argument(
+        "--results-dir", default=str(RESULTS), help="result lines (default: tools/study/results)"
+    )
+    return parser.parse_args(arguments)
+
+
+def rendered(text: str, page: Path, results_dir: Path, write: bool) -> tuple[str, list[str]]:
+    """A page with its blocks rendered again.
+
+    Args:
+        text: of the page.
+        page: its path; pictures are linked from there and lie in `.github` beside its folder.
+        results_dir: with the studies' lines.
+        write: draw the plots that differ.
+
+    Returns:
+        The new text, and the names of plots that differ.
+
+    Raises:
+        InputError: a block names no study or split, or has no end.
+    """
+    differing: list[str] = []
+    if len(BLOCK.findall(text)) != text.count("<!-- study:"):
+        raise InputError(
+            f"{page}: a block of a study starts with <!-- study: NAME, SPLIT --> on a line of its "
+            "own and ends with <!-- end -->"
+        )
+
+    def block(match: re.Match) -> str:
+        start, name, split, body, end = match.groups()
+        if name not in STUDIES or split not in ("val", "test") or "<!-- study:" in body:
+            known = ", ".join(STUDIES)
+            raise InputError(f"{page}: {start.strip()}: studies are {known}; splits val and test")
+        results = Results(read(results_dir / f"{name}.jsonl"), STUDIES[name], split)
+        picture = page.parent.parent / ".github" / f"study_{name}_{split}.svg"
+        link = f"../.github/{picture.name}" if gains(results) else None
+        if link and digest_of(picture) != plot_digest(results):
+            differing.append(picture.name)
+            if write:
+                plot(results, picture)
+        return f"{start}\n{render(results, link)}\n\n{end}"
+
+    return BLOCK.sub(block, text), differing
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write, or compare, the page."""
+    args = parse_args(arguments)
+    with errors_in_one_line("render.py"):
+        page = Path(args.page)
+        text = page.read_text()
+        new, plots = rendered(text, page, Path(args.results_dir), write=not args.check)
+        differing = [page.name] * (new != text) + plots
+        if args.check:
+            if differing:
+                sys.exit(
+                    f"{', '.join(differing)}: not what the results give; run "
+                    "python tools/study/render.py"
+                )
+        elif new != text:
+            page.write_text(new)
+        print(f"{len(BLOCK.findall(text))} blocks, {', '.join(differing) or 'nothing'} changed")
+
+
+if __name__ == "__main__":
+    main()

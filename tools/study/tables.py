@@ -1,0 +1,263 @@
+"""Tables of a study from its result lines alone."""
+
+import hashlib
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compose import Run
+from grid import DATA, METHODS, REFERENCE, Study
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A data set and a training length."""
+
+    data: str
+    epochs: int
+
+    @property
+    def length(self) -> float:
+        """Epochs as a multiple of the data set's usual ones."""
+        return round(self.epochs / DATA[self.data].epochs, 2)
+
+
+class Results:
+    """The result and comparison lines of a study on a split.
+
+    Args:
+        lines: from `records.read`; those of other splits and backbones, and of methods that the
+            study does not have, are left out.
+        study: its order of methods and data sets is kept.
+
+    Attributes:
+        runs: the runs that have a result, by method and column.
+        columns: those with a result.
+        methods: those with a result.
+    """
+
+    def __init__(
+        self,
+        lines: Iterable[Mapping[str, Any]],
+        study: Study,
+        split: str,
+        backbone: str = "effnet-lite0",
+    ) -> None:
+        self.study, self.split, self.backbone = study, split, backbone
+        self._results: dict[Run, Mapping[str, Any]] = {}
+        self._comparisons: dict[tuple, Mapping[str, Any]] = {}
+        for line in lines:
+            if (line["split"], line["backbone"]) != (split, backbone):
+                continue
+            if line["kind"] == "comparison":
+                key = (line["method"], line["reference"], line["data"], line["length"])
+                self._comparisons[key] = line
+            elif line["method"] in study.methods and line["data"] in DATA:
+                run = Run(line["method"], line["data"], line["seed"], line["epochs"], backbone)
+                self._results[run] = line
+        self.runs: dict[tuple[str, Column], list[Run]] = {}
+        for run in sorted(self._results, key=lambda run: run.seed):
+            self.runs.setdefault((run.method, Column(run.data, run.epochs)), []).append(run)
+        found = {column for _, column in self.runs}
+        order = list(DATA)
+        self.columns = sorted(found, key=lambda c: (order.index(c.data), c.epochs))
+        self.lengths = sorted({column.length for column in self.columns})
+        with_results = {method for method, _ in self.runs}
+        self.methods = [method for method in study.methods if method in with_results]
+
+    def values(self, method: str, column: Column, key: str = "AP") -> list[float]:
+        """A figure of each seed; empty without results."""
+        return [self._results[run][key] for run in self.runs.get((method, column), ())]
+
+    def mean(self, method: str, columns: Sequence[Column], key: str = "AP") -> float | None:
+        """Mean over seeds, then over columns; None where a column has no result."""
+        each = [self.values(method, column, key) for column in columns]
+        complete = columns and all(values and None not in values for values in each)
+        return statistics.mean(map(statistics.mean, each)) if complete else None
+
+    def config(self, run: Run) -> str:
+        """Hash of the config of a run's result."""
+        return self._results[run]["config"]
+
+    def lines(self, method: str, column: Column) -> list[Mapping[str, Any]]:
+        """The result lines of a cell."""
+        return [self._results[run] for run in self.runs.get((method, column), ())]
+
+    def comparison(
+        self, method: str, reference: str, columns: Sequence[Column]
+    ) -> Mapping[str, Any] | None:
+        """The comparison in a column, or over several; None if it is not of the present results."""
+        data = columns[0].data if len(columns) == 1 else "all"
+        line = self._comparisons.get((method, reference, data, columns[0].length))
+        fresh = line and line["of"] == digest(self, (method, reference), columns)
+        return line if fresh else None
+
+
+def digest(results: Results, methods: Sequence[str], columns: Sequence[Column]) -> str:
+    """A hash of the results that a comparison was made of."""
+    lines = [
+        (method, line["data"], line["seed"], line["config"], line["AP"])
+        for method in methods
+        for column in columns
+        for line in results.lines(method, column)
+    ]
+    return hashlib.sha256(repr(lines).encode()).hexdigest()[:12]
+
+
+def best_peer(results: Results, columns: Sequence[Column]) -> str | None:
+    """mmdet's own method of the largest mean AP over some columns."""
+    means = {m: results.mean(m, columns) for m in results.methods if METHODS[m].peer}
+    known = {method: mean for method, mean in means.items() if mean is not None}
+    return max(known, key=lambda m: known[m]) if known else None
+
+
+def references(results: Results, columns: Sequence[Column]) -> list[tuple[str, str]]:
+    """The pairs (method, reference) to compare.
+
+    Every method over `REFERENCE`, over its baseline and, if it is not mmdet's, over the best peer.
+    """
+    best = best_peer(results, columns)
+    pairs = []
+    for method in results.methods:
+        parts = METHODS[method]
+        others = [REFERENCE, parts.baseline, None if parts.peer else best]
+        for other in dict.fromkeys(others):
+            if other in results.methods and other != method:
+                pairs.append((method, other))
+    return pairs
+
+
+def render(results: Results, picture: str | None = None) -> str:
+    """The tables of a study in Markdown.
+
+    Args:
+        results: of the study and split.
+        picture: link to the plot of the gains; None without one.
+    """
+    if not results.methods:
+        return "No results yet."
+    parts = [_table(ap_rows(results)), _table(gain_rows(results)), _table(cost_rows(results))]
+    if picture:
+        parts.insert(2, f"![Gain over {REFERENCE} per data set, with its interval]({picture})")
+    return "\n\n".join(part for part in parts if part)
+
+
+def ap_rows(results: Results) -> Iterator[list[str]]:
+    """AP per column as mean and standard deviation over seeds, its mean, and the mean rank."""
+    several = len(results.columns) > 1
+    labels = [_label(results, column) for column in results.columns]
+    split = f"AP, {results.split}"
+    yield [split, *labels, *(["mean", "mean rank"] if several else [])]
+    ranks = _ranks(results)
+    best = {c: max((results.mean(m, [c]) or 0) for m in results.methods) for c in results.columns}
+    for method in results.methods:
+        cells = [_ap_cell(results, method, column, best[column]) for column in results.columns]
+        if several:
+            mean = results.mean(method, results.columns)
+            rank = ranks.get(method)
+            cells.append(NONE if mean is None else f"{100 * mean:.1f}")
+            cells.append(NONE if rank is None else f"{rank:.1f}")
+        yield [f"`{method}`", *cells]
+
+
+def _ap_cell(results: Results, method: str, column: Column, best: float) -> str:
+    values = [100 * value for value in results.values(method, column)]
+    if not values:
+        return NONE
+    mean = statistics.mean(values)
+    text = f"{mean:.1f}" if mean < 100 * best else f"**{mean:.1f}**"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.1f}"
+    declared = len(results.study.seeds)
+    return text if len(values) >= declared else f"{text} ({len(values)} of {declared} seeds)"
+
+
+def _ranks(results: Results) -> dict[str, float]:
+    """Mean rank over the columns, of the methods that have a result in all of them.
+
+    Equal methods share the mean of their ranks.
+    """
+    methods = [m for m in results.methods if results.mean(m, results.columns) is not None]
+    ranks: dict[str, list[float]] = {method: [] for method in methods}
+    for column in results.columns:
+        means = {method: results.mean(method, [column]) or 0 for method in methods}
+        for method in methods:
+            above = sum(mean > means[method] for mean in means.values())
+            equal = sum(mean == means[method] for mean in means.values())
+            ranks[method].append(above + (equal + 1) / 2)
+    return {method: statistics.mean(each) for method, each in ranks.items()}
+
+
+def groups(results: Results) -> list[list[Column]]:
+    """Each column and, for each length with several columns, all of them."""
+    whole = [[c for c in results.columns if c.length == length] for length in results.lengths]
+    return [[column] for column in results.columns] + [g for g in whole if len(g) > 1]
+
+
+def gain_rows(results: Results) -> Iterator[list[str]]:
+    """Gains with their intervals, those over `REFERENCE` first."""
+    columns = groups(results)
+    pairs = dict.fromkeys(pair for group in columns for pair in references(results, group))
+    heads = [_label(results, g[0], whole=len(g) > 1) for g in columns]
+    rows = []
+    for method, reference in sorted(pairs, key=lambda pair: pair[1] != REFERENCE):
+        found = [results.comparison(method, reference, group) for group in columns]
+        if any(found):
+            rows.append([f"`{method}`", f"`{reference}`", *(_gain_cell(line) for line in found)])
+    if rows:
+        yield ["gain in AP, 95 % interval", "over", *heads]
+        yield from rows
+
+
+def _gain_cell(line: Mapping[str, Any] | None) -> str:
+    if line is None:
+        return NONE
+    gain, low, high = (100 * line[key] for key in ("gain", "low", "high"))
+    return f"{gain:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def cost_rows(results: Results) -> Iterator[list[str]]:
+    """Parameters, and the time of training as a ratio to `REFERENCE`'s on the same device."""
+    rows = []
+    for method in results.methods:
+        counts = [n for c in results.columns for n in results.values(method, c, "parameters")]
+        ratios = [r for c in results.columns for r in [_time_ratio(results, method, c)] if r]
+        ratio = f"{statistics.mean(ratios):.2f}" if ratios else NONE
+        rows.append([f"`{method}`", f"{statistics.mean(counts) / 1e6:.2f}", ratio])
+    if rows:
+        yield ["cost", "parameters, millions", f"training time over `{REFERENCE}`'s"]
+        yield from rows
+
+
+def _time_ratio(results: Results, method: str, column: Column) -> float | None:
+    def mean(name: str, device: str) -> float | None:
+        found = [
+            line["train_seconds"]
+            for line in results.lines(name, column)
+            if line["device"] == device and line["train_seconds"]
+        ]
+        return statistics.mean(found) if found else None
+
+    for device in sorted({line["device"] for line in results.lines(method, column)}):
+        own, reference = mean(method, device), mean(REFERENCE, device)
+        if own and reference:
+            return own / reference
+    return None
+
+
+def _label(results: Results, column: Column, whole: bool = False) -> str:
+    lengths = len(results.lengths) > 1
+    if whole:
+        return f"all, {column.length:g}x" if lengths else "all"
+    return f"{column.data}, {column.epochs} epochs" if lengths else column.data
+
+
+def _table(rows: Iterable[list[str]]) -> str:
+    rows = list(rows)
+    if not rows:
+        return ""
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
