@@ -20,6 +20,7 @@ import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import numpy as np
+from compose import BACKBONES
 from evaluate import split_of
 from grid import STUDIES
 from jobs import make_jobs
@@ -40,6 +41,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Gains between methods, with intervals")
     parser.add_argument("study", choices=list(STUDIES), help="declared in tools/study/grid.py")
     parser.add_argument("--split", choices=["val", "test"], default="val")
+    parser.add_argument("--backbone", choices=list(BACKBONES), default="effnet-lite0")
     parser.add_argument("--resamples", type=int, default=300, help="(default: %(default)s)")
     parser.add_argument(
         "--out-dir", default="work_dirs/study", help="checkpoints and detections (%(default)s)"
@@ -165,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     MMLogger.get_current_instance().setLevel("WARNING")  # or each config names its data's root
     with errors_in_one_line("compare.py"):
         path = Path(args.results_dir) / f"{args.study}.jsonl"
-        results = Results(read(path), STUDIES[args.study], args.split)
+        results = Results(read(path), STUDIES[args.study], args.split, args.backbone)
         if not results.runs:
             raise InputError(
                 f"{path} has no result on {args.split}: first run "

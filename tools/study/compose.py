@@ -20,7 +20,9 @@ BACKBONES = {
     # ImageNet weights, which need a network; as in mmdet's ResNets, stem, first stage and all
     # batch norms stay as they are.
     "r18": {
-        "model.backbone.init_cfg": dict(type="Pretrained", checkpoint="torchvision://resnet18"),
+        "model.backbone.init_cfg": dict(
+            _delete_=True, type="Pretrained", checkpoint="torchvision://resnet18"
+        ),
         "model.backbone.frozen_stages": 1,
         "model.backbone.norm_cfg.requires_grad": False,
         "model.backbone.norm_eval": True,

@@ -1,14 +1,10 @@
-"""Trainings and tests as child processes: several at a time, resumed, and ended together."""
+"""What a study's runs need: a training each, shared or resumed, and its tests."""
 
 import fcntl
 import json
 import os
-import signal
 import statistics
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -16,24 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from children import Children, RunBusy, RunFailed, tool_command
 from compose import Run, config_hash, config_text, training_hash
 from mmengine.config import Config
-from records import ROOT, code_version
-
-GRACE = 30  # seconds until a child that was asked to end is killed
-LOG_LINES = 15
-
-
-class RunFailed(Exception):
-    """A child ended with an error; the message has the last lines of its log."""
-
-
-class RunBusy(Exception):
-    """Another process trains in this folder."""
-
-
-class Stopped(Exception):
-    """The children are being ended."""
+from records import code_version
 
 
 @dataclass
@@ -110,87 +92,6 @@ def make_jobs(runs: Sequence[Run], split: str, out_dir: Path) -> list[Job]:
     return list(jobs.values())
 
 
-class Children:
-    """Child processes that end when this one is interrupted.
-
-    Args:
-        environ: their environment.
-        command: makes the command of `tools/train.py` or `tools/test.py` from its name; replaced in
-            tests.
-    """
-
-    def __init__(
-        self,
-        environ: dict[str, str],
-        workers: int = 0,
-        command: Callable[[str], list[str]] = lambda tool: [sys.executable, str(ROOT / tool)],
-    ) -> None:
-        self.environ = environ
-        self.workers = workers
-        self.command = command
-        self.stopping = threading.Event()
-        self._running: set[subprocess.Popen] = set()
-        self._mutex = threading.Lock()
-
-    def call(self, words: Sequence[str | Path], log: Path, lock: int) -> None:
-        """Run a command to its end.
-
-        Args:
-            words: of the command.
-            log: file that its output is appended to.
-            lock: descriptor that the child keeps open: the folder stays locked while it runs.
-
-        Raises:
-            RunFailed: it ended with an error.
-            Stopped: it was ended by :meth:`stop`, or not started since.
-        """
-        with log.open("a") as output:
-            with self._mutex:
-                if self.stopping.is_set():
-                    raise Stopped
-                child = subprocess.Popen(
-                    list(map(str, words)),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=self.environ,
-                    start_new_session=True,  # Ctrl-C goes to this process, which ends them all
-                    pass_fds=(lock,),
-                )
-                self._running.add(child)
-            code = child.wait()
-            with self._mutex:
-                self._running.discard(child)
-        if self.stopping.is_set():
-            raise Stopped
-        if code:
-            tail = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-            raise RunFailed("\n".join([f"exit status {code}; {log} ends with", *tail]))
-
-    def stop(self) -> None:
-        """End all children: by Ctrl-C's signal and, after a while, by force."""
-        with self._mutex:
-            self.stopping.set()
-            running = list(self._running)
-        for child in running:
-            _signal(child.pid, signal.SIGINT)
-        deadline = time.monotonic() + GRACE
-        for child in running:
-            try:
-                child.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-
-    def options(self, *loaders: str) -> list[str]:
-        """Options that set the loaders' worker processes."""
-        persistent = self.workers > 0
-        return [
-            "--cfg-options",
-            *(f"{loader}.num_workers={self.workers}" for loader in loaders),
-            *(f"{loader}.persistent_workers={persistent}" for loader in loaders),
-        ]
-
-
 def work(job: Job, children: Children, facts: dict[str, Any]) -> None:
     """Do what is missing of a job.
 
@@ -213,7 +114,7 @@ def work(job: Job, children: Children, facts: dict[str, Any]) -> None:
             out.parent.mkdir(exist_ok=True)
             write_whole(job.test_file(run, ".py"), config_text(run, job.split))
             out.unlink(missing_ok=True)
-            tool = children.command("tools/test.py")
+            tool = tool_command("tools/test.py")
             words = [*tool, job.test_file(run, ".py"), checkpoint, "--out", out]
             words += ["--work-dir", job.folder / "tests/logs", *children.options("test_dataloader")]
             children.call(words, job.test_file(run, ".log"), lock)
@@ -223,7 +124,7 @@ def work(job: Job, children: Children, facts: dict[str, Any]) -> None:
 
 def _train(job: Job, children: Children, facts: dict[str, Any], lock: int) -> None:
     write_whole(job.folder / "train_config.py", config_text(job.training))
-    words = [*children.command("tools/train.py"), job.folder / "train_config.py"]
+    words = [*tool_command("tools/train.py"), job.folder / "train_config.py"]
     words += ["--work-dir", job.folder, "--resume", "auto"]
     code = code_version()  # of the code that the child imports
     children.call([*words, *children.options("train_dataloader")], job.folder / "train.log", lock)
@@ -302,13 +203,6 @@ def _held(folder: Path) -> Iterator[int]:
 
 def _name(run: Run) -> str:
     return f"{run.method}_{run.backbone}_{run.epochs}e_seed{run.seed}"
-
-
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -3,8 +3,8 @@
     python tools/study/render.py            # write
     python tools/study/render.py --check    # compare only; exit status 1 if anything differs
 
-Tables stand between `<!-- study: NAME, SPLIT -->` and `<!-- end -->`; everything between these is
-replaced. They come from the lines in RESULTS_DIR alone.
+Tables stand between `<!-- study: NAME, SPLIT -->` (or NAME, SPLIT, BACKBONE) and `<!-- end -->`;
+everything between these is replaced. They come from the lines in RESULTS_DIR alone.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
+from compose import BACKBONES
 from grid import STUDIES
 from plots import digest_of, gains, plot, plot_digest
 from records import RESULTS, ROOT, read
@@ -25,7 +26,9 @@ from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.errors import InputError
 
 PAGE = ROOT / "configs/README.md"
-BLOCK = re.compile(r"(<!-- study: ([\w-]+), (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- study: ([\w-]+), (\w+)(?:, ([\w-]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL
+)
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -62,12 +65,16 @@ def rendered(text: str, page: Path, results_dir: Path, write: bool) -> tuple[str
         )
 
     def block(match: re.Match) -> str:
-        start, name, split, body, end = match.groups()
-        if name not in STUDIES or split not in ("val", "test") or "<!-- study:" in body:
-            known = ", ".join(STUDIES)
-            raise InputError(f"{page}: {start.strip()}: studies are {known}; splits val and test")
-        results = Results(read(results_dir / f"{name}.jsonl"), STUDIES[name], split)
-        picture = page.parent.parent / ".github" / f"study_{name}_{split}.svg"
+        start, name, split, backbone, body, end = match.groups()
+        backbone = backbone or next(iter(BACKBONES))
+        known = name in STUDIES and split in ("val", "test") and backbone in BACKBONES
+        if not known or "<!-- study:" in body:
+            raise InputError(
+                f"{page}: {start.strip()}: studies are {', '.join(STUDIES)}; splits val and test; "
+                f"backbones {', '.join(BACKBONES)}"
+            )
+        results = Results(read(results_dir / f"{name}.jsonl"), STUDIES[name], split, backbone)
+        picture = page.parent.parent / ".github" / f"study_{name}_{split}_{backbone}.svg"
         link = f"../.github/{picture.name}" if gains(results) else None
         if link and digest_of(picture) != plot_digest(results):
             differing.append(picture.name)

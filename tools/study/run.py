@@ -25,14 +25,16 @@ import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import torch
+from children import Children, RunBusy
 from compose import BACKBONES, Run, check_bases, model_base, runs_of
 from evaluate import figures, parameters
 from grid import DATA, METHODS, STUDIES
-from jobs import Children, Job, RunBusy, make_jobs, work_all
+from jobs import Job, make_jobs, parse, work_all
 from mmengine.logging import MMLogger
 from records import RESULTS, append, device_name, read, software
 
 from misalign_det.apis.cli import errors_in_one_line
+from misalign_det.utils.json_file import read_json
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -122,6 +124,18 @@ def print_state(runs: Sequence[Run], args: argparse.Namespace, path: Path) -> No
     print(f"{len(runs)} runs: {', '.join(f'{n} {kind}' for kind, n in counts.items())}")
 
 
+def check_data(jobs: Sequence[Job]) -> None:
+    """Check that the data sets are there.
+
+    Raises:
+        InputError: an annotation file is missing.
+    """
+    for run in {job.training.data: job.training for job in jobs}.values():
+        cfg = parse(run, None)
+        train = cfg.train_dataloader.dataset
+        read_json(str(Path(train.data_root, train.ann_file)), run.data, train.data_root)
+
+
 def result_line(run: Run, job: Job) -> dict[str, Any]:
     """What is kept of a tested run."""
     trained = dict(job.trained or {})
@@ -170,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not jobs:
             print(f"all {len(runs)} runs have a result in {path}")
             return
+        check_data(jobs)
         sys.exit(run_jobs(jobs, args, path))
 
 
@@ -179,13 +194,17 @@ def run_jobs(jobs: Sequence[Job], args: argparse.Namespace, path: Path) -> int:
     number = args.jobs or (min(2, cores) if args.device == "cpu" else 1)
     workers = 0 if args.device == "cpu" else min(2, cores // number)
     children = Children(environment(args.device, number, cores), workers)
-    facts = dict(versions=software(), device=device_name(args.device))
+    facts = dict(versions=software(), device=device_name(args.device), jobs=number)
     ended, failed = 0, 0
 
     def done(job: Job, error: Exception | None) -> None:
         nonlocal ended, failed
         ended += 1
         head = f"[{ended}/{len(jobs)}] {job.training}"
+        try:
+            lines = [] if error else [result_line(run, job) for run in job.tests]
+        except Exception as unreadable:  # one run's detections; the others go on
+            error = unreadable
         if isinstance(error, RunBusy):
             print(f"{head}: left out, {error}", flush=True)
         elif error:
@@ -194,10 +213,9 @@ def run_jobs(jobs: Sequence[Job], args: argparse.Namespace, path: Path) -> int:
             record = dict(run=str(job.training), split=args.split, error=str(error))
             append(Path(args.out_dir) / "failures.jsonl", record)
         else:
-            for run in job.tests:
-                line = result_line(run, job)
+            for line in lines:
                 append(path, line)
-                print(f"{head}: {run.method} AP {100 * line['AP']:.1f}", flush=True)
+                print(f"{head}: {line['method']} AP {100 * line['AP']:.1f}", flush=True)
 
     print(f"{len(jobs)} trainings and their tests, {number} at a time", flush=True)
     # Closing the terminal, or a time limit, ends the children as Ctrl-C does.

@@ -220,7 +220,10 @@ def _gain_cell(line: Mapping[str, Any] | None) -> str:
 
 
 def cost_rows(results: Results) -> Iterator[list[str]]:
-    """Parameters, and the time of training as a ratio to `REFERENCE`'s on the same device."""
+    """Parameters, and the time of training as a ratio to `REFERENCE`'s.
+
+    Of trainings on the same device, with as many at a time.
+    """
     rows = []
     for method in results.methods:
         counts = [n for c in results.columns for n in results.values(method, c, "parameters")]
@@ -233,19 +236,16 @@ def cost_rows(results: Results) -> Iterator[list[str]]:
 
 
 def _time_ratio(results: Results, method: str, column: Column) -> float | None:
-    def mean(name: str, device: str) -> float | None:
-        found = [
-            line["train_seconds"]
-            for line in results.lines(name, column)
-            if line["device"] == device and line["train_seconds"]
-        ]
-        return statistics.mean(found) if found else None
+    def means(name: str) -> dict[tuple, float]:
+        found: dict[tuple, list[float]] = {}
+        for line in results.lines(name, column):
+            if line["train_seconds"]:
+                found.setdefault((line["device"], line["jobs"]), []).append(line["train_seconds"])
+        return {where: statistics.mean(each) for where, each in found.items()}
 
-    for device in sorted({line["device"] for line in results.lines(method, column)}):
-        own, reference = mean(method, device), mean(REFERENCE, device)
-        if own and reference:
-            return own / reference
-    return None
+    own, reference = means(method), means(REFERENCE)
+    shared = [where for where in own if where in reference]
+    return own[shared[0]] / reference[shared[0]] if shared else None
 
 
 def _label(results: Results, column: Column, whole: bool = False) -> str:
