@@ -76,17 +76,20 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def code_version() -> dict[str, Any]:
-    """Commit of the code, and whether files that results depend on differ from it."""
+    """Commit of the code, and whether files that results depend on differ from it.
+
+    Without git, the commit is the environment variable MISALIGN_DET_COMMIT, and `dirty` None.
+    """
 
     def git(*words: str) -> str | None:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else None
 
     parts = ("misalign_det", "configs", "tools", ":!tools/study/results", ":!*.md", ":!*.svg")
-    return dict(
-        commit=git("rev-parse", "--short=12", "HEAD"),
-        dirty=bool(git("status", "--porcelain", "--", *parts)),
-    )
+    commit = git("rev-parse", "--short=12", "HEAD")
+    if commit is None:
+        return dict(commit=os.environ.get("MISALIGN_DET_COMMIT"), dirty=None)
+    return dict(commit=commit, dirty=bool(git("status", "--porcelain", "--", *parts)))
 
 
 def software() -> dict[str, str]:

@@ -167,8 +167,8 @@ def _ap_cell(results: Results, method: str, column: Column, best: float) -> str:
     values = [100 * value for value in results.values(method, column)]
     if not values:
         return NONE
-    mean = statistics.mean(values)
-    text = f"{mean:.1f}" if mean < 100 * best else f"**{mean:.1f}**"
+    mean = f"{statistics.mean(values):.1f}"
+    text = mean if (results.mean(method, [column]) or 0) < best else f"**{mean}**"
     if len(values) > 1:
         text += f" ± {statistics.stdev(values):.1f}"
     declared = len(results.study.seeds)

@@ -1,0 +1,200 @@
+"""Tables, plots and comparisons of tools/study, from lines that are made here."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from compare import comparisons
+from grid import STUDIES
+from plots import digest_of, gains, plot
+from records import append
+from render import PAGE, main
+from tables import Column, Results, render
+
+from misalign_det.errors import InputError
+from misalign_det.evaluation.paired_bootstrap import ResampledAP
+
+METHODS = ("fcos", "atss", "jla_triplehead", "iac-dc-clnms_retinanet")
+STUDY = dataclasses.replace(STUDIES["main"], methods=METHODS, seeds=(0, 1))
+TABLE = """\
+| AP, val | bccd | hit-uav | mean | mean rank |
+| --- | --- | --- | --- | --- |
+| `fcos` | 41.0 ± 1.4 | **21.0** ± 1.4 | 31.0 | 1.5 |
+| `atss` | **51.0** ± 1.4 | 17.0 (1 of 2 seeds) | 34.0 | 1.5 |
+| `jla_triplehead` | 45.0 ± 0.0 | – | – | – |"""
+COST = """\
+| cost | parameters, millions | training time over `fcos`'s |
+| --- | --- | --- |
+| `fcos` | 3.33 | 1.00 |
+| `atss` | 3.33 | 1.50 |
+| `jla_triplehead` | 3.33 | – |"""
+
+
+def line(method, data, seed, ap, seconds=100, device="a", **kwargs):
+    epochs = {"bccd": 12, "hit-uav": 6}[data]
+    return dict(
+        kind="result", method=method, data=data, seed=seed, AP=ap, backbone="effnet-lite0",
+        epochs=epochs, split="val", parameters=3_327_000, train_seconds=seconds, device=device,
+        jobs=1, config=f"{method}{data}{seed}", **kwargs)  # fmt: skip
+
+
+LINES = [
+    line("fcos", "bccd", 0, 0.40), line("fcos", "bccd", 1, 0.42),
+    line("fcos", "hit-uav", 0, 0.20), line("fcos", "hit-uav", 1, 0.22),
+    line("atss", "bccd", 0, 0.50, 150), line("atss", "bccd", 1, 0.52, 150),
+    line("atss", "hit-uav", 0, 0.17, 150),
+    line("jla_triplehead", "bccd", 0, 0.45, device="b"),
+    line("jla_triplehead", "bccd", 1, 0.45, device="b"),
+]  # fmt: skip
+
+
+def resampled(results, spread=0.01, resamples=200):
+    """AP on resamples as of independent images, per method and column."""
+    rng = np.random.default_rng(0)
+    return {
+        cell: ResampledAP(
+            np.array(results.values(*cell)),
+            np.array(results.values(*cell))[:, None]
+            + rng.normal(0, spread, (len(runs), resamples)),
+        )
+        for cell, runs in results.runs.items()
+    }
+
+
+def compared(lines, study=STUDY):
+    results = Results(lines, study, "val")
+    return [*lines, *comparisons(results, resampled(results))]
+
+
+def test_tables_are_the_golden_ones():
+    text = render(Results(LINES, STUDY, "val"))
+    assert text == f"{TABLE}\n\n{COST}"
+
+
+def test_nothing_and_other_splits():
+    assert render(Results([], STUDY, "val")) == "No results yet."
+    assert render(Results(LINES, STUDY, "test")) == "No results yet."
+    assert render(Results(LINES, STUDY, "val", "r18")) == "No results yet."
+
+
+def test_gains_are_shown_with_their_intervals():
+    lines = compared(LINES)
+    made = {(c["method"], c["reference"], c["data"]): c for c in lines[len(LINES) :]}
+    # Over FCOS and, for this package's, over the best peer; the mean needs all data sets.
+    assert set(made) == {
+        ("atss", "fcos", "bccd"), ("atss", "fcos", "hit-uav"), ("atss", "fcos", "all"),
+        ("jla_triplehead", "fcos", "bccd"), ("jla_triplehead", "atss", "bccd")}  # fmt: skip
+    found = made["atss", "fcos", "all"]
+    assert found["gain"] == pytest.approx(0.03) and found["low"] < 0.03 < found["high"]
+    text = render(Results(lines, STUDY, "val"), "picture.svg")
+    (row,) = (r for r in text.splitlines() if r.startswith("| `jla_triplehead` | `atss`"))
+    cell = made["jla_triplehead", "atss", "bccd"]
+    low, high = 100 * cell["low"], 100 * cell["high"]
+    assert row == f"| `jla_triplehead` | `atss` | -6.0 ({low:+.1f} to {high:+.1f}) | – | – |"
+    assert "](picture.svg)" in text
+    # Of other results than today's, they are not shown.
+    changed = [dict(one, AP=0.41) if one is LINES[0] else one for one in lines]
+    assert "`jla_triplehead` | `fcos`" not in render(Results(changed, STUDY, "val"))
+
+
+def test_the_interval_covers_the_spread_of_seeds():
+    """Images alone say nothing of it: two methods, three seeds, images that do not matter."""
+    means = {"fcos": [0.40, 0.40, 0.40], "atss": [0.41, 0.45, 0.49]}
+    lines = [line(m, "bccd", s, ap) for m, aps in means.items() for s, ap in enumerate(aps)]
+    results = Results(lines, STUDY, "val")
+    (found,) = comparisons(results, resampled(results, spread=0, resamples=2000))
+    assert found["gain"] == pytest.approx(0.05)
+    assert found["low"] == pytest.approx(0.01) and found["high"] == pytest.approx(0.09)
+    many = np.random.default_rng(1).normal(0, 0.02, (400, 3)) + 0.05
+    inside = 0
+    for aps in many:
+        drawn = ResampledAP(aps, np.repeat(aps[:, None], 200, axis=1)).with_seeds(3)
+        inside += np.quantile(drawn, 0.025) <= 0.05 <= np.quantile(drawn, 0.975)
+    assert inside > 280  # three seeds give a narrow interval: seven of ten, not all
+
+
+def test_lengths_have_columns_of_their_own():
+    lines = [*LINES, dict(line("fcos", "bccd", 0, 0.5), epochs=36)]
+    results = Results(lines, STUDY, "val")
+    assert results.columns == [Column("bccd", 12), Column("bccd", 36), Column("hit-uav", 6)]
+    assert results.lengths == [1, 3]
+    assert "| bccd, 12 epochs | bccd, 36 epochs | hit-uav, 6 epochs |" in render(results)
+
+
+def test_the_plot_says_what_it_shows(tmp_path):
+    results = Results(compared(LINES), STUDY, "val")
+    path = tmp_path / "a.svg"
+    plot(results, path)
+    text = path.read_text()
+    assert "gain over fcos, AP on val" in text and "jla_triplehead" in text and "atss" in text
+    plot(results, tmp_path / "b.svg")
+    assert (tmp_path / "b.svg").read_text() == text
+    assert [method for method, _ in gains(results)] == list(METHODS[1:3])
+    assert len(digest_of(path)) == 12
+
+
+def page_of(folder, block="main, val"):
+    page = folder / "configs/README.md"
+    page.parent.mkdir()
+    page.write_text(f"before\n<!-- study: {block} -->\nold\n<!-- end -->\nafter\n")
+    return page
+
+
+def test_pages_are_written_and_checked(tmp_path, capsys):
+    page = page_of(tmp_path)
+    lines, options = tmp_path / "main.jsonl", ["--page", str(page), "--results-dir", str(tmp_path)]
+    with pytest.raises(SystemExit, match="README.md: not what the results give"):
+        main([*options, "--check"])
+    assert "old" in page.read_text()
+    main(options)
+    assert page.read_text() == (
+        "before\n<!-- study: main, val -->\n\nNo results yet.\n\n<!-- end -->\nafter\n"
+    )
+    append(lines, *compared(LINES, STUDIES["main"]))
+    with pytest.raises(SystemExit, match="README.md, study_main_val_effnet-lite0.svg: not what"):
+        main([*options, "--check"])
+    main(options)
+    picture = tmp_path / ".github/study_main_val_effnet-lite0.svg"
+    assert "(../.github/study_main_val_effnet-lite0.svg)" in page.read_text()
+    assert picture.is_file()
+    main([*options, "--check"])
+    picture.unlink()
+    with pytest.raises(SystemExit, match="^study_main_val_effnet-lite0.svg: not what"):
+        main([*options, "--check"])
+
+
+@pytest.mark.parametrize("block", ["unknown, val", "main, train", "main, val, r99"])
+def test_wrong_blocks_are_named(tmp_path, block):
+    with pytest.raises(SystemExit, match=f"study: {block} -->: studies are main"):
+        main(["--page", str(page_of(tmp_path, block))])
+
+
+def test_a_block_without_an_end_is_named(tmp_path):
+    page = page_of(tmp_path)
+    page.write_text(page.read_text().replace("<!-- end -->", ""))
+    with pytest.raises(SystemExit, match="ends with <!-- end -->"):
+        main(["--page", str(page)])
+
+
+def test_the_page_of_configs_is_what_the_results_give():
+    assert "<!-- study: main, test -->" in PAGE.read_text()
+    main(["--check"])
+
+
+def test_figures_per_size_and_class():
+    """Through coco_figures: a small object found, a large one of the other class not."""
+    from misalign_det.evaluation.coco_ap import index_annotations
+    from misalign_det.evaluation.paired_bootstrap import coco_figures
+
+    boxes = [[0, 0, 20, 20], [30, 30, 120, 120]]
+    coco = index_annotations(dict(
+        images=[dict(id=1)], categories=[dict(id=1, name="a"), dict(id=2, name="b")],
+        annotations=[dict(id=i, image_id=1, category_id=i, bbox=box, area=box[2] * box[3],
+                          iscrowd=0) for i, box in enumerate(boxes, 1)]))  # fmt: skip
+    part = dict(bboxes=np.array([[0, 0, 20, 20.0]]), scores=np.ones(1), labels=np.zeros(1))
+    found = coco_figures(coco, [dict(img_id=1, pred_instances=part)], ("a", "b"), detailed=True)
+    assert found.pop("per_class") == pytest.approx(dict(a=1, b=0))
+    assert np.isnan(found.pop("APm"))
+    assert found == pytest.approx(dict(AP=0.5, AP50=0.5, AP75=0.5, APs=1, APl=0))
+    with pytest.raises(InputError, match="no category 'c'"):
+        coco_figures(coco, [], ("c",), detailed=True)
