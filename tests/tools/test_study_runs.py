@@ -234,7 +234,8 @@ def test_no_child_starts_after_the_stop(tmp_path):
     children = Children({})
     children.stop()
     with pytest.raises(Stopped):
-        children.call(["true"], tmp_path / "log", 0)
+        children.call(["touch", tmp_path / "started"], tmp_path / "log", 0)
+    assert not (tmp_path / "started").exists()
 
 
 def test_a_run_is_named():

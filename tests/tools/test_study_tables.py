@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from compare import comparisons
 from grid import STUDIES
-from plots import digest_of, gains, plot
+from plots import digest_of, gains, plot, plot_digest
 from records import append
 from render import PAGE, main
 from tables import Column, Results, render
@@ -71,6 +71,13 @@ def test_tables_are_the_golden_ones():
     assert text == f"{TABLE}\n\n{COST}"
 
 
+def test_equal_methods_share_their_rank():
+    equal = [line(m, d, 0, 0.3) for m in METHODS[:3] for d in ("bccd", "hit-uav")]
+    equal[-1]["AP"] = 0.2
+    rows = render(Results(equal, STUDY, "val")).splitlines()[2:5]
+    assert [row.split("|")[-2].strip() for row in rows] == ["1.8", "1.8", "2.5"]
+
+
 def test_nothing_and_other_splits():
     assert render(Results([], STUDY, "val")) == "No results yet."
     assert render(Results(LINES, STUDY, "test")) == "No results yet."
@@ -130,7 +137,9 @@ def test_the_plot_says_what_it_shows(tmp_path):
     plot(results, tmp_path / "b.svg")
     assert (tmp_path / "b.svg").read_text() == text
     assert [method for method, _ in gains(results)] == list(METHODS[1:3])
-    assert len(digest_of(path)) == 12
+    changed = [dict(one, high=one["high"] + 0.01) if "high" in one else one for one in compared(LINES)]
+    other = Results(changed, STUDY, "val")
+    assert digest_of(path) == plot_digest(results) != plot_digest(other)
 
 
 def page_of(folder, block="main, val"):
