@@ -25,8 +25,10 @@ def test_studies_name_methods_and_data_sets():
         assert set(study.methods) <= set(METHODS) and set(study.data) <= set(DATA)
         assert len(set(study.methods)) == len(study.methods)
         runs = runs_of(study)
-        assert len(runs) == len(set(runs)) == (
-            len(study.methods) * len(study.data) * len(study.seeds) * len(study.lengths)
+        assert (
+            len(runs)
+            == len(set(runs))
+            == (len(study.methods) * len(study.data) * len(study.seeds) * len(study.lengths))
         )
     for method in METHODS.values():
         assert method.baseline is None or method.baseline in METHODS
@@ -140,9 +142,13 @@ class TestHash:
 
 def test_variants_share_a_training(tmp_path):
     names = ["retinanet", "retinanet-clnms", "iac-dc-clnms_retinanet"]
+    names = [*names, "fcos", "fcos-voting"]
     jobs = make_jobs([Run(name, "bccd", 0, 12) for name in names], "val", tmp_path)
+    voting = jobs.pop()
+    assert [run.method for run in voting.tests] == ["fcos", "fcos-voting"]
+    assert len(set(voting.hashes.values())) == 2
     assert [job.training.method for job in jobs] == ["retinanet", "iac-dc_retinanet"]
-    assert [[run.method for run in job.tests] for job in jobs] == [names[:2], names[2:]]
+    assert [[run.method for run in job.tests] for job in jobs] == [names[:2], names[2:3]]
     assert len(set(jobs[0].hashes.values())) == 2
 
 
@@ -181,3 +187,13 @@ def test_workers_are_options_of_the_command():
         "--cfg-options", "train_dataloader.num_workers=2",
         "train_dataloader.persistent_workers=True"]  # fmt: skip
     assert "a.persistent_workers=False" in Children({}).options("a")
+
+
+@pytest.mark.parametrize("name", [n for n in THERE if METHODS[n].base != n])
+def test_a_base_of_the_same_name_is_the_same_model(name):
+    base = model_base(grid.Method(name, name), "effnet-lite0")
+    if base.is_file():
+        assert "bbox_head" in Config.fromfile(base).model
+        own = parse(Run(name, "bccd", 0, 12), "val").model
+        own.bbox_head.num_classes = Config.fromfile(base).model.bbox_head.num_classes
+        assert own.to_dict() == Config.fromfile(base).model.to_dict()

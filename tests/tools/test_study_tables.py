@@ -137,7 +137,9 @@ def test_the_plot_says_what_it_shows(tmp_path):
     plot(results, tmp_path / "b.svg")
     assert (tmp_path / "b.svg").read_text() == text
     assert [method for method, _ in gains(results)] == list(METHODS[1:3])
-    changed = [dict(one, high=one["high"] + 0.01) if "high" in one else one for one in compared(LINES)]
+    changed = [
+        dict(one, high=one["high"] + 0.01) if "high" in one else one for one in compared(LINES)
+    ]
     other = Results(changed, STUDY, "val")
     assert digest_of(path) == plot_digest(results) != plot_digest(other)
 

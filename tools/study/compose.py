@@ -213,8 +213,14 @@ def config_hash(cfg: Config) -> str:
 
 
 def training_hash(cfg: Config) -> str:
-    """The hash of what a checkpoint depends on: `config_hash` without testing."""
+    """The hash of what a checkpoint depends on: `config_hash` without testing.
+
+    `BoxVotingHead` trains as the head that it stands for.
+    """
     cfg = Config(dict(cfg.to_dict(), test_dataloader=None, test_evaluator=None))
     if "test_cfg" in cfg.model:
         cfg.model.test_cfg = None
+    head = cfg.model.bbox_head
+    if head.type == "BoxVotingHead":
+        head.type = head.pop("head_type")
     return config_hash(cfg)

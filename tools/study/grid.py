@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+HEAD, ASSIGNER = "model.bbox_head", "model.train_cfg.assigner"
 REFERENCE = "fcos"  # gains and costs are given over it
 
 
@@ -71,6 +72,18 @@ def with_clnms(parent: Method) -> Method:
     return changed(parent, f"{parent.name}-clnms", options, trained_as=parent.name)
 
 
+def with_voting(parent: Method, head_type: str | None = None) -> Method:
+    """A method tested with box voting after its NMS; no training of its own.
+
+    Args:
+        head_type: the head's registered name, of mmdet's heads; those of this package vote without.
+    """
+    options = {"model.test_cfg.box_voting": dict(sigma=0.025, iou_threshold=0.01)}
+    if head_type:
+        options |= {f"{HEAD}.type": "BoxVotingHead", f"{HEAD}.head_type": head_type}
+    return changed(parent, f"{parent.name}-voting", options, trained_as=parent.name)
+
+
 def dc_loss(**loss: Any) -> dict[str, Any]:
     """DCLoss around a classification loss, in the place of it."""
     return dict(_delete_=True, type="DCLoss", loss=dict(use_sigmoid=True, loss_weight=1.0, **loss))
@@ -91,8 +104,6 @@ FCOS_TOWERS = dict(
     loss_cls=dict(use_sigmoid=True, loss_weight=1.0, **FOCAL),
     loss_bbox=dict(type="IoULoss", loss_weight=1.0),
 )
-HEAD, ASSIGNER = "model.bbox_head", "model.train_cfg.assigner"
-
 PEERS = [
     Method(name, name, peer=True)
     for name in (
@@ -196,10 +207,15 @@ _WITH_CLNMS = (
     *("retinanet", "gfl", "vfnet", "ddod", "autoassign", "jla_fcos", "spatial-align_fcos"),
     *("rfa_fcos", "spatial-align_triplehead", "dc_atss", "dc_gfl"),
 )
+VOTING = [
+    *(with_voting(_peer[n], f"{n.upper()}Head") for n in ("fcos", "atss", "gfl")),
+    with_voting(_peer["retinanet"], "RetinaHead"),
+    *(with_voting(method) for method in (JLA_FCOS, ALIGN_FCOS, ALIGN_TRIPLE)),
+]
 METHODS = {
     method.name: method
     for method in (
-        *(*_TRAINED, IAC_DC_CLNMS),
+        *(*_TRAINED, IAC_DC_CLNMS, *VOTING),
         *(with_clnms(method) for method in _TRAINED if method.name in _WITH_CLNMS),
     )
 }
@@ -228,9 +244,10 @@ STUDIES = {
         Study(
             "peers",
             methods=(
-                "fcos",
+                *("fcos", "atss"),
                 *_WITH_CLNMS,
                 *(f"{name}-clnms" for name in _WITH_CLNMS),
+                *(method.name for method in VOTING),
                 *("rtmdet", "jla_rtmdet", "yolox", "jla_yolox", "misalign"),
             ),
             data=("bccd", "hit-uav"),
