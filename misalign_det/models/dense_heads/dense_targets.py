@@ -1,6 +1,7 @@
 """Predictions of a batch, its positive (location, GT) pairs, and the losses between them."""
 
 import torch
+from mmdet.models.losses import QualityFocalLoss
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import reduce_mean
@@ -56,10 +57,12 @@ class DenseTargets:
     def classification_loss(self, loss: nn.Module, num_classes: int) -> Tensor:
         """Loss of every background location and every positive pair, ``()``.
 
-        A location with several positive GTs contributes one weighted row for each.
+        A location with several positive GTs contributes one weighted row for each. The target of a
+        positive pair is 1 for its GT's class; for mmdet's ``QualityFocalLoss`` it is the IoU of
+        the predicted box with the GT (Li et al., "Generalized Focal Loss", eq. 2).
 
         Args:
-            loss: one of mmdet's sigmoid losses over class indices.
+            loss: one of mmdet's sigmoid losses over class indices, or ``QualityFocalLoss``.
             num_classes: C, the label of background.
         """
         # All locations are rows, so that the device is not asked how many are background. One that
@@ -70,6 +73,9 @@ class DenseTargets:
         labels = torch.cat([self.labels.new_full((len(background),), num_classes), self.labels])
         weights = torch.cat([background.to(self.weights), self.weights])
         logits = at_least_float32(logits)  # Float32LogitsMixin says why
+        if isinstance(loss, QualityFocalLoss):
+            ious = self.ious(self.bboxes).clamp(0, 1)
+            labels = labels, torch.cat([ious.new_zeros(len(background)), ious])
         return loss(logits, labels, weights, avg_factor=self.avg_factor)
 
     def box_losses(self, loss: nn.Module, bboxes: Tensor) -> Tensor:

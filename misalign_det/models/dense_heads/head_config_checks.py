@@ -10,7 +10,6 @@ from mmdet.models.losses import (
     BoundedIoULoss,
     L1Loss,
     MSELoss,
-    QualityFocalLoss,
     SmoothL1Loss,
     VarifocalLoss,
 )
@@ -23,7 +22,6 @@ from torch import Tensor
 from ...utils import argument_names, find_type, is_type
 
 COORDINATE_LOSSES = (L1Loss, SmoothL1Loss, BalancedL1Loss, MSELoss, BoundedIoULoss)
-QUALITY_LOSSES = (QualityFocalLoss, VarifocalLoss)
 ASSIGNERS = "JLAAssigner, SpatialAlignAssigner or another BatchAssigner"
 
 
@@ -109,8 +107,8 @@ def _wrong_parts(config: Mapping) -> list[str]:
             f"bbox_head.bbox_coder is a {coder.__name__}, and the head predicts distances: leave "
             "it out for DistancePointBBoxCoder"
         )
-    losses: tuple[tuple[str, tuple[type, ...], str], ...] = (
-        ("loss_cls", QUALITY_LOSSES, "takes no class labels: FocalLoss does"),
+    losses: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
+        ("loss_cls", VarifocalLoss, "takes no class labels: FocalLoss and QualityFocalLoss do"),
         ("loss_bbox", COORDINATE_LOSSES, "compares coordinates, not whole boxes as IoULoss does"),
     )
     for key, unfit, why in losses:

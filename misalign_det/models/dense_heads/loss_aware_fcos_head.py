@@ -63,6 +63,7 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         conv_bias: whether the towers' convolutions have a bias.
         norm_cfg: group norm of 32 groups by default.
         loss_cls: focal loss (0.25, 2) of weight 1 by default; another needs ``use_sigmoid=True``.
+            mmdet's ``QualityFocalLoss`` trains the class scores towards the IoU of the box.
         loss_bbox: IoU loss of weight 1 by default.
         bbox_coder: mmdet's ``DistancePointBBoxCoder`` by default.
         **kwargs: passed to mmdet's ``AnchorFreeHead``. Of ``train_cfg`` the head reads

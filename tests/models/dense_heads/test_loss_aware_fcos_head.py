@@ -147,6 +147,27 @@ def test_classification_loss_by_hand():
     assert targets.background.tolist() == [False, False, False, True]
 
 
+def test_quality_focal_loss_is_trained_towards_the_iou():
+    """As above, with probabilities of 3/4 and an IoU of 1/2."""
+    targets = hand_targets([1.0, 3.0], ignored=(2,), logits=torch.full((4, 3), math.log(3)))
+    negative = math.log(4)  # -log(1 - 3/4)
+    own = (0.75 - 0.5) ** 2 * (0.5 * math.log(4 / 3) + 0.5 * negative)
+    other = 0.75**2 * negative
+    loss = MODELS.build(dict(type="mmdet.QualityFocalLoss", use_sigmoid=True, beta=2.0))
+    expected = (4 * (own + 2 * other) + 3 * other) / 4
+    assert targets.classification_loss(loss, 3).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("gts", [instances(), CROWD], ids=["no object", "ambiguous locations"])
+def test_every_head_trains_with_quality_focal_loss(kind, gts):
+    head = make_head(kind, loss_cls=dict(type="QualityFocalLoss", use_sigmoid=True, beta=2.0))
+    _, total = losses_of(head, [gts])
+    total.backward()
+    assert total.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["loss_cls", "loss_iou"])
 def test_losses_get_float32_logits(name, dtype):
