@@ -8,6 +8,7 @@ box with its GT.
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from mmdet.models.losses import GIoULoss
 from mmengine.config import ConfigDict
@@ -29,6 +30,7 @@ class IoUBranchMixin:
     with_iou_branch: bool
     iou_mode: str
     score_mode: str
+    score_alpha: float
     feat_channels: int
     loss_bbox: Any
 
@@ -79,20 +81,27 @@ class IoUBranchMixin:
             factors = [at_least_float32(level) for level in iou_preds]
         if factors is not None and self.score_mode == "geometric_mean":
             # mmdet, and what exports it, multiplies the sigmoids of both and compares the first
-            # with score_thr: the product of the roots is the geometric mean.
-            cls_scores, factors = logits_of_roots(cls_scores), logits_of_roots(factors)
-            cfg.score_thr = max(cfg.get("score_thr", 0), 0) ** 0.5
+            # with score_thr: the product of the powers is the weighted geometric mean.
+            alpha = self.score_alpha
+            cls_scores = logits_of_powers(cls_scores, alpha)
+            factors = logits_of_powers(factors, 1 - alpha)
+            cfg.score_thr = max(cfg.get("score_thr", 0), 0) ** alpha
         return cls_scores, factors
 
 
-def check_score_mode(score_mode: str, with_iou_branch: bool) -> None:
+def check_score_mode(score_mode: str, score_alpha: float, with_iou_branch: bool) -> None:
     """Raise a ValueError for an unknown mode, or one that needs the IoU branch where there is none.
 
     Args:
         score_mode: one of ``SCORE_MODES``.
+        score_alpha: between 0 and 1.
         with_iou_branch: whether the head predicts an IoU.
     """
     check_choice("score_mode", score_mode, SCORE_MODES)
+    if not 0 < score_alpha < 1:
+        raise ValueError(f"score_alpha lies between 0 and 1, not {score_alpha}.")
+    if score_alpha != 0.5 and score_mode != "geometric_mean":
+        raise ValueError(f"score_alpha goes with score_mode='geometric_mean', not {score_mode!r}.")
     if not with_iou_branch and score_mode != "class":
         raise ValueError(
             f"score_mode={score_mode!r} needs the IoU branch: with_iou_branch=False goes with "
@@ -100,12 +109,19 @@ def check_score_mode(score_mode: str, with_iou_branch: bool) -> None:
         )
 
 
-def logits_of_roots(levels: Sequence[Tensor]) -> list[Tensor]:
-    """``x`` -> ``logit(sqrt(sigmoid(x)))`` of each level, ``(N, D, H, W)``.
+def logits_of_powers(levels: Sequence[Tensor], exponent: float) -> list[Tensor]:
+    """``x`` -> ``logit(sigmoid(x)^exponent)`` of each level, ``(N, D, H, W)``.
 
     Without a difference of nearly equal numbers, so that it is exact at any logit.
+
+    Args:
+        levels: logits.
+        exponent: positive.
     """
     x = join_levels(levels)
-    # With s the root: log(s / (1 - s)) = log(s) + log(1 + s) - log(1 - s * s).
-    out = F.logsigmoid(x) / 2 + x.sigmoid().sqrt().log1p() - F.logsigmoid(-x)
-    return split_levels(out, levels)
+    # With p = sigmoid(x), q = 1 - p: log(1 - p^e) = log(q) + log((1 - p^e) / q), and the ratio goes
+    # to e where q vanishes.
+    log_power, q = F.logsigmoid(x) * exponent, (-x).sigmoid()
+    tiny = torch.finfo(x.dtype).tiny
+    ratio = torch.where(q > tiny, -log_power.expm1() / q.clamp(min=tiny), exponent)
+    return split_levels(log_power - F.logsigmoid(-x) - ratio.log(), levels)

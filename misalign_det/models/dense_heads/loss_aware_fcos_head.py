@@ -57,6 +57,8 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         score_mode: detection score, the ``'class'`` probability alone, its ``'product'`` with the
             predicted IoU or their ``'geometric_mean'``. ``test_cfg.score_thr`` and ``nms_pre``
             select by the class probability in every mode.
+        score_alpha: with ``'geometric_mean'``, the score is ``p^alpha * IoU^(1 - alpha)`` (Wu, Li and
+            Wang, "IoU-aware Single-stage Object Detector for Accurate Localization", 2020).
         centerness_weight: weight the box loss of each positive pair by FCOS's centerness.
         init_distance: distance in strides that an untrained head predicts on all four sides.
         strides: of each level in pixels.
@@ -99,6 +101,7 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         iou_mode: str = "iou",
         loss_iou: OptConfigType = None,
         score_mode: str = "class",
+        score_alpha: float = 0.5,
         centerness_weight: bool = False,
         init_distance: float = 4.0,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
@@ -121,7 +124,7 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         check_head_config(type(self), {**kwargs, **parts})
         check_choice("iou_branch_on", iou_branch_on, ("regression", "classification"))
         check_choice("iou_mode", iou_mode, ("iou", "giou"))
-        check_score_mode(score_mode, with_iou_branch)
+        check_score_mode(score_mode, score_alpha, with_iou_branch)
         if norm_cfg is None:
             norm_cfg = dict(type="GN", num_groups=32, requires_grad=True)
         if init_distance <= 0:
@@ -132,6 +135,7 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         self.iou_branch_on = iou_branch_on
         self.iou_mode = iou_mode
         self.score_mode = score_mode
+        self.score_alpha = score_alpha
         self.centerness_weight = centerness_weight
         self.init_distance = init_distance
         super().__init__(

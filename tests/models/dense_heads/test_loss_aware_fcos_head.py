@@ -21,7 +21,7 @@ from mmengine.config import ConfigDict
 from misalign_det.models.dense_heads import dense_targets
 from misalign_det.models.dense_heads.dense_targets import DenseTargets
 from misalign_det.models.dense_heads.float32_logits import at_least_float32
-from misalign_det.models.dense_heads.iou_branch import logits_of_roots
+from misalign_det.models.dense_heads.iou_branch import logits_of_powers
 from misalign_det.models.dense_heads.loss_aware_fcos_head import exp_distance
 
 HEADS = ("LossAwareFCOSHead", "RFAHead", "TripleHead")
@@ -273,15 +273,51 @@ def test_priors_of_half_precision_outputs_are_exact(kind):
         torch.testing.assert_close(mine[order], boxes[expected], rtol=1e-5, atol=1e-3)
 
 
-def testlogits_of_roots():
+@pytest.mark.parametrize("exponent", [0.5, 0.2, 0.9])
+def test_logits_of_powers(exponent):
     x = torch.tensor([-math.inf, -1e5, -100, -30, -3, -1e-3, 0, 1e-3, 3, 30, 100, 1e5, math.inf])
-    found = logits_of_roots([x.view(1, 1, 1, -1)])[0].flatten()
-    exact = x.double().sigmoid().sqrt()
-    torch.testing.assert_close(found.double().sigmoid(), exact, rtol=1e-5, atol=1e-30)
-    assert found[6].item() == pytest.approx(math.log(math.sqrt(0.5) / (1 - math.sqrt(0.5))))
-    assert found[0] == -math.inf and found[-1] == math.inf and found[1].item() == -5e4
-    assert found[-2].item() == pytest.approx(1e5 + math.log(2)) and (found.diff() > 0).all()
-    assert logits_of_roots([torch.full((1, 1, 1, 1), math.nan)])[0].isnan()
+    found = logits_of_powers([x.view(1, 1, 1, -1)], exponent)[0].flatten()
+    exact = x.double().sigmoid() ** exponent
+    torch.testing.assert_close(found.double().sigmoid(), exact, rtol=2e-5, atol=1e-30)
+    assert found[6].item() == pytest.approx(math.log(0.5**exponent / (1 - 0.5**exponent)))
+    assert found[0] == -math.inf and found[-1] == math.inf
+    assert found[1].item() == pytest.approx(-1e5 * exponent)
+    assert found[-2].item() == pytest.approx(1e5 - math.log(exponent)) and (found.diff() > 0).all()
+    assert logits_of_powers([torch.full((1, 1, 1, 1), math.nan)], exponent)[0].isnan()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_weighted_geometric_mean(kind):
+    """As many detections as by the mean of equal weights, and other scores of the same boxes."""
+    head = make_head(
+        kind, with_iou_branch=True, score_mode="geometric_mean", score_alpha=0.3
+    ).eval()
+    torch.manual_seed(0)
+    outs = [[torch.randn_like(level) * 3 for level in part] for part in head(features(1))]
+    outs[1] = [level.abs() * 5 for level in outs[1]]
+    cfg = ConfigDict(score_thr=0.05, nms_pre=1000)
+    found = {}
+    for mode in ("geometric_mean", "class"):
+        head.score_mode = mode
+        (found[mode],) = head.predict_by_feat(*outs, batch_img_metas=METAS[:1], cfg=cfg)
+    head.score_mode = "product"
+    (product,) = head.predict_by_feat(*outs, batch_img_metas=METAS[:1], cfg=cfg)
+    assert len(product) == len(found["class"]) == len(found["geometric_mean"]) > 0
+    order = [torch.argsort(part.bboxes.sum(1) + 1e3 * part.labels) for part in found.values()]
+    by_mean, by_class = (part[index] for part, index in zip(found.values(), order))
+    product = product[torch.argsort(product.bboxes.sum(1) + 1e3 * product.labels)]
+    ious = product.scores / by_class.scores
+    expected = by_class.scores**0.3 * ious**0.7
+    torch.testing.assert_close(by_mean.scores, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "alpha, mode", [(0, "geometric_mean"), (1, "geometric_mean"), (0.3, "product")]
+)
+def test_score_alpha_out_of_place(alpha, mode):
+    with pytest.raises(ValueError, match="score_alpha"):
+        make_head("LossAwareFCOSHead", with_iou_branch=True, score_mode=mode, score_alpha=alpha)
 
 
 @torch.no_grad()
