@@ -224,7 +224,7 @@ DATA = {
     data.name: data
     for data in (
         Data("bccd", num_classes=3, epochs=12),
-        Data("hit-uav", num_classes=4, epochs=6),
+        Data("hit-uav", num_classes=4, epochs=4),
         Data("cards", num_classes=6, epochs=12),
         Data("shapes", num_classes=6, epochs=8),
     )

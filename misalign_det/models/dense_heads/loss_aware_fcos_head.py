@@ -57,8 +57,8 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         score_mode: detection score, the ``'class'`` probability alone, its ``'product'`` with the
             predicted IoU or their ``'geometric_mean'``. ``test_cfg.score_thr`` and ``nms_pre``
             select by the class probability in every mode.
-        score_alpha: with ``'geometric_mean'``, the score is ``p^alpha * IoU^(1 - alpha)`` (Wu, Li and
-            Wang, "IoU-aware Single-stage Object Detector for Accurate Localization", 2020).
+        score_alpha: with ``'geometric_mean'``, the score is ``p^alpha * IoU^(1 - alpha)`` (Wu, Li
+            and Wang, "IoU-aware Single-stage Object Detector for Accurate Localization", 2020).
         centerness_weight: weight the box loss of each positive pair by FCOS's centerness.
         init_distance: distance in strides that an untrained head predicts on all four sides.
         strides: of each level in pixels.
