@@ -76,7 +76,7 @@ def test_names_follow_the_pattern():
     """{method}_{backbone}_{neck}_{schedule}_{data}; the method is [assigner, ...]_detector."""
     pattern = re.compile(
         r"(?:(?:jla|iac|dc|rfa|spatial-align)[a-z0-9-]*_)?"
-        rf"(?:{'|'.join(BASELINE_METHODS)}|rfahead|triplehead)[a-z-]*"
+        rf"(?:{'|'.join(BASELINE_METHODS)}|misalign|rfahead|triplehead)[a-z-]*"
         r"_(?:r18|r50|r101|x101|effnet-lite0)[a-z0-9-]*_fpn_[a-z0-9-]+_[a-z0-9-]+"
     )
     for path in FILES:

@@ -89,4 +89,4 @@ def names_in(text):
 def test_every_config_is_named_and_every_name_is_a_config():
     text = README.replace("${model}", "")  # of the loops in the commands
     named = {name for name in names_in(text) if not name.startswith("_")}
-    assert named - {"jla_triplehead_r50_fpn_12e_mine"} == set(packaged_configs())
+    assert named - {"misalign_r50_fpn_12e_mine"} == set(packaged_configs())

@@ -198,10 +198,30 @@ DROP_INS = [
     for name, scores in (("rtmdet", "logits"), ("yolox", "probs"))
 ]
 DEFAULT = Method("misalign", "misalign")
+_BOX_LOSSES = {
+    f"{HEAD}.{key}": dict(_delete_=True, type="IoULoss", loss_weight=1.0)
+    for key in ("loss_bbox", "loss_bbox_coarse")
+}
+PARTS = [  # configs/misalign.md: the default without each of its parts
+    changed(
+        DEFAULT, "misalign-no-voting", {"model.test_cfg.box_voting": None}, trained_as="misalign"
+    ),
+    changed(DEFAULT, "misalign-alpha05", {f"{HEAD}.score_alpha": 0.5}, trained_as="misalign"),
+    changed(
+        DEFAULT,
+        "misalign-focal",
+        {f"{HEAD}.loss_cls": dict(_delete_=True, use_sigmoid=True, loss_weight=1.0, **FOCAL)},
+    ),
+    changed(DEFAULT, "misalign-iou-loss", _BOX_LOSSES),
+    changed(DEFAULT, "misalign-coarse-iou", {f"{HEAD}.iou_target": "coarse"}),
+    changed(DEFAULT, "misalign-init4", {f"{HEAD}.init_distance": 4.0}),
+    changed(DEFAULT, "misalign-no-reweight", {f"{ASSIGNER}.per_gt_reweight": 0.0}),
+]
 
 _TRAINED = [
     *(*PEERS, *COMPONENTS, TRIPLE, *CANDIDATES, *THRESHOLDS, RFA, ALIGN_FCOS, RFA_FCOS),
     *(ALIGN_TRIPLE, IAC, IAC_DC, *DC, *DROP_INS, DEFAULT),
+    *(part for part in PARTS if part.trained_as is None),
 ]
 _WITH_CLNMS = (
     *("retinanet", "gfl", "vfnet", "ddod", "autoassign", "jla_fcos", "spatial-align_fcos"),
@@ -215,7 +235,7 @@ VOTING = [
 METHODS = {
     method.name: method
     for method in (
-        *(*_TRAINED, IAC_DC_CLNMS, *VOTING),
+        *(*_TRAINED, IAC_DC_CLNMS, *VOTING, *PARTS),
         *(with_clnms(method) for method in _TRAINED if method.name in _WITH_CLNMS),
     )
 }
@@ -224,7 +244,7 @@ DATA = {
     data.name: data
     for data in (
         Data("bccd", num_classes=3, epochs=12),
-        Data("hit-uav", num_classes=4, epochs=4),
+        Data("hit-uav", num_classes=4, epochs=6),
         Data("cards", num_classes=6, epochs=12),
         Data("shapes", num_classes=6, epochs=8),
     )
@@ -263,6 +283,11 @@ STUDIES = {
             ),
             data=("bccd", "hit-uav"),
             seeds=(0,),
+        ),
+        Study(
+            "parts",
+            methods=("fcos", "misalign", *(method.name for method in PARTS)),
+            data=("bccd", "hit-uav"),
         ),
         Study(
             "lengths",
