@@ -129,12 +129,20 @@ def test_a_failed_run_does_not_stop_the_others_and_is_tried_again(study):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_children_and_the_next_call_goes_on(study):
-    process = study.start("fcos", "atss", options=["--jobs", "2"], PAUSE="1")
+@pytest.mark.parametrize("ended_by", ["Ctrl-C", "SIGTERM as a background job"])
+def test_the_children_are_ended_and_the_next_call_goes_on(study, ended_by):
+    in_background = ended_by != "Ctrl-C"
+    if in_background:  # as a shell starts it: SIGINT is ignored, also by the children
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = study.start("fcos", "atss", options=["--jobs", "2"], PAUSE="1")
+    finally:
+        if in_background:
+            signal.signal(signal.SIGINT, before)
     study.wait_for("out/shapes/fcos*/epoch_2.pth", process)
     study.wait_for("out/shapes/atss*/epoch_2.pth", process)
-    process.send_signal(signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
+    process.send_signal(signal.SIGTERM if in_background else signal.SIGINT)
+    text, _ = process.communicate(timeout=25)  # children that must be killed take 30 seconds
     assert process.returncode == 130 and "run.py: interrupted" in text
     epochs = {p.parent.name.split("_")[0]: p.stem for p in study.folder.glob("out/shapes/*/*.pth")}
     time.sleep(2)  # the children would train on

@@ -83,12 +83,13 @@ class Children:
             raise RunFailed("\n".join([f"exit status {code}; {log} ends with", *tail]))
 
     def stop(self) -> None:
-        """End all children: by Ctrl-C's signal and, after a while, by force."""
+        """End all children: by SIGTERM and, after a while, by force."""
+        # Not by SIGINT, which the children of a shell's background job ignore.
         with self._mutex:
             self.stopping.set()
             running = list(self._running)
         for child in running:
-            _signal(child.pid, signal.SIGINT)
+            _signal(child.pid, signal.SIGTERM)
         deadline = time.monotonic() + GRACE
         for child in running:
             try:
