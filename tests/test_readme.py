@@ -22,6 +22,7 @@ PAGES = [
     "README.md",
     ".github/CONTRIBUTING.md",
     "configs/README.md",
+    "configs/misalign.md",
     "misalign_det/README.md",
     "tests/README.md",
     "tools/README.md",
