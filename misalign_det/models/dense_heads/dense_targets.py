@@ -73,10 +73,11 @@ class DenseTargets:
         labels = torch.cat([self.labels.new_full((len(background),), num_classes), self.labels])
         weights = torch.cat([background.to(self.weights), self.weights])
         logits = at_least_float32(logits)  # Float32LogitsMixin says why
+        target: Tensor | tuple[Tensor, Tensor] = labels
         if isinstance(loss, QualityFocalLoss):
             ious = self.ious(self.bboxes).clamp(0, 1)
-            labels = labels, torch.cat([ious.new_zeros(len(background)), ious])
-        return loss(logits, labels, weights, avg_factor=self.avg_factor)
+            target = labels, torch.cat([ious.new_zeros(len(background)), ious])
+        return loss(logits, target, weights, avg_factor=self.avg_factor)
 
     def box_losses(self, loss: nn.Module, bboxes: Tensor) -> Tensor:
         """Box loss of each positive pair, ``(E,)``.
