@@ -1,7 +1,7 @@
 # Playing cards on a table: 6 classes, few large objects per image, in COCO format:
 #   ROOT/annotations/instances_{train,val,test}.json    ROOT/images/*.jpg
 # ROOT: environment variable MISALIGN_DET_CARDS, or --cfg-options data_root=..., else data/cards.
-dataset_type = 'CocoDataset'
+_base_ = 'bccd_detection.py'
 data_root = '{{$MISALIGN_DET_CARDS:data/cards}}/'
 metainfo = dict(
     classes=('ace', 'jack', 'king', 'nine', 'queen', 'ten'),
@@ -14,6 +14,7 @@ metainfo = dict(
         (60, 200, 200),
     ],
 )
+common = dict(data_root=data_root, metainfo=metainfo, data_prefix=dict(img='images/'))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -32,58 +33,10 @@ test_pipeline = [
     ),
 ]
 
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    batch_sampler=dict(type='AspectRatioBatchSampler'),
-    dataset=dict(
-        type=dataset_type,
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='images/'),
-        filter_cfg=dict(filter_empty_gt=False, min_size=32),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file='annotations/instances_val.json',
-        data_prefix=dict(img='images/'),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
-test_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        metainfo=metainfo,
-        data_root=data_root,
-        ann_file='annotations/instances_test.json',
-        data_prefix=dict(img='images/'),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+train_dataloader = dict(dataset=dict(**common, pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(**common, pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(**common, pipeline=test_pipeline))
 
-val_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/instances_val.json', metric='bbox'
-)
-test_evaluator = dict(
-    type='CocoMetric', ann_file=data_root + 'annotations/instances_test.json', metric='bbox'
-)
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+test_evaluator = dict(ann_file=data_root + 'annotations/instances_test.json')
+del common
