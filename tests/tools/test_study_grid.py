@@ -35,6 +35,17 @@ def test_studies_name_methods_and_data_sets():
         assert method.trained_as is None or METHODS[method.trained_as].base == method.base
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_method_is_tested_with_a_checkpoint_of_its_own_training(name, tmp_path):
+    """Options of a method that is `trained_as` another one must not change the training."""
+    study = STUDIES[name]
+    runs = runs_of(Study(name, study.methods, study.data[:1], seeds=(0,)))
+    jobs = make_jobs(runs, "val", tmp_path)
+    assert sorted(map(str, runs)) == sorted(str(run) for job in jobs for run in job.tests)
+    trained = {METHODS[run.method].trained_as or run.method for run in runs}
+    assert {job.training.method for job in jobs} == trained
+
+
 @pytest.mark.parametrize("name", THERE)
 def test_every_method_is_a_model(name):
     cfg = parse(Run(name, "hit-uav", 7, 6), "val")

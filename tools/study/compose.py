@@ -33,7 +33,9 @@ PARTS = (
     *("model", "train_dataloader", "test_dataloader", "test_evaluator", "optim_wrapper"),
     *("param_scheduler", "train_cfg", "custom_hooks", "randomness"),
 )
-# Of these, what changes no figure.
+# Arguments of a head that are read in testing only.
+TEST_ARGUMENTS = {"score_mode", "score_alpha"}
+# Of PARTS, what changes no figure.
 IGNORED = {"num_workers", "persistent_workers", "palette", "val_begin", "val_interval"}
 
 
@@ -221,6 +223,8 @@ def training_hash(cfg: Config) -> str:
     if "test_cfg" in cfg.model:
         cfg.model.test_cfg = None
     head = cfg.model.bbox_head
+    for name in TEST_ARGUMENTS & set(head):
+        head.pop(name)
     if head.type == "BoxVotingHead":
         head.type = head.pop("head_type")
     return config_hash(cfg)

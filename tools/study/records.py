@@ -15,7 +15,7 @@ from misalign_det.errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results")
 # What tells one result, or one comparison, from another; a later line replaces an earlier one.
-KEYS = (*("kind", "method", "reference", "data", "backbone", "epochs", "length", "split", "seed"),)
+KEYS = ("kind", "method", "reference", "data", "backbone", "epochs", "length", "split", "seed")
 
 
 @contextmanager

@@ -75,7 +75,7 @@ class DenseTargets:
         logits = at_least_float32(logits)  # Float32LogitsMixin says why
         target: Tensor | tuple[Tensor, Tensor] = labels
         if isinstance(loss, QualityFocalLoss):
-            ious = self.ious(self.bboxes).clamp(0, 1)
+            ious = self.ious(self.bboxes)
             target = labels, torch.cat([ious.new_zeros(len(background)), ious])
         return loss(logits, target, weights, avg_factor=self.avg_factor)
 
