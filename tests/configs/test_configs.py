@@ -117,6 +117,22 @@ def test_no_two_configs_are_the_same():
     assert [names for names in merged.values() if len(names) > 1] == []
 
 
+@pytest.mark.parametrize(
+    "copies",
+    [
+        # mmengine merges no two bases that both have a model: these lines stand in each.
+        "misalign_{effnet-lite0,r18,r50}",
+        "{atss,fcos,gfl,retinanet,rfahead,triplehead}_effnet-lite0",
+    ],
+)
+def test_what_several_models_share_is_the_same_in_each(copies):
+    head, choices, tail = re.split(r"[{}]", copies)
+    names = [f"{head}{choice}{tail}_fpn.py" for choice in choices.split(",")]
+    texts = [(CONFIGS / "_base_/models" / name).read_text() for name in names]
+    shared = {text[text.index("\nmodel = ") :] for text in texts}
+    assert len(shared) == 1
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_config_is_complete(path):
     cfg = Config.fromfile(path)

@@ -8,7 +8,7 @@ from compare import comparisons
 from grid import STUDIES
 from plots import digest_of, gains, plot, plot_digest
 from records import append
-from render import PAGE, main
+from render import PAGES, main
 from tables import Column, Results, render
 
 from misalign_det.errors import InputError
@@ -153,7 +153,7 @@ def page_of(folder, block="main, val"):
 
 def test_pages_are_written_and_checked(tmp_path, capsys):
     page = page_of(tmp_path)
-    lines, options = tmp_path / "main.jsonl", ["--page", str(page), "--results-dir", str(tmp_path)]
+    lines, options = tmp_path / "main.jsonl", ["--pages", str(page), "--results-dir", str(tmp_path)]
     with pytest.raises(SystemExit, match="README.md: not what the results give"):
         main([*options, "--check"])
     assert "old" in page.read_text()
@@ -177,18 +177,19 @@ def test_pages_are_written_and_checked(tmp_path, capsys):
 @pytest.mark.parametrize("block", ["unknown, val", "main, train", "main, val, r99"])
 def test_wrong_blocks_are_named(tmp_path, block):
     with pytest.raises(SystemExit, match=f"study: {block} -->: studies are main"):
-        main(["--page", str(page_of(tmp_path, block))])
+        main(["--pages", str(page_of(tmp_path, block))])
 
 
 def test_a_block_without_an_end_is_named(tmp_path):
     page = page_of(tmp_path)
     page.write_text(page.read_text().replace("<!-- end -->", ""))
     with pytest.raises(SystemExit, match="ends with <!-- end -->"):
-        main(["--page", str(page)])
+        main(["--pages", str(page)])
 
 
-def test_the_page_of_configs_is_what_the_results_give():
-    assert "<!-- study: main, test -->" in PAGE.read_text()
+def test_the_pages_of_configs_are_what_the_results_give():
+    blocks = ("main, test", "parts, val")
+    assert all(f"<!-- study: {b} -->" in page.read_text() for b, page in zip(blocks, PAGES))
     main(["--check"])
 
 

@@ -1,4 +1,4 @@
-"""Write the studies' tables into configs/README.md, and their plots.
+"""Write the studies' tables into the pages of configs, and their plots.
 
     python tools/study/render.py            # write
     python tools/study/render.py --check    # compare only; exit status 1 if anything differs
@@ -25,7 +25,7 @@ from tables import Results, render
 from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.errors import InputError
 
-PAGE = ROOT / "configs/README.md"
+PAGES = [ROOT / "configs/README.md", ROOT / "configs/misalign.md"]
 BLOCK = re.compile(
     r"(<!-- study: ([\w-]+), (\w+)(?:, ([\w-]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL
 )
@@ -35,7 +35,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description="Tables and plots of the studies")
     parser.add_argument("--check", action="store_true", help="write nothing; say what differs")
-    parser.add_argument("--page", default=str(PAGE), help="(default: configs/README.md)")
+    parser.add_argument(
+        "--pages",
+        nargs="+",
+        default=[str(page) for page in PAGES],
+        help="(default: configs/README.md and configs/misalign.md)",
+    )
     parser.add_argument(
         "--results-dir", default=str(RESULTS), help="result lines (default: tools/study/results)"
     )
@@ -86,22 +91,23 @@ def rendered(text: str, page: Path, results_dir: Path, write: bool) -> tuple[str
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write, or compare, the page."""
+    """Write, or compare, the pages."""
     args = parse_args(arguments)
     with errors_in_one_line("render.py"):
-        page = Path(args.page)
-        text = page.read_text()
-        new, plots = rendered(text, page, Path(args.results_dir), write=not args.check)
-        differing = [page.name] * (new != text) + plots
-        if args.check:
-            if differing:
-                sys.exit(
-                    f"{', '.join(differing)}: not what the results give; run "
-                    "python tools/study/render.py"
-                )
-        elif new != text:
-            page.write_text(new)
-        print(f"{len(BLOCK.findall(text))} blocks, {', '.join(differing) or 'nothing'} changed")
+        differing, blocks = [], 0
+        for page in map(Path, args.pages):
+            text = page.read_text()
+            new, plots = rendered(text, page, Path(args.results_dir), write=not args.check)
+            differing += [page.name] * (new != text) + plots
+            blocks += len(BLOCK.findall(text))
+            if new != text and not args.check:
+                page.write_text(new)
+        if args.check and differing:
+            sys.exit(
+                f"{', '.join(differing)}: not what the results give; run "
+                "python tools/study/render.py"
+            )
+        print(f"{blocks} blocks, {', '.join(differing) or 'nothing'} changed")
 
 
 if __name__ == "__main__":
