@@ -150,6 +150,7 @@ def test_classification_loss_by_hand():
 def test_quality_focal_loss_is_trained_towards_the_iou():
     """As above, with probabilities of 3/4 and an IoU of 1/2."""
     targets = hand_targets([1.0, 3.0], ignored=(2,), logits=torch.full((4, 3), math.log(3)))
+    targets.assign_bboxes = torch.tensor([[0.0, 0, 10, 10]]).repeat(4, 1)  # TripleHead's coarse box
     negative = math.log(4)  # -log(1 - 3/4)
     own = (0.75 - 0.5) ** 2 * (0.5 * math.log(4 / 3) + 0.5 * negative)
     other = 0.75**2 * negative
