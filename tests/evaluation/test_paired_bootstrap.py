@@ -12,7 +12,13 @@ from helpers.tiny_detectors import tool
 from mmdet.datasets.api_wrappers import COCO, COCOeval
 
 from misalign_det.errors import InputError
-from misalign_det.evaluation.paired_bootstrap import _ap, _evaluate, ap_difference, coco_figures
+from misalign_det.evaluation.paired_bootstrap import (
+    ResampledAP,
+    _ap,
+    _evaluate,
+    ap_difference,
+    coco_figures,
+)
 
 CLASSES = ("a", "b")
 
@@ -186,6 +192,18 @@ def test_seeds_are_averaged():
     both = ap_difference(coco, [a, b], [a], CLASSES, resamples=5)
     single = [ap_difference(coco, [x], [a], CLASSES, resamples=5).first for x in (a, b)]
     assert both.first == pytest.approx(np.mean(single))
+
+
+def test_trainings_are_drawn_with_replacement():
+    """Of two trainings at 0 and 1 the mean of two draws is 0, 0.5 or 1, by the binomial's shares."""
+    aps = ResampledAP(np.array([0.0, 1.0]), np.repeat([[0.0], [1.0]], 4000, axis=1))
+    means = aps.with_seeds(0)
+    assert means.shape == (4000,) and aps.mean == 0.5
+    values, counts = np.unique(means, return_counts=True)
+    assert values.tolist() == [0.0, 0.5, 1.0]
+    np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.03)
+    assert np.array_equal(means, aps.with_seeds(0))
+    assert not np.array_equal(means, aps.with_seeds(1))
 
 
 def test_no_detections_at_all_are_an_ap_of_zero():
