@@ -195,7 +195,7 @@ def test_seeds_are_averaged():
 
 
 def test_trainings_are_drawn_with_replacement():
-    """Of two trainings at 0 and 1 the mean of two draws is 0, 0.5 or 1, by the binomial's shares."""
+    """Of trainings at 0 and 1 the mean of two draws is 0, 0.5 or 1, with the binomial shares."""
     aps = ResampledAP(np.array([0.0, 1.0]), np.repeat([[0.0], [1.0]], 4000, axis=1))
     means = aps.with_seeds(0)
     assert means.shape == (4000,) and aps.mean == 0.5
