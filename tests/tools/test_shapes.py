@@ -141,6 +141,22 @@ def test_kept_when_the_same_and_drawn_anew_when_not(tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["set"], "nothing half-made is left beside it"
 
 
+def test_a_test_split_when_asked_for(tmp_path):
+    out = tmp_path / "set"
+    command = ["--out-dir", str(out), "--num-train", "1", "--num-val", "2"]
+    assert shapes.main(command) == 0
+    assert not (out / "test").exists()
+    before = (out / "val/000001.jpg").read_bytes()
+    assert shapes.main([*command, "--num-test", "2"]) == 0
+    assert (out / "val/000001.jpg").read_bytes() == before
+    images = {(out / f"{split}/000001.jpg").read_bytes() for split in ("val", "test")}
+    assert len(images) == 2, "other images than the validation split's"
+    content = json.loads((out / "annotations/instances_test.json").read_text())
+    assert len(content["images"]) == 2 and content["annotations"]
+    assert shapes.make_set(out, train=1, val=2) is False, "kept with its test split"
+    assert (out / "test/000001.jpg").is_file()
+
+
 def test_two_processes_at_once(tmp_path, monkeypatch):
     """The other one is done while this one still draws: its set stays, nothing is left behind."""
     out, drawn = tmp_path / "set", []
@@ -182,6 +198,7 @@ def test_broken_off_run_leaves_nothing(tmp_path, monkeypatch, capsys):
     [
         (["--img-scale", "32", "240"], "at least 64 pixels"),
         (["--num-train", "0"], "at least 1"),
+        (["--num-test", "-1"], "--num-test and --seed at least 0"),
     ],
 )
 def test_senseless_arguments(tmp_path, capsys, arguments, message):

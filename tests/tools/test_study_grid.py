@@ -69,9 +69,10 @@ def test_every_data_set(data, split):
     if split is None:
         assert cfg.test_dataloader is cfg.val_dataloader is cfg.val_evaluator is None
     else:
-        file = "val" if data == "shapes" else split
-        assert f"instances_{file}.json" in cfg.test_evaluator.ann_file
-        assert f"instances_{file}.json" in cfg.test_dataloader.dataset.ann_file
+        dataset = cfg.test_dataloader.dataset
+        assert cfg.test_evaluator.ann_file == f"{cfg.data_root}annotations/instances_{split}.json"
+        assert dataset.ann_file.endswith(f"annotations/instances_{split}.json")
+        assert dataset.test_mode and (data != "shapes" or dataset.data_prefix.img == f"{split}/")
 
 
 @pytest.mark.parametrize("epochs", [4, 12, 36])
@@ -82,6 +83,15 @@ def test_the_schedule_ends_with_the_training(epochs):
     assert (warm_up.end, warm_up.by_epoch, cosine.type) == (50, False, "CosineAnnealingLR")
     assert cfg.default_hooks.checkpoint.max_keep_ckpts == 1
     assert cfg.custom_hooks[0].type == "ChannelsLastHook"
+
+
+def test_what_starts_in_an_epoch_starts_at_the_same_share_of_any_length():
+    for name in ("tood", "tood-anchor4"):
+        starts = [
+            parse(Run(name, "bccd", 0, epochs), None).model.train_cfg.initial_epoch
+            for epochs in (6, 12, 36)
+        ]
+        assert starts == [2, 4, 12]
 
 
 def test_lengths_multiply_the_epochs():

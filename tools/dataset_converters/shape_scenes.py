@@ -166,4 +166,4 @@ def draw_scene(
 
 def scene_rng(seed: int, split: str, number: int) -> np.random.Generator:
     """The random generator of one image, which does not depend on the number of images."""
-    return np.random.default_rng([seed, ("train", "val").index(split), number])
+    return np.random.default_rng([seed, ("train", "val", "test").index(split), number])

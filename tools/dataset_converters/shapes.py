@@ -1,13 +1,15 @@
 """Draw the detection set "shapes": coloured figures on textured ground, in COCO format.
 
     python tools/dataset_converters/shapes.py --out-dir data/shapes
-    python tools/dataset_converters/shapes.py --num-train 400 --num-val 100 --seed 0
+    python tools/dataset_converters/shapes.py --num-train 400 --num-val 100 --num-test 100 --seed 0
 
 writes (about ten seconds)
 
     data/shapes/train/000000.jpg ...                  data/shapes/val/000000.jpg ...
     data/shapes/annotations/instances_train.json      data/shapes/annotations/instances_val.json
     data/shapes/shapes.json                           the parameters that made the set
+
+and, with --num-test, a test split likewise.
 
 The set contains the ambiguity and the misalignment that this package is about. Objects lie inside
 one another and overlap (one location, several objects), some scenes are crowded, box sizes range
@@ -38,6 +40,7 @@ from tqdm import tqdm
 
 VERSION = 1  # to be raised when the drawing changes, so that old sets are redrawn
 STAMP = "shapes.json"
+SPLITS = ("train", "val", "test")
 
 RENAMED = {  # old names of options
     "--out": "--out-dir",
@@ -84,15 +87,16 @@ def write_split(root: Path, split: str, count: int, params: dict) -> None:
 
 
 def is_current(out: Path, params: dict) -> bool:
-    """Whether `out` contains a complete set with exactly these parameters."""
+    """Whether `out` contains a complete set with these parameters; a test split more is no harm."""
     try:
         recorded = json.loads((out / STAMP).read_text())
     except (OSError, ValueError):
         return False
-    return recorded == params and all(
+    return params.items() <= recorded.items() and all(
         (out / "annotations" / f"instances_{split}.json").is_file()
         and sum(1 for _ in (out / split).glob("*.jpg")) == params[split]
-        for split in ("train", "val")
+        for split in SPLITS
+        if split in params
     )
 
 
@@ -102,6 +106,7 @@ def make_set(
     val: int = 100,
     size: Sequence[int] = (320, 240),
     seed: int = 0,
+    test: int = 0,
 ) -> bool:
     """Write the set to `out` unless it exists already.
 
@@ -113,6 +118,7 @@ def make_set(
         train, val: number of images of each split.
         size: width, height in pixels, each at least 64.
         seed: 0 or larger.
+        test: number of images of the test split; 0 for none.
 
     Returns:
         False if the set existed already.
@@ -129,12 +135,16 @@ def make_set(
         "train": int(train),
         "val": int(val),
     }
+    if test:
+        params["test"] = int(test)
     if min(params["size"]) < 64:
         raise ValueError(
             f"--img-scale is {size[0]} x {size[1]}; each side must be at least 64 pixels"
         )
-    if min(params["train"], params["val"]) < 1 or params["seed"] < 0:
-        raise ValueError("--num-train and --num-val must be at least 1 and --seed at least 0")
+    if min(params["train"], params["val"]) < 1 or min(params["seed"], test) < 0:
+        raise ValueError(
+            "--num-train and --num-val must be at least 1, --num-test and --seed at least 0"
+        )
     if is_current(out, params):
         return False
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / STAMP).is_file():
@@ -146,7 +156,7 @@ def make_set(
     shutil.rmtree(partial, ignore_errors=True)  # of a killed process with the same id
     partial.mkdir(parents=True)
     try:
-        for split in ("train", "val"):
+        for split in (s for s in SPLITS if s in params):
             write_split(partial, split, params[split], params)
         (partial / STAMP).write_text(json.dumps(params))
         if is_current(out, params):  # another process has written it meanwhile
@@ -165,6 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out-dir", default="data/shapes", help="folder of the set (%(default)s)")
     parser.add_argument("--num-train", type=int, default=400, help="training images (%(default)s)")
     parser.add_argument("--num-val", type=int, default=100, help="validation images (%(default)s)")
+    parser.add_argument("--num-test", type=int, default=0, help="test images (%(default)s)")
     parser.add_argument(
         "--img-scale",
         type=int,
@@ -182,13 +193,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             add_renamed_option(parser, old, new)
     args = parser.parse_args(argv)
     try:
-        made = make_set(args.out_dir, args.num_train, args.num_val, args.img_scale, args.seed)
+        made = make_set(
+            args.out_dir, args.num_train, args.num_val, args.img_scale, args.seed, args.num_test
+        )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(
-        f"{args.out_dir}: {args.num_train} training and {args.num_val} validation images, "
-        f"seed {args.seed}" + ("" if made else " (already there, kept)")
+        f"{args.out_dir}: {args.num_train} training, {args.num_val} validation and "
+        f"{args.num_test} test images, seed {args.seed}"
+        + ("" if made else " (already there, kept)")
     )
     return 0
 

@@ -122,6 +122,7 @@ def config_text(run: Run, split: str | None = None) -> str:
     options = {
         **BACKBONES[run.backbone],
         **method.options,
+        **{key: round(run.epochs * share) for key, share in method.epoch_shares.items()},
         "model.bbox_head.num_classes": data.num_classes,
         **_length(run.epochs),
         "randomness.seed": run.seed,
@@ -141,6 +142,12 @@ def config_text(run: Run, split: str | None = None) -> str:
     elif split == "val":
         lines.append("test_dataloader = {{_base_.val_dataloader}}")
         lines.append("test_evaluator = {{_base_.val_evaluator}}")
+    elif data.test_folder:
+        file = "annotations/instances_test.json"
+        dataset = dict(ann_file=file, data_prefix=dict(img=data.test_folder))
+        lines.append(f"test_dataloader = {_as_call(dict(dataset=dataset))}")
+        root = Config.fromfile(BASES / f"datasets/{run.data}_detection.py").data_root
+        lines.append(f"test_evaluator = dict(ann_file={root + file!r})")
     return "\n".join(lines) + "\n"
 
 

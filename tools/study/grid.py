@@ -26,6 +26,7 @@ class Method:
         baseline: method that this one adds a part to; its gain over it is computed besides the gain
             over `REFERENCE`.
         peer: whether it is mmdet's own: the best of these is compared with this package's.
+        epoch_shares: dotted keys that count epochs, and their share of the training.
     """
 
     name: str
@@ -34,15 +35,22 @@ class Method:
     trained_as: str | None = None
     baseline: str | None = None
     peer: bool = False
+    epoch_shares: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set, of `configs/_base_/datasets/{name}_detection.py`, and its usual schedule."""
+    """A data set, of `configs/_base_/datasets/{name}_detection.py`, and its usual schedule.
+
+    Attributes:
+        test_folder: folder of the test split's images, if its config has no test split; the
+            annotations are then those of `instances_test.json` beside the validation split's.
+    """
 
     name: str
     num_classes: int
     epochs: int
+    test_folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,8 @@ class Study:
 def changed(parent: Method, name: str, options: Mapping[str, Any], **kwargs: Any) -> Method:
     """A method that is another one with further options; its baseline is the other one."""
     merged = {**parent.options, **options}
-    return Method(name, parent.base, merged, **{"baseline": parent.name, **kwargs})
+    kwargs = {"baseline": parent.name, "epoch_shares": parent.epoch_shares, **kwargs}
+    return Method(name, parent.base, merged, **kwargs)
 
 
 def with_clnms(parent: Method) -> Method:
@@ -107,11 +116,26 @@ FCOS_TOWERS = dict(
 PEERS = [
     Method(name, name, peer=True)
     for name in (
-        *("fcos", "atss", "paa", "tood", "retinanet", "gfl", "vfnet", "ddod", "autoassign"),
-        *("rtmdet", "yolox"),
+        *("fcos", "atss", "paa", "retinanet", "gfl", "vfnet", "ddod", "autoassign", "rtmdet"),
+        "yolox",
     )
 ]
+# In mmdet's schedule the task-aligned assigner takes over after 4 of 12 epochs.
+PEERS.append(
+    Method("tood", "tood", peer=True, epoch_shares={"model.train_cfg.initial_epoch": 1 / 3})
+)
 _peer = {method.name: method for method in PEERS}
+
+# The default's first boxes are three strides wide, by `init_distance`; these anchors are four.
+TUNING = [
+    changed(
+        _peer[name],
+        f"{name}-anchor4",
+        {f"{HEAD}.anchor_generator.octave_base_scale": 4},
+        baseline=name,
+    )
+    for name in ("atss", "paa", "tood")
+]
 
 NO_CENTERNESS = changed(
     _peer["fcos"], "fcos-no-centerness", {f"{HEAD}.type": "FCOSHeadWithoutCenterness"}
@@ -219,7 +243,7 @@ PARTS = [  # configs/misalign.md: the default without each of its parts
 ]
 
 _TRAINED = [
-    *(*PEERS, *COMPONENTS, TRIPLE, *CANDIDATES, *THRESHOLDS, RFA, ALIGN_FCOS, RFA_FCOS),
+    *(*PEERS, *TUNING, *COMPONENTS, TRIPLE, *CANDIDATES, *THRESHOLDS, RFA, ALIGN_FCOS, RFA_FCOS),
     *(ALIGN_TRIPLE, IAC, IAC_DC, *DC, *DROP_INS, DEFAULT),
     *(part for part in PARTS if part.trained_as is None),
 ]
@@ -246,7 +270,7 @@ DATA = {
         Data("bccd", num_classes=3, epochs=12),
         Data("hit-uav", num_classes=4, epochs=6),
         Data("cards", num_classes=6, epochs=12),
-        Data("shapes", num_classes=6, epochs=8),
+        Data("shapes", num_classes=6, epochs=8, test_folder="test/"),
     )
 }
 
@@ -260,6 +284,12 @@ STUDIES = {
                 *("iac-dc-clnms_retinanet", "misalign"),
             ),
             data=tuple(DATA),
+        ),
+        Study(
+            "tuning",
+            methods=("atss", "paa", "tood", *(method.name for method in TUNING), "misalign"),
+            data=("bccd", "hit-uav"),
+            seeds=(0,),
         ),
         Study(
             "peers",
