@@ -269,3 +269,14 @@ def test_with_the_real_tools(study):
     assert (gain["method"], gain["reference"]) == ("iac-dc-clnms_retinanet", "fcos")
     found = lines["iac-dc-clnms_retinanet"]["AP"] - lines["fcos"]["AP"]
     assert gain["gain"] == pytest.approx(found, abs=1e-4)
+    cost = [sys.executable, ROOT / "tools/study/cost.py", *compare[2:3], "--data", "shapes"]
+    cost += ["--images", "2", "--repeats", "1", *compare[5:]]
+    said = subprocess.run(
+        list(map(str, cost)), env=study.environ, check=True, cwd=study.folder, capture_output=True
+    ).stderr.decode()
+    assert "left out on shapes, without a checkpoint: atss, paa" in said
+    costs = [line for line in read(study.lines) if line["kind"] == "cost"]
+    assert {line["method"] for line in costs} == set(lines)
+    for line in costs:
+        assert line["inference_ms"] > 0 and line["config"] == lines[line["method"]]["config"]
+        assert (line["inference_ratio"] == 1) == (line["method"] == "fcos")

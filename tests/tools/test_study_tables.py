@@ -23,11 +23,11 @@ TABLE = """\
 | `atss` | **51.0** ± 1.4 | 17.0 (1 of 2 seeds) | 34.0 | 1.5 |
 | `jla_triplehead` | 45.0 ± 0.0 | – | – | – |"""
 COST = """\
-| cost | parameters, millions | training time over `fcos`'s |
-| --- | --- | --- |
-| `fcos` | 3.33 | 1.00 |
-| `atss` | 3.33 | 1.50 |
-| `jla_triplehead` | 3.33 | – |"""
+| cost | parameters, millions | training time over `fcos`'s | inference time over `fcos`'s |
+| --- | --- | --- | --- |
+| `fcos` | 3.33 | 1.00 | – |
+| `atss` | 3.33 | 1.50 | 1.30 |
+| `jla_triplehead` | 3.33 | – | – |"""
 
 
 def line(method, data, seed, ap, seconds=100, device="a", **kwargs):
@@ -67,7 +67,12 @@ def compared(lines, study=STUDY):
 
 
 def test_tables_are_the_golden_ones():
-    text = render(Results(LINES, STUDY, "val"))
+    costs = [
+        dict(LINES[i], kind="cost", inference_ratio=ratio) for i, ratio in ((4, 1.2), (6, 1.4))
+    ]
+    # Of a config of which there is no result any more.
+    costs.append(dict(LINES[7], kind="cost", inference_ratio=9, config="old"))
+    text = render(Results([*LINES, *costs], STUDY, "val"))
     assert text == f"{TABLE}\n\n{COST}"
 
 

@@ -26,7 +26,7 @@ class Column:
 
 
 class Results:
-    """The result and comparison lines of a study on a split.
+    """The result, comparison and cost lines of a study on a split.
 
     Args:
         lines: from `records.read`; those of other splits and backbones, and of methods that the
@@ -49,12 +49,15 @@ class Results:
         self.study, self.split, self.backbone = study, split, backbone
         self._results: dict[Run, Mapping[str, Any]] = {}
         self._comparisons: dict[tuple, Mapping[str, Any]] = {}
+        self._costs: list[Mapping[str, Any]] = []
         for line in lines:
             if (line["split"], line["backbone"]) != (split, backbone):
                 continue
             if line["kind"] == "comparison":
                 key = (line["method"], line["reference"], line["data"], line["length"])
                 self._comparisons[key] = line
+            elif line["kind"] == "cost":
+                self._costs.append(line)
             elif line["method"] in study.methods and line["data"] in DATA:
                 run = Run(line["method"], line["data"], line["seed"], line["epochs"], backbone)
                 self._results[run] = line
@@ -77,6 +80,12 @@ class Results:
         each = [self.values(method, column, key) for column in columns]
         complete = columns and all(values and None not in values for values in each)
         return statistics.mean(map(statistics.mean, each)) if complete else None
+
+    def inference_ratio(self, method: str) -> float | None:
+        """Inference time over `REFERENCE`'s, mean over data sets; None if it was not measured."""
+        configs = {self.config(run) for run in self._results if run.method == method}
+        ratios = [line["inference_ratio"] for line in self._costs if line["config"] in configs]
+        return statistics.mean(ratios) if ratios else None
 
     def config(self, run: Run) -> str:
         """Hash of the config of a run's result."""
@@ -220,18 +229,20 @@ def _gain_cell(line: Mapping[str, Any] | None) -> str:
 
 
 def cost_rows(results: Results) -> Iterator[list[str]]:
-    """Parameters, and the time of training as a ratio to `REFERENCE`'s.
+    """Parameters, and the time of training and of inference as ratios to `REFERENCE`'s.
 
-    Of trainings on the same device, with as many at a time.
+    Of trainings on the same device, with as many at a time; of inference from `cost.py`.
     """
     rows = []
     for method in results.methods:
         counts = [n for c in results.columns for n in results.values(method, c, "parameters")]
         ratios = [r for c in results.columns for r in [_time_ratio(results, method, c)] if r]
-        ratio = f"{statistics.mean(ratios):.2f}" if ratios else NONE
-        rows.append([f"`{method}`", f"{statistics.mean(counts) / 1e6:.2f}", ratio])
+        times = [statistics.mean(ratios) if ratios else None, results.inference_ratio(method)]
+        cells = [NONE if time is None else f"{time:.2f}" for time in times]
+        rows.append([f"`{method}`", f"{statistics.mean(counts) / 1e6:.2f}", *cells])
     if rows:
-        yield ["cost", "parameters, millions", f"training time over `{REFERENCE}`'s"]
+        over = f"time over `{REFERENCE}`'s"
+        yield ["cost", "parameters, millions", f"training {over}", f"inference {over}"]
         yield from rows
 
 

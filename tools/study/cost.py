@@ -1,0 +1,150 @@
+"""Inference time of a study's methods as a ratio to FCOS's, with the checkpoints that are kept.
+
+    python tools/study/cost.py main --data bccd hit-uav
+
+All methods' detectors of seed 0 take the same images of the split one by one, in turn, so that all
+run under the same load; preprocessing, network, decoding, NMS and voting count, loading the images
+does not. The lines are appended to RESULTS_DIR/STUDY.jsonl, where render.py finds them. Methods
+whose checkpoints are not in OUT_DIR are left out, with a note.
+"""
+
+import argparse
+import copy
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import misalign_det  # noqa: F401  (first: it checks the environment)
+
+# isort: split
+import torch
+from compose import BACKBONES, Run
+from grid import DATA, REFERENCE, STUDIES
+from jobs import Job, make_jobs, parse
+from mmdet.apis import init_detector
+from mmdet.registry import DATASETS
+from mmdet.utils import register_all_modules
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
+from records import RESULTS, append, device_name
+
+from misalign_det.apis.cli import errors_in_one_line
+from misalign_det.errors import InputError
+from misalign_det.utils.benchmark import median, time_in_turn
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Inference time over FCOS's")
+    parser.add_argument("study", choices=list(STUDIES), help="declared in tools/study/grid.py")
+    parser.add_argument("--data", nargs="+", choices=list(DATA), help="(default: the study's)")
+    parser.add_argument("--split", choices=["val", "test"], default="val")
+    parser.add_argument("--backbone", choices=list(BACKBONES), default="effnet-lite0")
+    parser.add_argument("--images", type=int, default=16, help="images (default: %(default)s)")
+    parser.add_argument(
+        "--repeats", type=int, default=9, help="passes over the images (default: %(default)s)"
+    )
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--out-dir", default="work_dirs/study", help="checkpoints and detections (%(default)s)"
+    )
+    parser.add_argument(
+        "--results-dir", default=str(RESULTS), help="result lines (default: tools/study/results)"
+    )
+    args = parser.parse_args(arguments)
+    if min(args.images, args.repeats) < 1:
+        parser.error("--images and --repeats must be at least 1")
+    return args
+
+
+def trained(args: argparse.Namespace, data: str) -> dict[str, tuple[Run, Job]]:
+    """The methods that have a checkpoint of the data set's usual length and seed 0.
+
+    Raises:
+        InputError: the reference has none.
+    """
+    methods = dict.fromkeys((REFERENCE, *STUDIES[args.study].methods))
+    runs = [Run(name, data, 0, DATA[data].epochs, args.backbone) for name in methods]
+    jobs = {
+        run: job for job in make_jobs(runs, args.split, Path(args.out_dir)) for run in job.tests
+    }
+    lost = [run.method for run in runs if not jobs[run].trained]
+    if REFERENCE in lost:
+        raise InputError(
+            f"{args.out_dir} has no {REFERENCE} on {data}: first run tools/study/run.py "
+            f"{args.study} --methods {REFERENCE} --data {data} --seeds 0"
+        )
+    if lost:
+        print(f"left out on {data}, without a checkpoint: {', '.join(lost)}", file=sys.stderr)
+    return {run.method: (run, jobs[run]) for run in runs if run.method not in lost}
+
+
+def images(run: Run, split: str, number: int) -> list[dict[str, Any]]:
+    """Batches of one image, evenly spaced in the split."""
+    dataset = DATASETS.build(copy.deepcopy(parse(run, split).test_dataloader.dataset))
+    step = max(1, len(dataset) // number)
+    return [pseudo_collate([dataset[i]]) for i in range(0, len(dataset), step)][:number]
+
+
+def inference(
+    run: Run, job: Job, batches: Sequence[dict[str, Any]], device: str
+) -> Callable[[], None]:
+    """A function that detects on all images once."""
+    checkpoint = job.folder / (job.trained or {})["checkpoint"]
+    detector = init_detector(parse(run, job.split), str(checkpoint), device=device)
+    detector.to(memory_format=torch.channels_last)  # as ChannelsLastHook does in run.py's tests
+
+    def detect() -> None:
+        for batch in batches:
+            detector.test_step(copy.deepcopy(batch))
+
+    return torch.inference_mode()(detect)
+
+
+def measure(args: argparse.Namespace, data: str) -> list[dict[str, Any]]:
+    """The lines of a data set."""
+    found = trained(args, data)
+    batches = images(found[REFERENCE][0], args.split, args.images)
+    build = partial(inference, batches=batches, device=args.device)
+    functions = [build(run, job) for run, job in found.values()]
+    times = time_in_turn(functions, args.repeats, args.device)
+    reference = median(times[list(found).index(REFERENCE)])
+    return [
+        dict(
+            kind="cost",
+            method=method,
+            reference=REFERENCE,
+            data=data,
+            backbone=args.backbone,
+            epochs=run.epochs,
+            split=args.split,
+            config=job.hashes[method],
+            inference_ratio=round(median(taken) / reference, 3),
+            inference_ms=round(1000 * median(taken) / len(batches), 1),
+            device=device_name(args.device),
+            threads=torch.get_num_threads(),
+        )
+        for (method, (run, job)), taken in zip(found.items(), times)
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and append the lines."""
+    args = parse_args(arguments)
+    with errors_in_one_line("cost.py"):
+        register_all_modules()
+        MMLogger.get_instance("cost", log_level="ERROR")
+        for data in args.data or STUDIES[args.study].data:
+            lines = measure(args, data)
+            append(Path(args.results_dir) / f"{args.study}.jsonl", *lines)
+            for line in lines:
+                print(
+                    f"{data} {line['method']}: {line['inference_ms']} ms an image, "
+                    f"{line['inference_ratio']:.2f} of {REFERENCE}'s"
+                )
+
+
+if __name__ == "__main__":
+    main()
