@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 from mmdet.utils import register_all_modules
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MessageHub
 
 if not torch.cuda.is_available():  # before the first import of triton: its kernels run on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -62,9 +62,3 @@ def mmdet_scope():
 def no_training_under_way():
     """A test that ran a whole runner may have left its step counters behind: JLA reads them."""
     MessageHub.get_instance(f"test_{next(numbers)}")
-
-
-@pytest.fixture(autouse=True)
-def no_log_file():
-    """A test that ran a whole runner may have left its logger behind, which writes to a file."""
-    MMLogger.get_instance(f"test_{next(numbers)}")
