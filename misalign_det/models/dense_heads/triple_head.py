@@ -49,6 +49,9 @@ class TripleHead(LossAwareFCOSHead):
         offset_mode: ``'box'`` or ``'grid_plus_box'``, the two readings of eq. 7; see
             :func:`~misalign_det.models.layers.star_dcn_offset`.
         gradient_mul: factor on the gradient into the coarse box through the offsets.
+        guided_branches: ``'both'`` (the paper), or ``'regression'``: classification then has
+            ``stacked_convs`` conv-GN-ReLU blocks on the regular grid. Locations of one object,
+            whose coarse boxes agree, then read different features and can get different scores.
         refine_mode: ``'multiply'`` (eq. 8), ``'add'``: coarse + output in strides, or ``'none'``:
             the regression branch alone.
         refine_detach: whether eq. 8 stops the gradient into the coarse box.
@@ -91,6 +94,7 @@ class TripleHead(LossAwareFCOSHead):
         *,
         offset_mode: str = "box",
         gradient_mul: float = 0.1,
+        guided_branches: str = "both",
         refine_mode: str = "multiply",
         refine_detach: bool = True,
         with_iou_branch: bool = True,
@@ -104,11 +108,13 @@ class TripleHead(LossAwareFCOSHead):
         **kwargs: Any,
     ) -> None:
         check_choice("offset_mode", offset_mode, OFFSET_MODES)
+        check_choice("guided_branches", guided_branches, ("both", "regression"))
         check_choice("refine_mode", refine_mode, ("multiply", "add", "none"))
         check_choice("iou_target", iou_target, ("coarse", "refined"))
         check_choice("assign_boxes", assign_boxes, ("refined", "coarse"))
         self.offset_mode = offset_mode
         self.gradient_mul = gradient_mul
+        self.guided_branches = guided_branches
         self.refine_mode = refine_mode
         self.refine_detach = refine_detach
         self.iou_target = iou_target
@@ -135,10 +141,12 @@ class TripleHead(LossAwareFCOSHead):
         self.pre_convs = self._conv_blocks(self.stacked_convs)
         self.conv_coarse = nn.Conv2d(self.feat_channels, 4, 3, padding=1)
         self._init_iou_branch()
-        self.cls_convs = self._conv_blocks(self.stacked_convs - 1)
+        guided_cls = self.guided_branches == "both"
+        self.cls_convs = self._conv_blocks(self.stacked_convs - guided_cls)
         self.reg_convs = self._conv_blocks(self.stacked_convs - 1)
         width = self.in_channels if self.stacked_convs == 1 else self.feat_channels
-        self.cls_guided = AutoDeformConv2d(width, self.feat_channels)
+        if guided_cls:
+            self.cls_guided = AutoDeformConv2d(width, self.feat_channels)
         self.reg_guided = AutoDeformConv2d(width, self.feat_channels)
         self._init_predictor()
         self.scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
@@ -189,7 +197,9 @@ class TripleHead(LossAwareFCOSHead):
         joined_offsets = star_dcn_offset(coarse, self.offset_mode, self.gradient_mul)
         offsets = split_levels(joined_offsets, log_coarse)
         cls_feats, reg_feats = run_tower(self.cls_convs, x), run_tower(self.reg_convs, x)
-        logits = [self.conv_cls(feat) for feat in _guided(self.cls_guided, cls_feats, offsets)]
+        if self.guided_branches == "both":
+            cls_feats = _guided(self.cls_guided, cls_feats, offsets)
+        logits = [self.conv_cls(feat) for feat in cls_feats]
         refined = self._refined_distances(reg_feats, offsets, logits, coarse)
         strides = self.prior_generator.joined(x)[1]
         return (

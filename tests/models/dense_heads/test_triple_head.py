@@ -33,6 +33,7 @@ OPTIONS = [
     dict(score_mode="class"),
     dict(assign_boxes="refined"),
     dict(with_iou_branch=False, score_mode="class"),
+    dict(guided_branches="regression"),
 ]
 
 
@@ -193,6 +194,7 @@ def test_the_sampled_form_exports_to_onnx_operators():
     [
         (dict(offset_mode="star"), "offset_mode"),
         (dict(refine_mode="times"), "refine_mode"),
+        (dict(guided_branches="classification"), "guided_branches"),
         (dict(score_mode="sum"), "score_mode"),
         (dict(with_iou_branch=False), "with_iou_branch"),
         (dict(iou_target="both"), "iou_target"),
@@ -365,6 +367,23 @@ def test_outputs_of_a_level_by_its_layers():
     expected = [head.conv_cls(guided[0]), refined * stride, head.conv_iou(pre)]
     for mine, theirs in zip(outs, [*expected, coarse * stride], strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_an_unguided_classification_branch_is_a_tower_on_the_regular_grid():
+    head = two_box_head(guided_branches="regression").eval()
+    paper = two_box_head()
+    assert len(head.cls_convs) == len(paper.cls_convs) + 1 == len(head.reg_convs) + 1
+    assert not hasattr(head, "cls_guided") and isinstance(
+        head.cls_convs[-1].norm, torch.nn.GroupNorm
+    )
+    x = features(1)
+    for level, feat in enumerate(x):
+        torch.testing.assert_close(head(x)[0][level], head.conv_cls(head.cls_convs(feat)))
+    moved = [part[1] for part in head(x)]
+    with torch.no_grad():
+        head.conv_coarse.bias += 1  # another coarse box
+    found = [part[1] for part in head(x)]
+    assert torch.equal(found[0], moved[0]) and not torch.allclose(found[1], moved[1])
 
 
 def test_the_offset_mode_reaches_the_guided_layers():
