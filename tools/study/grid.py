@@ -238,7 +238,7 @@ PARTS = [  # configs/misalign.md: the default without each of its parts
     ),
     changed(DEFAULT, "misalign-iou-loss", _BOX_LOSSES),
     changed(DEFAULT, "misalign-coarse-iou", {f"{HEAD}.iou_target": "coarse"}),
-    changed(DEFAULT, "misalign-guided-cls", {f"{HEAD}.guided_branches": "both"}),
+    changed(DEFAULT, "misalign-unguided-cls", {f"{HEAD}.guided_branches": "regression"}),
     changed(DEFAULT, "misalign-init4", {f"{HEAD}.init_distance": 4.0}),
     changed(DEFAULT, "misalign-no-reweight", {f"{ASSIGNER}.per_gt_reweight": 0.0}),
 ]
@@ -318,7 +318,7 @@ STUDIES = {
         Study(
             "parts",
             methods=("fcos", "misalign", *(method.name for method in PARTS)),
-            data=("bccd", "hit-uav"),
+            data=tuple(DATA),
         ),
         Study(
             "lengths",

@@ -2,7 +2,6 @@
 _base_ = 'triplehead_r50_fpn.py'
 model = dict(
     bbox_head=dict(
-        guided_branches='regression',
         init_distance=1.5,
         iou_target='refined',
         score_mode='geometric_mean',
