@@ -33,10 +33,11 @@ auto_scale_lr = dict(enable=False, base_batch_size=16)
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory):
-    """The root of a generated set of 4 training and 4 validation images."""
+    """The root of a generated set of 4 training, 4 validation and 4 test images."""
     folder = tmp_path_factory.mktemp("data") / "shapes"
     converter = ROOT / "tools/dataset_converters/shapes.py"
-    command = [sys.executable, converter, "--out-dir", folder, "--num-train", "4", "--num-val", "4"]
+    command = [sys.executable, converter, "--out-dir", folder]
+    command += [f"--num-{split}=4" for split in ("train", "val", "test")]
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     return folder
 

@@ -270,7 +270,7 @@ def test_with_the_real_tools(study):
     found = lines["iac-dc-clnms_retinanet"]["AP"] - lines["fcos"]["AP"]
     assert gain["gain"] == pytest.approx(found, abs=1e-4)
     cost = [sys.executable, ROOT / "tools/study/cost.py", *compare[2:3], "--data", "shapes"]
-    cost += ["--images", "2", "--repeats", "1", *compare[5:]]
+    cost += ["--num-images", "2", "--repeats", "1", *compare[5:]]
     said = subprocess.run(
         list(map(str, cost)), env=study.environ, check=True, cwd=study.folder, capture_output=True
     ).stderr.decode()

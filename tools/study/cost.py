@@ -42,7 +42,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", choices=list(DATA), help="(default: the study's)")
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--backbone", choices=list(BACKBONES), default="effnet-lite0")
-    parser.add_argument("--images", type=int, default=16, help="images (default: %(default)s)")
+    parser.add_argument("--num-images", type=int, default=16, help="images (default: %(default)s)")
     parser.add_argument(
         "--repeats", type=int, default=9, help="passes over the images (default: %(default)s)"
     )
@@ -54,8 +54,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--results-dir", default=str(RESULTS), help="result lines (default: tools/study/results)"
     )
     args = parser.parse_args(arguments)
-    if min(args.images, args.repeats) < 1:
-        parser.error("--images and --repeats must be at least 1")
+    if min(args.num_images, args.repeats) < 1:
+        parser.error("--num-images and --repeats must be at least 1")
     return args
 
 
@@ -106,7 +106,7 @@ def inference(
 def measure(args: argparse.Namespace, data: str) -> list[dict[str, Any]]:
     """The lines of a data set."""
     found = trained(args, data)
-    batches = images(found[REFERENCE][0], args.split, args.images)
+    batches = images(found[REFERENCE][0], args.split, args.num_images)
     build = partial(inference, batches=batches, device=args.device)
     functions = [build(run, job) for run, job in found.values()]
     times = time_in_turn(functions, args.repeats, args.device)
