@@ -113,17 +113,15 @@ FCOS_TOWERS = dict(
     loss_cls=dict(use_sigmoid=True, loss_weight=1.0, **FOCAL),
     loss_bbox=dict(type="IoULoss", loss_weight=1.0),
 )
+# In mmdet's schedule TOOD's task-aligned assigner takes over after 4 of 12 epochs.
+_SHARES = {"tood": {"model.train_cfg.initial_epoch": 1 / 3}}
 PEERS = [
-    Method(name, name, peer=True)
+    Method(name, name, peer=True, epoch_shares=_SHARES.get(name, {}))
     for name in (
-        *("fcos", "atss", "paa", "retinanet", "gfl", "vfnet", "ddod", "autoassign", "rtmdet"),
-        "yolox",
+        *("fcos", "atss", "paa", "tood", "retinanet", "gfl", "vfnet", "ddod", "autoassign"),
+        *("rtmdet", "yolox"),
     )
 ]
-# In mmdet's schedule the task-aligned assigner takes over after 4 of 12 epochs.
-PEERS.append(
-    Method("tood", "tood", peer=True, epoch_shares={"model.train_cfg.initial_epoch": 1 / 3})
-)
 _peer = {method.name: method for method in PEERS}
 
 # The default's first boxes are three strides wide, by `init_distance`; these anchors are four.
