@@ -131,6 +131,7 @@ TUNING = [
         f"{name}-anchor4",
         {f"{HEAD}.anchor_generator.octave_base_scale": 4},
         baseline=name,
+        peer=True,
     )
     for name in ("atss", "paa", "tood")
 ]
