@@ -5,9 +5,12 @@ the maintained `onedl-*` forks or the original ones. So the check imports the mo
 distribution they come from.
 """
 
+import contextlib
 import importlib
+import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from types import ModuleType
@@ -57,6 +60,17 @@ def check_environment() -> None:
     problems = find_problems()
     if problems:
         raise UnfitEnvironmentError(describe(problems))
+
+
+def import_without_notices() -> None:
+    """Import the parts of mmdet that print, while they are imported, what optional packages lack.
+
+    These lines would head the output of every tool. An error is raised as usual.
+    """
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="faster_coco_eval is not installed")
+        for module in ("mmdet.datasets", "mmdet.evaluation"):
+            importlib.import_module(module)
 
 
 def find_problems(

@@ -204,3 +204,10 @@ def test_importing_the_package_says_it(monkeypatch):
         importlib.reload(importlib.import_module("misalign_det"))
     assert isinstance(error.value, ImportError)
     assert "To solve this" in str(error.value)
+
+
+def test_importing_the_package_prints_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", "import misalign_det"], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")

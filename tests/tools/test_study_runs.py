@@ -278,5 +278,7 @@ def test_with_the_real_tools(study):
     costs = [line for line in read(study.lines) if line["kind"] == "cost"]
     assert {line["method"] for line in costs} == set(lines)
     for line in costs:
-        assert line["inference_ms"] > 0 and line["config"] == lines[line["method"]]["config"]
-        assert (line["inference_ratio"] == 1) == (line["method"] == "fcos")
+        assert line["config"] == lines[line["method"]]["config"]
+        for what in ("inference", "training"):
+            assert line[f"{what}_ms"] > 0
+            assert (line[f"{what}_ratio"] == 1) == (line["method"] == "fcos")

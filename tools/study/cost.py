@@ -1,18 +1,19 @@
-"""Inference time of a study's methods as a ratio to FCOS's, with the checkpoints that are kept.
+"""Time of a training step and of inference of a study's methods, as ratios to FCOS's.
 
     python tools/study/cost.py main --data bccd hit-uav
 
-All methods' detectors of seed 0 take the same images of the split one by one, in turn, so that all
-run under the same load; preprocessing, network, decoding, NMS and voting count, loading the images
-does not. The lines are appended to RESULTS_DIR/STUDY.jsonl, where render.py finds them. Methods
-whose checkpoints are not in OUT_DIR are left out, with a note.
+The detectors of seed 0, with their last checkpoints, run in turn, so that all are under the same
+load. Inference takes images of the split one by one: preprocessing, network, decoding, NMS and
+voting count. A training step takes a batch of the training split as at the end of the training:
+preprocessing, losses, gradients and the optimizer step count. Loading images does not. The lines
+are appended to RESULTS_DIR/STUDY.jsonl, where render.py finds them. Methods whose checkpoints are
+not in OUT_DIR are left out, with a note.
 """
 
 import argparse
 import copy
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from mmdet.apis import init_detector
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.optim import build_optim_wrapper
 from records import RESULTS, append, device_name
+from torch import nn
 
 from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.errors import InputError
@@ -37,14 +40,19 @@ from misalign_det.utils.benchmark import median, time_in_turn
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description="Inference time over FCOS's")
+    parser = argparse.ArgumentParser(description="Time of training and inference over FCOS's")
     parser.add_argument("study", choices=list(STUDIES), help="declared in tools/study/grid.py")
     parser.add_argument("--data", nargs="+", choices=list(DATA), help="(default: the study's)")
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--backbone", choices=list(BACKBONES), default="effnet-lite0")
-    parser.add_argument("--num-images", type=int, default=16, help="images (default: %(default)s)")
     parser.add_argument(
-        "--repeats", type=int, default=9, help="passes over the images (default: %(default)s)"
+        "--num-images", type=int, default=16, help="images of inference (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=9,
+        help="passes over the images, and training steps (default: %(default)s)",
     )
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
@@ -88,13 +96,18 @@ def images(run: Run, split: str, number: int) -> list[dict[str, Any]]:
     return [pseudo_collate([dataset[i]]) for i in range(0, len(dataset), step)][:number]
 
 
+def load(run: Run, job: Job, device: str) -> nn.Module:
+    """A run's detector with its checkpoint, in the memory layout of `ChannelsLastHook`."""
+    checkpoint = job.folder / (job.trained or {})["checkpoint"]
+    detector = init_detector(parse(run, job.split), str(checkpoint), device=device)
+    return detector.to(memory_format=torch.channels_last)
+
+
 def inference(
     run: Run, job: Job, batches: Sequence[dict[str, Any]], device: str
 ) -> Callable[[], None]:
     """A function that detects on all images once."""
-    checkpoint = job.folder / (job.trained or {})["checkpoint"]
-    detector = init_detector(parse(run, job.split), str(checkpoint), device=device)
-    detector.to(memory_format=torch.channels_last)  # as ChannelsLastHook does in run.py's tests
+    detector = load(run, job, device)
 
     def detect() -> None:
         for batch in batches:
@@ -103,31 +116,57 @@ def inference(
     return torch.inference_mode()(detect)
 
 
+def training(run: Run, job: Job, device: str) -> Callable[[], None]:
+    """A function that makes one training step, always on the same batch, as in the last epoch."""
+    detector = load(run, job, device).train()
+    cfg = parse(job.training, None)
+    optim_wrapper = build_optim_wrapper(detector, cfg.optim_wrapper)
+    optim_wrapper.initialize_count_status(detector, 0, 1)
+    dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
+    batch = pseudo_collate([dataset[i] for i in range(cfg.train_dataloader.batch_size)])
+    if hasattr(detector, "set_epoch"):  # as SetEpochInfoHook does
+        detector.set_epoch(run.epochs - 1)
+    hub = MessageHub.get_current_instance()  # as RuntimeInfoHook does
+    hub.update_info_dict(dict(iter=run.epochs - 1, max_iters=run.epochs))
+
+    return lambda: detector.train_step(copy.deepcopy(batch), optim_wrapper)
+
+
 def measure(args: argparse.Namespace, data: str) -> list[dict[str, Any]]:
     """The lines of a data set."""
     found = trained(args, data)
     batches = images(found[REFERENCE][0], args.split, args.num_images)
-    build = partial(inference, batches=batches, device=args.device)
-    functions = [build(run, job) for run, job in found.values()]
-    times = time_in_turn(functions, args.repeats, args.device)
-    reference = median(times[list(found).index(REFERENCE)])
-    return [
-        dict(
-            kind="cost",
-            method=method,
-            reference=REFERENCE,
-            data=data,
-            backbone=args.backbone,
-            epochs=run.epochs,
-            split=args.split,
-            config=job.hashes[method],
-            inference_ratio=round(median(taken) / reference, 3),
-            inference_ms=round(1000 * median(taken) / len(batches), 1),
-            device=device_name(args.device),
-            threads=torch.get_num_threads(),
+    detect = [inference(run, job, batches, args.device) for run, job in found.values()]
+    detection = time_in_turn(detect, args.repeats, args.device)
+    # Methods that are tested with another one's checkpoint have its training.
+    roots = {job.training: (run, job) for run, job in reversed(found.values())}
+    steps = [training(run, job, args.device) for run, job in roots.values()]
+    step = dict(zip(roots, time_in_turn(steps, args.repeats, args.device)))
+
+    lines = []
+    own, *_ = found  # the reference is the first
+    reference = median(detection[0]), median(step[found[own][1].training])
+    for (method, (run, job)), taken in zip(found.items(), detection):
+        test, train = median(taken), median(step[job.training])
+        lines.append(
+            dict(
+                kind="cost",
+                method=method,
+                reference=REFERENCE,
+                data=data,
+                backbone=args.backbone,
+                epochs=run.epochs,
+                split=args.split,
+                config=job.hashes[method],
+                inference_ratio=round(test / reference[0], 3),
+                inference_ms=round(1000 * test / len(batches), 1),
+                training_ratio=round(train / reference[1], 3),
+                training_ms=round(1000 * train, 1),
+                device=device_name(args.device),
+                threads=torch.get_num_threads(),
+            )
         )
-        for (method, (run, job)), taken in zip(found.items(), times)
-    ]
+    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -141,8 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             append(Path(args.results_dir) / f"{args.study}.jsonl", *lines)
             for line in lines:
                 print(
-                    f"{data} {line['method']}: {line['inference_ms']} ms an image, "
-                    f"{line['inference_ratio']:.2f} of {REFERENCE}'s"
+                    f"{data} {line['method']}: inference {line['inference_ms']} ms an image, "
+                    f"{line['inference_ratio']:.2f} of {REFERENCE}'s, training "
+                    f"{line['training_ms']} ms a step, {line['training_ratio']:.2f}"
                 )
 
 

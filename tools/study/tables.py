@@ -81,11 +81,15 @@ class Results:
         complete = columns and all(values and None not in values for values in each)
         return statistics.mean(map(statistics.mean, each)) if complete else None
 
-    def inference_ratio(self, method: str) -> float | None:
-        """Inference time over `REFERENCE`'s, mean over data sets; None if it was not measured."""
+    def time_ratio(self, method: str, key: str) -> float | None:
+        """A time over `REFERENCE`'s, mean over data sets; None if it was not measured.
+
+        Args:
+            key: of the lines of `cost.py`: 'training_ratio' or 'inference_ratio'.
+        """
         configs = {self.config(run) for run in self._results if run.method == method}
-        ratios = [line["inference_ratio"] for line in self._costs if line["config"] in configs]
-        return statistics.mean(ratios) if ratios else None
+        ratios = [line.get(key) for line in self._costs if line["config"] in configs]
+        return statistics.mean(ratios) if ratios and None not in ratios else None
 
     def config(self, run: Run) -> str:
         """Hash of the config of a run's result."""
@@ -229,34 +233,17 @@ def _gain_cell(line: Mapping[str, Any] | None) -> str:
 
 
 def cost_rows(results: Results) -> Iterator[list[str]]:
-    """Parameters, and the time of training and of inference as ratios to `REFERENCE`'s.
-
-    Of trainings on the same device, with as many at a time; of inference from `cost.py`.
-    """
+    """Parameters, and the times of `cost.py` as ratios to `REFERENCE`'s."""
     rows = []
     for method in results.methods:
         counts = [n for c in results.columns for n in results.values(method, c, "parameters")]
-        ratios = [r for c in results.columns for r in [_time_ratio(results, method, c)] if r]
-        times = [statistics.mean(ratios) if ratios else None, results.inference_ratio(method)]
+        times = [results.time_ratio(method, f"{what}_ratio") for what in ("training", "inference")]
         cells = [NONE if time is None else f"{time:.2f}" for time in times]
         rows.append([f"`{method}`", f"{statistics.mean(counts) / 1e6:.2f}", *cells])
     if rows:
         over = f"time over `{REFERENCE}`'s"
         yield ["cost", "parameters, millions", f"training {over}", f"inference {over}"]
         yield from rows
-
-
-def _time_ratio(results: Results, method: str, column: Column) -> float | None:
-    def means(name: str) -> dict[tuple, float]:
-        found: dict[tuple, list[float]] = {}
-        for line in results.lines(name, column):
-            if line["train_seconds"]:
-                found.setdefault((line["device"], line["jobs"]), []).append(line["train_seconds"])
-        return {where: statistics.mean(each) for where, each in found.items()}
-
-    own, reference = means(method), means(REFERENCE)
-    shared = [where for where in own if where in reference]
-    return own[shared[0]] / reference[shared[0]] if shared else None
 
 
 def _label(results: Results, column: Column, whole: bool = False) -> str:
