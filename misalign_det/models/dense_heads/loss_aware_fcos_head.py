@@ -1,6 +1,7 @@
 """A point head that trains on weighted positive pairs, with any assigner of this package."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,13 @@ from ...utils.old_names import renamed_arguments
 from ...utils.validation import check_choice
 from ..layers import run_tower
 from ..task_modules.assigners.candidates import BatchGroundTruth
-from ..utils.multi_level import CachedPointGenerator, flatten_levels, scaled_levels, split_levels
+from ..utils.multi_level import (
+    CachedPointGenerator,
+    flatten_levels,
+    per_location,
+    scaled_levels,
+    split_levels,
+)
 from .box_voting_head import BoxVotingMixin
 from .dense_targets import DenseTargets
 from .head_config_checks import (
@@ -60,7 +67,9 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         score_alpha: with ``'geometric_mean'``, the score is ``p^alpha * IoU^(1 - alpha)`` (Wu, Li
             and Wang, "IoU-aware Single-stage Object Detector for Accurate Localization", 2020).
         centerness_weight: weight the box loss of each positive pair by FCOS's centerness.
-        init_distance: distance in strides that an untrained head predicts on all four sides.
+        init_distance: distance in strides that an untrained head predicts on all four sides; a
+            sequence has one per level. The assigner's first positives are the locations whose
+            untrained boxes fit, so this decides which level learns objects of which size.
         strides: of each level in pixels.
         conv_bias: whether the towers' convolutions have a bias.
         norm_cfg: group norm of 32 groups by default.
@@ -90,6 +99,7 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
 
     train_cfg_keys = ("assigner",)  # what the head reads of train_cfg
     prior_generator: CachedPointGenerator
+    init_ratios: Tensor | None
 
     def __init__(
         self,
@@ -103,7 +113,7 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         score_mode: str = "class",
         score_alpha: float = 0.5,
         centerness_weight: bool = False,
-        init_distance: float = 4.0,
+        init_distance: float | Sequence[float] = 4.0,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
         conv_bias: bool | str = True,
         norm_cfg: OptConfigType = None,
@@ -127,8 +137,6 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         check_score_mode(score_mode, score_alpha, with_iou_branch)
         if norm_cfg is None:
             norm_cfg = dict(type="GN", num_groups=32, requires_grad=True)
-        if init_distance <= 0:
-            raise ValueError(f"init_distance must be positive, not {init_distance}.")
         if not all(isinstance(stride, int | float) and stride > 0 for stride in strides):
             raise ValueError(f"strides must be one positive number per level, not {strides}.")
         self.with_iou_branch = with_iou_branch
@@ -138,6 +146,7 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         self.score_alpha = score_alpha
         self.centerness_weight = centerness_weight
         self.init_distance = init_distance
+        distances = distance_per_level(init_distance, len(strides))
         super().__init__(
             num_classes,
             in_channels,
@@ -153,6 +162,10 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
                 "joint loss sums one sigmoid per class."
             )
         self.loss_iou = MODELS.build(loss_iou or BINARY_CROSS_ENTROPY)
+        # Factors on the distances of the levels, which share the bias of the last convolution.
+        self._first_distance = distances[0]
+        ratios = torch.tensor(distances) / distances[0]
+        self.register_buffer("init_ratios", None if (ratios == 1).all() else ratios, False)
         self.prior_generator = CachedPointGenerator(
             self.prior_generator.strides, self.prior_generator.offset
         )
@@ -170,7 +183,7 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
 
     def _set_init_distance(self, conv: nn.Conv2d) -> None:
         assert conv.bias is not None
-        nn.init.constant_(conv.bias, float(torch.tensor(self.init_distance).log()))
+        nn.init.constant_(conv.bias, math.log(self._first_distance))
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
         """Outputs per level.
@@ -192,9 +205,16 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
 
     def _pixel_distances(self, log_distances: Sequence[Tensor]) -> list[Tensor]:
         """Regression outputs per level -> distances in pixels, as views per level."""
-        distances = exp_distance(scaled_levels(log_distances, self.scales))
+        distances = self._level_distances(log_distances, self.scales)
         _, strides = self.prior_generator.joined(log_distances)
         return split_levels(distances * strides, log_distances)
+
+    def _level_distances(self, log_distances: Sequence[Tensor], scales: Iterable[Scale]) -> Tensor:
+        """Regression outputs per level -> distances in strides, ``(N, 4, P)``."""
+        distances = exp_distance(scaled_levels(log_distances, scales))
+        if self.init_ratios is None:
+            return distances
+        return distances * per_location(self.init_ratios, log_distances)
 
     def towers(self, x: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
         """Class logits, log distances in strides, and the features of both, all per level."""
@@ -296,6 +316,21 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         cfg = ConfigDict(NO_LIMITS, **{k: v for k, v in cfg.items() if v is not None})
         cls_scores, factors = self._score_factors(cls_scores, iou_preds, cfg)
         return super().predict_by_feat(cls_scores, bbox_preds, factors, cfg=cfg, **kwargs)
+
+
+def distance_per_level(distance: float | Sequence[float], num_levels: int) -> list[float]:
+    """``init_distance`` of each level.
+
+    Raises:
+        ValueError: not one positive number, nor one per level.
+    """
+    each = [distance] * num_levels if isinstance(distance, int | float) else list(distance)
+    if len(each) != num_levels or not all(isinstance(d, int | float) and d > 0 for d in each):
+        raise ValueError(
+            f"init_distance must be a positive number, or one for each of the {num_levels} levels, "
+            f"not {distance}."
+        )
+    return each
 
 
 def exp_distance(log_distance: Tensor) -> Tensor:

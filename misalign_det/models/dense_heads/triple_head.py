@@ -193,7 +193,7 @@ class TripleHead(LossAwareFCOSHead):
         """
         check_levels(self, x)
         log_coarse, iou_preds = self._pre_outputs(run_tower(self.pre_convs, x))
-        coarse = exp_distance(scaled_levels(log_coarse, self.coarse_scales))
+        coarse = self._level_distances(log_coarse, self.coarse_scales)
         joined_offsets = star_dcn_offset(coarse, self.offset_mode, self.gradient_mul)
         offsets = split_levels(joined_offsets, log_coarse)
         cls_feats, reg_feats = run_tower(self.cls_convs, x), run_tower(self.reg_convs, x)

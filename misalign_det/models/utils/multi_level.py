@@ -41,9 +41,18 @@ def scaled_levels(levels: Sequence[Tensor], scales: Iterable[Scale]) -> Tensor:
     Returns:
         ``(N, D, P)``.
     """
+    return join_levels(levels) * per_location([scale.scale for scale in scales], levels)
+
+
+def per_location(values: Iterable[Tensor], levels: Sequence[Tensor]) -> Tensor:
+    """Each level's value at all its locations, ``(P,)``.
+
+    Args:
+        values: a tensor of one element per level.
+        levels: ``(..., H, W)`` per level.
+    """
     counts = [level.shape[-2] * level.shape[-1] for level in levels]
-    factors = [scale.scale.expand(count) for scale, count in zip(scales, counts)]
-    return join_levels(levels) * torch.cat(factors)
+    return torch.cat([value.expand(count) for value, count in zip(values, counts)])
 
 
 class CachedPointGenerator(MlvlPointGenerator):

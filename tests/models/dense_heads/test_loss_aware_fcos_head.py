@@ -88,6 +88,14 @@ def test_the_untrained_distance_is_the_prior_one(kind):
     assert make_head(kind).init_distance == 4.0
 
 
+def test_the_untrained_distance_may_differ_between_levels():
+    distances = [1.5, 4.0, 3.0, 4.0, 6.0][: len(STRIDES)]
+    head = make_head("LossAwareFCOSHead", init_distance=distances)
+    torch.nn.init.zeros_(head.conv_reg.weight)
+    for found, distance, stride in zip(head(features())[1], distances, STRIDES, strict=True):
+        torch.testing.assert_close(found, torch.full_like(found, distance * stride))
+
+
 def test_the_divisor_is_the_sum_of_the_weights_but_at_least_one():
     assert hand_targets([0.5, 2.0]).avg_factor == 2.5
     assert hand_targets([0.5, 0.25]).avg_factor == 1.0

@@ -109,6 +109,19 @@ def test_untrained_boxes_reach_the_prior_distance():
         torch.testing.assert_close(mine, theirs)
 
 
+def test_untrained_boxes_per_level():
+    distances = [1.5, *[4.0] * (len(STRIDES) - 1)]
+    head = make_head(init_distance=distances)
+    for conv in (head.conv_coarse, head.conv_reg):
+        torch.nn.init.zeros_(conv.weight)
+    _, refined, _, coarse = head(features())
+    for mine, final, distance, stride in zip(coarse, refined, distances, STRIDES, strict=True):
+        torch.testing.assert_close(mine, torch.full_like(mine, distance * stride))
+        torch.testing.assert_close(final, mine)
+    # It is a part of the config, not of the checkpoint.
+    assert head.state_dict().keys() == make_head().state_dict().keys()
+
+
 def test_refinement_is_the_product_of_equation_8():
     head = make_head()
     output, coarse = (
@@ -202,6 +215,8 @@ def test_the_sampled_form_exports_to_onnx_operators():
         (dict(centerness_weight=True), "does not read centerness_weight"),
         (dict(dcn_on_last_conv=True), "does not read dcn_on_last_conv"),
         (dict(init_distance=0), "init_distance"),
+        (dict(init_distance=[1.5, 4.0]), "each of the"),
+        (dict(init_distance="4"), "init_distance"),
         (dict(loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False)), "use_sigmoid"),
     ],
 )
