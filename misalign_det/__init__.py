@@ -8,12 +8,11 @@ config needs
 and can then name `TripleHead`, `JLAAssigner` and the rest as mmdet's own.
 """
 
-from .environment import check_environment, import_without_notices, use_passive_wait_policy
+from .environment import check_environment, use_passive_wait_policy
 from .version import __version__
 
 use_passive_wait_policy()
 check_environment()
-import_without_notices()
 
 from . import analysis, datasets, engine, evaluation, models  # noqa: E402  (once the stack is known to be there)
 

@@ -8,3 +8,7 @@
 - ``model_check``: whether head, assigner and loss fit together
 - ``error_reporting``, ``build_errors``: one line for an error of the user
 """
+
+from ..environment import import_without_notices
+
+import_without_notices()
