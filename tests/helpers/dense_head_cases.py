@@ -21,7 +21,7 @@ def make_head(kind="TripleHead", num_classes=3, assigner=None, **kwargs):
             type=kind,
             num_classes=num_classes,
             in_channels=16,
-            feat_channels=16,
+            feat_channels=kwargs.pop("feat_channels", 16),
             stacked_convs=kwargs.pop("stacked_convs", 2),
             strides=STRIDES,
             norm_cfg=dict(type="GN", num_groups=4),

@@ -124,7 +124,8 @@ PEERS = [
 ]
 _peer = {method.name: method for method in PEERS}
 
-# The default's first boxes are three strides wide, by `init_distance`; these anchors are four.
+# The default's first boxes on the finest level are three strides wide, by `init_distance`; these
+# anchors are four, on all levels.
 TUNING = [
     changed(
         _peer[name],
@@ -237,7 +238,13 @@ PARTS = [  # configs/misalign.md: the default without each of its parts
     ),
     changed(DEFAULT, "misalign-iou-loss", _BOX_LOSSES),
     changed(DEFAULT, "misalign-coarse-iou", {f"{HEAD}.iou_target": "coarse"}),
-    changed(DEFAULT, "misalign-unguided-cls", {f"{HEAD}.guided_branches": "regression"}),
+    changed(
+        DEFAULT,
+        "misalign-unguided-cls",
+        {f"{HEAD}.guided_branches": "regression", f"{HEAD}.cls_shortcut": False},
+    ),
+    changed(DEFAULT, "misalign-no-shortcut", {f"{HEAD}.cls_shortcut": False}),
+    changed(DEFAULT, "misalign-init15", {f"{HEAD}.init_distance": 1.5}),
     changed(DEFAULT, "misalign-init4", {f"{HEAD}.init_distance": 4.0}),
     changed(DEFAULT, "misalign-no-reweight", {f"{ASSIGNER}.per_gt_reweight": 0.0}),
 ]

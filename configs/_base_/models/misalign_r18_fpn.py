@@ -2,7 +2,8 @@
 _base_ = 'triplehead_r18_fpn.py'
 model = dict(
     bbox_head=dict(
-        init_distance=1.5,
+        cls_shortcut=True,
+        init_distance=[1.5, 4.0, 4.0, 4.0, 4.0],
         iou_target='refined',
         score_mode='geometric_mean',
         score_alpha=0.25,

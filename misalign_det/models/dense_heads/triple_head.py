@@ -52,6 +52,9 @@ class TripleHead(LossAwareFCOSHead):
         guided_branches: ``'both'`` (the paper), or ``'regression'``: classification then has
             ``stacked_convs`` conv-GN-ReLU blocks on the regular grid. Locations of one object,
             whose coarse boxes agree, then read different features and can get different scores.
+        cls_shortcut: add the features before the classification branch's guided layer to its
+            output, as in a residual block, so that a class score reads the location itself beside
+            the coarse box. The paper has no shortcut.
         refine_mode: ``'multiply'`` (eq. 8), ``'add'``: coarse + output in strides, or ``'none'``:
             the regression branch alone.
         refine_detach: whether eq. 8 stops the gradient into the coarse box.
@@ -73,8 +76,9 @@ class TripleHead(LossAwareFCOSHead):
             coarse box reaches on every side.
 
     Raises:
-        ValueError: as :class:`LossAwareFCOSHead`; or its ``iou_branch_on``, ``centerness_weight``
-            or mmdet's ``dcn_on_last_conv`` is set, which it does not support.
+        ValueError: as :class:`LossAwareFCOSHead`; its ``iou_branch_on``, ``centerness_weight`` or
+            mmdet's ``dcn_on_last_conv`` is set, which it does not support; or ``cls_shortcut`` has
+            no guided layer, or one with another number of channels.
 
     Example::
 
@@ -95,6 +99,7 @@ class TripleHead(LossAwareFCOSHead):
         offset_mode: str = "box",
         gradient_mul: float = 0.1,
         guided_branches: str = "both",
+        cls_shortcut: bool = False,
         refine_mode: str = "multiply",
         refine_detach: bool = True,
         with_iou_branch: bool = True,
@@ -115,6 +120,7 @@ class TripleHead(LossAwareFCOSHead):
         self.offset_mode = offset_mode
         self.gradient_mul = gradient_mul
         self.guided_branches = guided_branches
+        self.cls_shortcut = cls_shortcut
         self.refine_mode = refine_mode
         self.refine_detach = refine_detach
         self.iou_target = iou_target
@@ -129,6 +135,13 @@ class TripleHead(LossAwareFCOSHead):
             score_mode=score_mode,
             **kwargs,
         )
+        if cls_shortcut and guided_branches != "both":
+            raise ValueError("cls_shortcut needs guided_branches='both': there is no guided layer.")
+        if cls_shortcut and self.stacked_convs == 1 and in_channels != self.feat_channels:
+            raise ValueError(
+                f"cls_shortcut adds features of {in_channels} channels (in_channels) to "
+                f"{self.feat_channels} (feat_channels) where stacked_convs is 1; make them equal."
+            )
         for name in ("dcn_on_last_conv", "centerness_weight", "iou_branch_on"):
             if kwargs.get(name):
                 raise ValueError(
@@ -198,7 +211,9 @@ class TripleHead(LossAwareFCOSHead):
         offsets = split_levels(joined_offsets, log_coarse)
         cls_feats, reg_feats = run_tower(self.cls_convs, x), run_tower(self.reg_convs, x)
         if self.guided_branches == "both":
-            cls_feats = _guided(self.cls_guided, cls_feats, offsets)
+            guided = _guided(self.cls_guided, cls_feats, offsets)
+            shortcut = zip(guided, cls_feats)
+            cls_feats = [g + f for g, f in shortcut] if self.cls_shortcut else guided
         logits = [self.conv_cls(feat) for feat in cls_feats]
         refined = self._refined_distances(reg_feats, offsets, logits, coarse)
         strides = self.prior_generator.joined(x)[1]

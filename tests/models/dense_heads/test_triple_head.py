@@ -34,6 +34,7 @@ OPTIONS = [
     dict(assign_boxes="refined"),
     dict(with_iou_branch=False, score_mode="class"),
     dict(guided_branches="regression"),
+    dict(cls_shortcut=True),
 ]
 
 
@@ -208,6 +209,8 @@ def test_the_sampled_form_exports_to_onnx_operators():
         (dict(offset_mode="star"), "offset_mode"),
         (dict(refine_mode="times"), "refine_mode"),
         (dict(guided_branches="classification"), "guided_branches"),
+        (dict(guided_branches="regression", cls_shortcut=True), "guided_branches='both'"),
+        (dict(stacked_convs=1, feat_channels=64, cls_shortcut=True), "feat_channels"),
         (dict(score_mode="sum"), "score_mode"),
         (dict(with_iou_branch=False), "with_iou_branch"),
         (dict(iou_target="both"), "iou_target"),
@@ -399,6 +402,20 @@ def test_an_unguided_classification_branch_is_a_tower_on_the_regular_grid():
         head.conv_coarse.bias += 1  # another coarse box
     found = [part[1] for part in head(x)]
     assert torch.equal(found[0], moved[0]) and not torch.allclose(found[1], moved[1])
+
+
+def test_the_shortcut_adds_what_the_guided_layer_of_classification_reads():
+    head, x = two_box_head().eval(), features(1)
+    plain = head(x)
+    head.cls_shortcut = True
+    found = head(x)
+    for level, feat in enumerate(x):
+        # the output convolution is linear but for its bias
+        bias = head.conv_cls.bias[:, None, None]
+        added = head.conv_cls(head.cls_convs(feat)) - bias
+        torch.testing.assert_close(found[0][level], plain[0][level] + added, rtol=1e-4, atol=1e-4)
+        for mine, theirs in zip(found[1:], plain[1:]):
+            assert torch.equal(mine[level], theirs[level])
 
 
 def test_the_offset_mode_reaches_the_guided_layers():
