@@ -1,20 +1,18 @@
 """The COCO files of a data folder: its own, or converted ones in the work dir."""
 
-import hashlib
+import glob
 import json
-import os
 import os.path as osp
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from ...datasets.formats import DataFolder, read_folder
 from ...datasets.formats.files import FolderFiles
 from ...datasets.formats.records import SPLITS, CocoSplit
 from ...datasets.formats.splits import split_content
-from ...errors import InputError
+from ...utils.json_file import write_json
 
 HELD_OUT = {"train": 0.8, "val": 0.2}
 _RECORD = "data.json"
@@ -32,6 +30,8 @@ class ConvertedData:
         image_folders: {split: absolute path}.
         lines: what was found, for the user; the first says it in one line.
         converted: whether the boxes come from another format than COCO.
+        state: of the folder's files.
+        preferred: the order of classes that was preferred.
     """
 
     root: str
@@ -40,6 +40,8 @@ class ConvertedData:
     image_folders: dict[str, str]
     lines: list[str] = field(default_factory=list)
     converted: bool = False
+    state: str = ""
+    preferred: list[str] = field(default_factory=list)
 
 
 def convert(
@@ -64,15 +66,27 @@ def convert(
         InputError: the folder cannot be read, or nothing can be written to the work dir.
     """
     files = FolderFiles(osp.abspath(osp.expanduser(folder)))
-    key = json.dumps([_VERSION, files.root, files.fingerprint(), classes, prefer])
-    name = f"{osp.basename(files.root)}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-    target = Path(osp.abspath(work_dir), "data", name)
-    record = target / _RECORD
-    if record.is_file():
-        return ConvertedData(**json.loads(record.read_text(encoding="utf-8")))
+    state = f"{_VERSION} {files.root} {files.fingerprint()}"
+    name = f"{osp.basename(files.root)}-"
+    parent = Path(osp.abspath(work_dir), "data")
+    for record in sorted(parent.glob(f"{glob.escape(name)}*/{_RECORD}")):
+        before = ConvertedData(**json.loads(record.read_text(encoding="utf-8")))
+        if before.state == state and (
+            before.classes == list(classes) if classes else before.preferred == list(prefer or ())
+        ):
+            return before
     data = read_folder(files.root, classes=classes, prefer=prefer, files=files)
     notes = _complete_splits(data)
-    found = ConvertedData(files.root, data.classes, {}, {}, converted="COCO" not in data.format)
+    target = parent / f"{name}{sha256(f'{state} {data.classes}'.encode()).hexdigest()[:8]}"
+    found = ConvertedData(
+        files.root,
+        data.classes,
+        {},
+        {},
+        converted="COCO" not in data.format,
+        state=state,
+        preferred=list(prefer or ()),
+    )
     written: dict[int, str] = {}
     for split, images in data.splits.items():
         path = str(images.file) if images.file else written.get(id(images))
@@ -85,7 +99,7 @@ def convert(
         found.lines.append(f"{files.root}: left out or changed: {data.counts}.")
     if written:
         found.lines.append(f"The annotations in COCO format: {target}")
-    write_json(str(record), asdict(found))
+    write_json(str(target / _RECORD), asdict(found))
     return found
 
 
@@ -115,26 +129,3 @@ def _complete_splits(data: DataFolder) -> list[str]:
         notes.append("no val split: test is used")
         splits["val"] = splits["test"]
     return notes
-
-
-def write_json(path: str, content: Mapping[str, Any]) -> None:
-    """Write a JSON file, which other processes see only when it is complete.
-
-    Args:
-        path: of the file; its folder is made.
-        content: of the file.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    folder = osp.dirname(path)
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-            json.dump(content, file)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}. Choose another folder (--work-dir, --out-dir)."
-        ) from error

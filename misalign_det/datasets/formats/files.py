@@ -23,6 +23,7 @@ class FolderFiles:
 
     Args:
         root: the folder. Symbolic links are followed.
+        only: the one annotation file to be read; default: all.
 
     Attributes:
         root: the folder.
@@ -33,7 +34,7 @@ class FolderFiles:
         InputError: there is no such folder, or no image in it.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, only: str | None = None) -> None:
         self.root = root
         if not osp.isdir(root):
             raise InputError(f"there is no folder {root}.")
@@ -48,9 +49,9 @@ class FolderFiles:
             if image:
                 self.images.append(path)
                 self._by_name[osp.basename(path)].append(path)
-            elif suffix in _ANNOTATION_SUFFIXES:
+            elif suffix in _ANNOTATION_SUFFIXES and only in (None, osp.join(root, path)):
                 self._annotations[suffix].append(path)
-            if image or suffix == ".txt":
+            if image or (suffix == ".txt" and only is None):
                 self._by_stem[_stem(path), image].append(path)
         if not self.images:
             raise InputError(f"{root}: there are no images ({', '.join(IMAGE_SUFFIXES)}) in it.")

@@ -12,8 +12,8 @@ from ...errors import InputError
 def deal_ids(groups: Sequence[Sequence[Any]], numbers: Sequence[int], seed: int = 0) -> list[set]:
     """Deal groups of ids to parts.
 
-    The groups are shuffled, and dealt to one part after the other; a part ends where the next group
-    would take it further from its number than it is.
+    The groups are shuffled, and dealt to one part after the other; a part has one group at least,
+    and ends where the next one would take it further from its number than it is.
 
     Args:
         groups: ids that stay together; with one id each, every part gets exactly its number.
@@ -32,12 +32,16 @@ def deal_ids(groups: Sequence[Sequence[Any]], numbers: Sequence[int], seed: int 
     parts: list[set] = [set() for _ in range(len(numbers) + 1)]
     part = 0
     for group in order:
-        while part < len(numbers) and abs(len(parts[part]) + len(group) - numbers[part]) >= abs(
-            len(parts[part]) - numbers[part]
-        ):
+        while part < len(numbers) and not _has_room(len(parts[part]), len(group), numbers[part]):
             part += 1
         parts[part] |= set(group)
     return parts
+
+
+def _has_room(size: int, more: int, number: int) -> bool:
+    if not size:
+        return number > 0
+    return abs(size + more - number) < abs(size - number)
 
 
 def sort_ids(ids: Sequence[Any]) -> list[Any]:
