@@ -12,7 +12,7 @@ layout that `tools/train.py CONFIG --data data/mine` reads, and says what it lef
 import argparse
 from collections.abc import Sequence
 
-FORMATS = ("auto", "coco", "roboflow", "voc", "yolo", "cvat", "labelme", "csv")
+FORMATS = ("auto", "coco", "roboflow", "voc", "cvat", "yolo", "labelme", "csv")
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:

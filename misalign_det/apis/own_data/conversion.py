@@ -106,10 +106,9 @@ def convert(
 def describe(data: DataFolder) -> str:
     """What a folder holds; a split that stands in for another one is not named."""
     first: dict[int, str] = {}
-    for name in SPLITS:
-        if name in data.splits:
-            first.setdefault(id(data.splits[name]), name)
-    own = {name: data.splits[name] for name in first.values()}
+    for name, images in data.splits.items():
+        first.setdefault(id(images), name)
+    own = {name: data.splits[name] for name in SPLITS if name in first.values()}
     return str(DataFolder(data.format, data.classes, own, data.counts))
 
 

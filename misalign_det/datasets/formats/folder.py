@@ -106,9 +106,7 @@ def read_folder(
         data.splits['val'].content['annotations'][0]['bbox']      # (x, y, w, h) in pixels
     """
     files = files or FolderFiles(root)
-    found = recognise(files)
-    if kind not in ("auto", "roboflow"):
-        found = "coco" if kind == found == "roboflow" else kind
+    found = recognise(files) if kind in ("auto", "roboflow") else kind
     counts = Counts()
     if found in ("coco", "roboflow"):
         title = "Roboflow COCO" if found == "roboflow" else "COCO"

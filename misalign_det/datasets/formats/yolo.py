@@ -47,6 +47,9 @@ def read_yolo(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage],
     splits = _split_folders(files, path, content)
     read, used = [], set()
     for image in files.images:
+        text = files.text_of(image)
+        if text:
+            used.add(text)
         split = _split_of(image, splits) if splits else split_of_folder(image)
         if splits and split is None:
             counts.add("images in no split", image)
@@ -54,10 +57,8 @@ def read_yolo(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage],
         size = files.size(image, counts)
         if size is None:
             continue
-        text = files.text_of(image)
         found = AnnotatedImage(image, size, "train" if split == "trainval" else split)
         if text:
-            used.add(text)
             found.boxes = _read_labels(files, text, size, names, counts)
         read.append(found)
     if not used:
@@ -174,16 +175,23 @@ def _split_folders(files: FolderFiles, path: str, content: Mapping[str, Any]) ->
 def _place(files: FolderFiles, folder: str, base: str, part: str) -> str | None:
     """A path of a YAML file, relative to the data folder.
 
-    The file may come from another machine, or lie elsewhere than its exporter thought. So of the
-    path, without ``..``, the longest ending that is there counts.
+    The file may come from another machine, or lie elsewhere than its exporter thought. So ``..``
+    is left out, and of ``base`` or an absolute path the longest ending that is there counts.
     """
-    words = [w for w in f"{base}/{part}".replace("\\", "/").split("/") if w not in ("", ".", "..")]
-    for start in range(len(words)):
+    absolute = part.startswith("/") or part[1:2] == ":"
+    head_words, words = _words(base), _words(part)
+    last = len(words) - 1 if absolute else len(head_words)
+    words = words if absolute else [*head_words, *words]
+    for start in range(last + 1):
         for head in (folder, ""):
             place = "/".join([*head.split("/"), *words[start:]]).lstrip("/")
             if osp.exists(files.full(place)):
                 return place
     return None
+
+
+def _words(path: str) -> list[str]:
+    return [w for w in path.replace("\\", "/").split("/") if w not in ("", ".", "..")]
 
 
 def _split_of(image: str, splits: Mapping[str, str]) -> str | None:
