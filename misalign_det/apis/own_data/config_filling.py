@@ -1,7 +1,6 @@
 """Fill the data of a folder into a config: datasets, evaluators, numbers of classes."""
 
 import copy
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ from mmengine.config import Config
 from ...datasets.evaluator_checks import metrics
 from ...errors import InputError
 from ...evaluation.misalignment_metric import MisalignmentMetric
-from ...utils import dataset_classes, find_type, is_type, leaf_datasets, walk
+from ...utils import argument_names, dataset_classes, find_type, is_type, leaf_datasets, walk
 from .conversion import ConvertedData
 
 # Keys of a dataset that say how images are read, not which.
@@ -120,13 +119,9 @@ def _set_num_classes(model: Any, number: int) -> None:
         if not isinstance(part, Mapping) or _OTHER_CLASSES & set(words):
             continue
         head = "bbox_head" in words[-2:] and "type" in part
-        if "num_classes" in part or (head and _takes_num_classes(part["type"])):
+        kind = find_type(part["type"], MODELS) if head else None
+        if "num_classes" in part or (kind and "num_classes" in argument_names(kind)[0]):
             part["num_classes"] = number  # type: ignore[index]  # a ConfigDict
-
-
-def _takes_num_classes(kind: Any) -> bool:
-    found = find_type(kind, MODELS)
-    return isinstance(found, type) and "num_classes" in inspect.signature(found).parameters
 
 
 def _name(part: Mapping) -> str:
