@@ -57,9 +57,12 @@ class VisDroneMetric(BaseMetric):
 
     Example::
 
+        _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
         custom_imports = dict(imports=['misalign_det'])
-        test_evaluator = dict(
-            type='VisDroneMetric', ann_file='data/visdrone/annotations/instances_val.json')
+        ann_file = 'data/visdrone/annotations/instances_val.json'
+        test_evaluator = [
+            dict(type='CocoMetric', metric='bbox', ann_file=ann_file),
+            dict(type='VisDroneMetric', ann_file=ann_file)]
     """
 
     default_prefix = "visdrone"
