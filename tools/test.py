@@ -1,6 +1,7 @@
 """Evaluate a detector, with the command line of mmdet 3.
 
     python tools/test.py CONFIG CHECKPOINT
+    python tools/test.py CONFIG CHECKPOINT --data FOLDER
     python tools/test.py CONFIG CHECKPOINT --out detections.pkl --show-dir pictures --tta
 
 CONFIG is a file, or the name of a config of this package.

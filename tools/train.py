@@ -1,6 +1,7 @@
 """Train a detector, with the command line of mmdet 3.
 
     python tools/train.py CONFIG
+    python tools/train.py CONFIG --data FOLDER
     python tools/train.py CONFIG --amp --work-dir work_dirs/mine --cfg-options randomness.seed=0
 
 CONFIG is a file, or the name of a config of this package.
@@ -94,7 +95,7 @@ def main() -> None:
     args = parse_args()
     setup_cache_size_limit_of_dynamo()
     with errors_in_one_line("train.py", resumable=True), tensors_only(args.trust_checkpoint):
-        cfg = load_config(args)
+        cfg = load_config(args, training=True)
         apply_training_options(cfg, args)
         add_safeguards(cfg)
         resolve_resume(cfg, args.resume)

@@ -108,13 +108,19 @@ def classes_of_checkpoint(filename: str, trust: bool = False) -> tuple[str, ...]
         CheckpointError: the file is missing, damaged or refused.
         InputError: it names no classes.
     """
+    classes = known_classes(filename, trust)
+    if classes is None:
+        raise InputError(f"{filename} names no classes. Give --classes or --config.")
+    return classes
+
+
+def known_classes(filename: str, trust: bool = False) -> tuple[str, ...] | None:
+    """As :func:`classes_of_checkpoint`; None for a checkpoint that names no classes."""
     checkpoint = read_checkpoint(filename, trust)
     meta = checkpoint.get("meta") or {}
     # mmdet 2 wrote CLASSES.
     known = {str(k).lower(): v for k, v in (meta.get("dataset_meta") or meta).items()}
-    if not known.get("classes"):
-        raise InputError(f"{filename} names no classes. Give --classes or --config.")
-    return class_names(known["classes"])
+    return class_names(known["classes"]) if known.get("classes") else None
 
 
 def classes_of_file(coco: COCO, detections: Iterable[list[dict]]) -> tuple[str, ...]:

@@ -68,6 +68,12 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the config's work_dir, else work_dirs/CONFIG_NAME)",
     )
     parser.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="use the images of this folder, in COCO, Pascal VOC, YOLO or Roboflow layout, in "
+        "place of the config's data set; classes, num_classes and paths are filled in",
+    )
+    parser.add_argument(
         "--cfg-options",
         nargs="+",
         action=Options,
@@ -166,12 +172,14 @@ def pair_detectors(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         parser.error(f"--names: {len(args.names)} names for {len(args.pairs)} detectors")
 
 
-def load_config(args: argparse.Namespace) -> Config:
+def load_config(args: argparse.Namespace, training: bool = False) -> Config:
     """Load the config of a tool's arguments, ready for :func:`build_runner`.
 
     Args:
-        args: with ``config`` and the arguments of :func:`add_common_arguments`, and of
-            :func:`add_preflight_argument` where the tool has it.
+        args: with ``config`` and the arguments of :func:`add_common_arguments`, of
+            :func:`add_preflight_argument` where the tool has it, and ``checkpoint`` where it has
+            one, whose classes ``--data`` takes.
+        training: whether ``--data`` needs training images.
 
     Returns:
         The config with the options merged, and ``work_dir``, ``launcher`` and ``experiment_name``.
@@ -180,16 +188,20 @@ def load_config(args: argparse.Namespace) -> Config:
         ConfigNotFoundError: there is no such config.
         ConfigError: the config cannot be read.
         InputError: an option changes nothing; see
-            :func:`~misalign_det.apis.config_options.merge_options`.
+            :func:`~misalign_det.apis.config_options.merge_options`. Or the folder of ``--data``
+            cannot be used.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     path, options, name = find_config(args.config)
     cfg = _read_config(path)
     cfg.merge_from_dict(dict(options))
+    given = args.work_dir or (args.cfg_options or {}).get("work_dir")
+    cfg.work_dir = given or cfg.get("work_dir") or str(Path("work_dirs", name))
+    if getattr(args, "data", None):
+        _use_data(cfg, args, training)
     cfg = merge_options(cfg, args.cfg_options)
+    cfg.work_dir = given or cfg.work_dir
     cfg.launcher = args.launcher
-    if args.work_dir or not cfg.get("work_dir"):
-        cfg.work_dir = args.work_dir or str(Path("work_dirs", name))
     if not cfg.get("experiment_name"):
         cfg.experiment_name = name
     if getattr(args, "no_preflight", False):
@@ -199,6 +211,15 @@ def load_config(args: argparse.Namespace) -> Config:
     object.__setattr__(cfg, "_filename", str(Path(path).with_name("config.py")))
     config_in_use.set(cfg)
     return cfg
+
+
+def _use_data(cfg: Config, args: argparse.Namespace, training: bool) -> None:
+    from .class_names import known_classes  # here, since these imports take a second
+    from .own_data import use_data
+
+    checkpoint = getattr(args, "checkpoint", None)
+    classes = known_classes(checkpoint, args.trust_checkpoint) if checkpoint else None
+    use_data(cfg, args.data, args.cfg_options, classes, training)
 
 
 def _read_config(path: str) -> Config:

@@ -1,9 +1,11 @@
-"""Reading large JSON files, with error messages that say what to do."""
+"""Reading and writing large JSON files, with error messages that say what to do."""
 
 import gc
 import json
+import os
 import os.path as osp
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,3 +54,26 @@ def read_json(path: str, where: str, root: str | None = None) -> Any:
             f"{where}: {path} is not valid JSON ({error}; the file has {osp.getsize(path)} bytes). "
             "Perhaps it was cut off while it was copied; fetch or export it again."
         ) from None
+
+
+def write_json(path: str, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, which other processes see only when it is complete.
+
+    Args:
+        path: of the file; its folder is made.
+        content: of the file.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    folder = osp.dirname(path)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+            json.dump(content, file)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}. Choose another folder (--work-dir, --out-dir)."
+        ) from error

@@ -1,13 +1,16 @@
 """Splitting a COCO annotation file by image."""
 
+import contextlib
+import importlib.util
+import io
 import json
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import pytest
 from helpers.paths import TOOLS
 
 TOOL = TOOLS / "dataset_converters/split_coco.py"
+HELD_OUT_BY_SEED_5 = [1, 2, 3]
 
 
 @pytest.fixture
@@ -20,9 +23,24 @@ def annotations(tmp_path):
 
 
 def run(*args):
-    return subprocess.run(
-        [sys.executable, TOOL, *map(str, args)], capture_output=True, text=True, check=False
-    )
+    """Run the tool in this process, where the package is imported already."""
+    spec = importlib.util.spec_from_file_location("split_coco", TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            tool.main(list(map(str, args)))
+        except SystemExit as end:
+            status = end.code
+    return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+def test_the_held_out_images_are_those_of_before(annotations):
+    """Of the version that shuffled the ids alone: studies have held out these images."""
+    run(annotations, "--num-images", 3, "--seed", 5)
+    held = json.loads((annotations.parent / "instances_held-out.json").read_text())
+    assert [image["id"] for image in held["images"]] == HELD_OUT_BY_SEED_5
 
 
 def test_every_image_and_its_boxes_go_to_one_side(annotations):

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured, first = [], None
     with errors_in_one_line("misalignment_report.py"), tensors_only(args.trust_checkpoint):
         for name, (config, checkpoint) in zip(args.names, args.pairs):
-            args.config = config
+            args.config, args.checkpoint = config, checkpoint
             cfg = load_config(args)
             check_config(cfg, modes=(args.split,))
             print(f"==> {name}", flush=True)

@@ -9,7 +9,6 @@ are not moved, so a config needs only the two file names.
 
 import argparse
 import json
-import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,19 +35,15 @@ def split_coco(dataset: dict, num: int, seed: int = 0) -> tuple[dict, dict]:
     lacking = [key for key in ("images", "annotations", "categories") if key not in dataset]
     if lacking:
         raise ValueError(f"not in COCO format: no {', '.join(lacking)}.")
-    # By type first: a file may have both numbers and strings as ids.
-    ids = sorted((i["id"] for i in dataset["images"]), key=lambda i: (str(type(i)), i))
-    if not 0 < num < len(ids):
-        raise ValueError(f"--num-images must be between 1 and {len(ids) - 1} here, not {num}.")
-    random.Random(seed).shuffle(ids)
-    held_out = set(ids[:num])
+    if not 0 < num < len(dataset["images"]):
+        last = len(dataset["images"]) - 1
+        raise ValueError(f"--num-images must be between 1 and {last} here, not {num}.")
+    # Here, since this import takes seconds.
+    from misalign_det.datasets.formats.splits import deal_ids, part_of, sort_ids
 
-    def part(chosen: bool) -> dict:
-        images = [i for i in dataset["images"] if (i["id"] in held_out) == chosen]
-        boxes = [a for a in dataset["annotations"] if (a["image_id"] in held_out) == chosen]
-        return {**dataset, "images": images, "annotations": boxes}
-
-    return part(False), part(True)
+    ids = sort_ids([image["id"] for image in dataset["images"]])
+    held_out, rest = deal_ids([[image_id] for image_id in ids], [num], seed)
+    return part_of(dataset, rest), part_of(dataset, held_out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

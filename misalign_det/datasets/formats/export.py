@@ -1,0 +1,148 @@
+"""Write the images of a folder as a COCO data set, with a split of their own."""
+
+import os
+import os.path as osp
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...utils.json_file import write_json
+from .boxes import OTHER_SIZE
+from .files import FolderFiles
+from .folder import read_folder
+from .records import SPLITS, CocoSplit, Counts
+from .splits import group_by, split_content
+from .standard import standardise
+
+DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
+
+
+def export_coco(
+    source: str,
+    out_dir: str,
+    kind: str = "auto",
+    fractions: Sequence[float] | None = None,
+    seed: int = 0,
+    group: str | None = None,
+    copy_images: bool = False,
+) -> list[str]:
+    """Write ``annotations/instances_{train,val,test}.json`` and ``images/`` in a folder.
+
+    Args:
+        source: a folder with annotated images, or one annotation file in it or in a folder below.
+        out_dir: the folder to write to; not inside the source.
+        kind: one of :data:`~.folder.FORMATS`, or ``'auto'``.
+        fractions: of train, val and test. Default: the splits of the source, and where it has only
+            one 0.8, 0.1, 0.1.
+        seed: of a new split.
+        group: images of a group stay in one split; see :func:`~.splits.group_by`.
+        copy_images: copy the images; else ``images/`` has symbolic links to them.
+
+    Returns:
+        Lines that say what was found, written and left out.
+
+    Raises:
+        InputError: the source cannot be read or split, or nothing can be written.
+
+    Example::
+
+        export_coco('data/cells_yolo', 'data/cells', fractions=(0.7, 0.2, 0.1), group='(day[0-9]+)')
+    """
+    files = _open(source)
+    if f"{osp.realpath(out_dir)}/".startswith(f"{osp.realpath(files.root)}/"):
+        raise InputError(
+            f"--out-dir {out_dir} is inside {files.root}, where its files would be read as "
+            "annotations of the source. Choose a folder outside."
+        )
+    data = read_folder(files.root, kind, files=files)
+    lines = [f"{source}: {data}."]
+    contents = {
+        split: _checked(images, files, data.classes, data.counts)
+        for split, images in data.splits.items()
+    }
+    if fractions is not None or group is not None or len(contents) < 2:
+        whole = _joined(list(contents.values()))
+        rule = group_by(whole["images"], group) if group is not None else None
+        shares = dict(zip(SPLITS, fractions or DEFAULT_FRACTIONS))
+        contents = split_content(whole, shares, seed, rule)
+    for split, content in contents.items():
+        path = osp.join(out_dir, "annotations", f"instances_{split}.json")
+        write_json(path, content)
+        numbers = f"{len(content['images'])} images, {len(content['annotations'])} boxes"
+        lines.append(f"{path}: {numbers}")
+        _place_images(content, files, osp.join(out_dir, "images"), copy_images)
+    lines.append(f"left out or changed: {str(data.counts) or 'nothing'}")
+    return lines
+
+
+def _open(source: str) -> FolderFiles:
+    """The files of a folder; of an annotation file, those of its folder or the one above."""
+    source = osp.abspath(osp.expanduser(source))
+    if not osp.isfile(source):
+        return FolderFiles(source)
+    folder = osp.dirname(source)
+    try:
+        return FolderFiles(folder, only=source)
+    except InputError:  # no images there
+        return FolderFiles(osp.dirname(folder), only=source)
+
+
+def _checked(
+    split: CocoSplit, files: FolderFiles, classes: Sequence[str], counts: Counts
+) -> dict[str, Any]:
+    """A split with file names relative to the source, without images that cannot be opened."""
+    head = osp.relpath(split.images, files.root)
+    images = []
+    left_out = set()
+    for image in split.content["images"]:
+        path = osp.normpath(osp.join(head, image["file_name"]))
+        size = files.size(path, counts) if osp.isfile(files.full(path)) else None
+        if size is None:
+            left_out.add(image["id"])
+            if not osp.isfile(files.full(path)):
+                counts.add("missing images", path)
+            continue
+        stated = (image.get("width"), image.get("height"))
+        if None not in stated and stated != size:
+            counts.add(OTHER_SIZE, path)
+        images.append({**image, "file_name": path, "width": size[0], "height": size[1]})
+    boxes = split.content["annotations"]
+    kept = [box for box in boxes if box["image_id"] not in left_out]
+    counts.add("boxes of images that are left out", number=len(boxes) - len(kept))
+    return standardise({**split.content, "images": images, "annotations": kept}, classes, counts)
+
+
+def _joined(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One dictionary of several with the same categories; ids are numbered anew."""
+    joined: dict[str, Any] = {**contents[0], "images": [], "annotations": []}
+    for content in contents:
+        ids = {}
+        for image in content["images"]:
+            ids[image["id"]] = len(joined["images"]) + 1
+            joined["images"].append({**image, "id": ids[image["id"]]})
+        for box in content["annotations"]:
+            number = len(joined["annotations"]) + 1
+            joined["annotations"].append({**box, "id": number, "image_id": ids[box["image_id"]]})
+    return joined
+
+
+def _place_images(
+    content: dict[str, Any], files: FolderFiles, folder: str, copy_images: bool
+) -> None:
+    """Link or copy images to a folder, with the folders that they are in."""
+    for image in content["images"]:
+        target = Path(folder, image["file_name"])
+        source = osp.realpath(files.full(image["file_name"]))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            if copy_images:
+                shutil.copy2(source, target)
+            else:
+                os.symlink(source, target)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {target}: {error.strerror}; choose another --out-dir"
+            ) from error

@@ -1,0 +1,98 @@
+"""The same data set in each format is read as the same boxes, classes and splits."""
+
+import json
+
+import pytest
+from helpers.data_folders import CLASSES, IMAGES, WRITERS, boxes_in, write_folder, write_image
+from pycocotools.coco import COCO
+
+from misalign_det.datasets.formats import read_folder
+from misalign_det.errors import InputError
+
+ORDERED = ("COCO", "Roboflow COCO", "YOLO", "Roboflow YOLO", "CVAT")
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_format_gives_the_same_boxes(kind, tmp_path):
+    data = read_folder(str(write_folder(tmp_path / "set", kind)))
+    assert list(data.splits) == ["train", "val", "test"]
+    for name, split in data.splits.items():
+        truth = {image: boxes for image, (own, boxes) in IMAGES.items() if own == name}
+        assert boxes_in(split.content) == truth
+        for image in split.content["images"]:
+            assert (split.images / image["file_name"]).is_file()
+            assert (image["width"], image["height"]) == (64, 48)
+    assert str(data.counts) == ""
+    assert data.classes == (CLASSES if kind in ORDERED else sorted(CLASSES))
+    title = kind if kind == "Roboflow COCO" else kind.removeprefix("Roboflow ")
+    text = f"{title}, 2 classes ({', '.join(data.classes)}), 3 train, 2 val, 1 test images"
+    assert str(data) == text
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_pycocotools_finds_every_box(kind, tmp_path, capsys):
+    data = read_folder(str(write_folder(tmp_path / "set", kind)))
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(data.splits["train"].content))
+    coco = COCO(str(path))
+    assert sorted(coco.getAnnIds(iscrowd=False)) == [1, 2, 3, 4]  # it never counts an id of 0
+    areas = [coco.anns[i]["area"] for i in coco.getAnnIds()]
+    assert sorted(areas) == [16 * 12, 16 * 24, 32 * 24, 32 * 24]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_order_of_classes_can_be_given(kind, tmp_path):
+    root = str(write_folder(tmp_path / "set", kind))
+    for order in (["bolt", "nut"], ["nut", "bolt", "screw"]):
+        data = read_folder(root, classes=order)
+        content = data.splits["train"].content
+        used = [c["name"] for c in content["categories"] if c["name"] in order]
+        assert data.classes == order and used == (order if len(order) == 3 else used)
+        assert boxes_in(content)["b"] == IMAGES["b"][1]
+    with pytest.raises(InputError, match="name 'bolt', which the detector does not know"):
+        read_folder(root, classes=["nut"])
+
+
+def test_an_order_is_preferred_only_if_the_classes_are_the_same(tmp_path):
+    root = str(write_folder(tmp_path / "set", "YOLO"))
+    assert read_folder(root, prefer=("bolt", "nut")).classes == ["bolt", "nut"]
+    assert read_folder(root, prefer=("bolt", "nut", "screw")).classes == CLASSES
+
+
+def test_coco_files_that_can_be_used_stay_where_they_are(tmp_path):
+    root = write_folder(tmp_path / "set", "COCO")
+    for name, split in read_folder(str(root)).splits.items():
+        assert split.file == root / f"annotations/instances_{name}.json"
+    for split in read_folder(str(root), classes=["bolt", "nut"]).splits.values():
+        assert split.file is None
+
+
+def test_a_folder_without_annotations_or_images(tmp_path):
+    with pytest.raises(InputError, match="there is no folder"):
+        read_folder(str(tmp_path / "none"))
+    with pytest.raises(InputError, match="no images"):
+        read_folder(str(tmp_path))
+    write_image(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match="1 images, but no annotations in COCO, Pascal VOC"):
+        read_folder(str(tmp_path))
+
+
+def test_boxes_without_area_and_outside_are_left_out_and_counted(tmp_path):
+    root = write_folder(tmp_path / "set", "CSV")
+    with open(root / "boxes.csv", "a") as opened:
+        opened.write("a.jpg,nut,5,5,5,9,train,v\na.jpg,nut,9,5,5,9,train,v\n")
+        opened.write("a.jpg,nut,70,5,80,9,train,v\na.jpg,nut,60,5,80,9,train,v\n")
+        opened.write("a.jpg,nut,x,5,80,9,train,v\ngone.jpg,nut,1,1,2,2,train,v\n")
+    data = read_folder(str(root))
+    assert boxes_in(data.splits["train"].content)["a"] == [
+        *IMAGES["a"][1],
+        ("nut", (60, 5, 80, 9)),
+    ]
+    assert data.counts.number == {
+        "boxes without area": 2,
+        "boxes outside the image": 1,
+        "boxes that reach over the border of the image (kept)": 1,
+        "unreadable boxes": 1,
+        "missing images": 1,
+    }
+    assert "1 missing images (first: gone.jpg)" in str(data.counts)

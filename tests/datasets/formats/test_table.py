@@ -1,0 +1,38 @@
+"""CSV files: names of columns, relative coordinates, splits."""
+
+import pytest
+from helpers.data_folders import boxes_in, write_image, write_text
+
+from misalign_det.datasets.formats import read_folder
+from misalign_det.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,64,48,nut,16,12,48,36\n",
+        "ImageID,LabelName,XMin,YMin,XMax,YMax\na.png,nut,0.25,0.25,0.75,0.75\n",
+        "image_path,x1,y1,x2,y2,label\nframes/a.png,16,12,48,36,nut\n",
+        "\ufeffImage,Left,Top,Right,Bottom,Class Name\na.png,16,12,48,36,nut\n",
+    ],
+)
+def test_names_of_columns(tmp_path, text):
+    write_image(tmp_path / "frames/a.png")
+    write_text(tmp_path / "boxes.csv", text)
+    write_text(tmp_path / "other.csv", "epoch,loss\n1,2\n")
+    content = read_folder(str(tmp_path)).splits[""].content
+    assert boxes_in(content) == {"a": [("nut", (16, 12, 48, 36))]}
+
+
+def test_other_columns_are_keys_of_the_image(tmp_path):
+    write_image(tmp_path / "a.png")
+    write_text(tmp_path / "train.csv", "file,class,xmin,ymin,xmax,ymax,video,id\na.png,nut,1,1,9,9,v1,77\n")  # fmt: skip  # noqa: E501
+    (image,) = read_folder(str(tmp_path)).splits["train"].content["images"]
+    assert image["video"] == "v1" and image["id"] == 1
+
+
+def test_a_table_without_the_columns(tmp_path):
+    write_image(tmp_path / "a.png")
+    write_text(tmp_path / "boxes.csv", "a.png,nut,1,1,9,9\n")
+    with pytest.raises(InputError, match="no CSV file has a header with the columns of a box"):
+        read_folder(str(tmp_path), kind="csv")
