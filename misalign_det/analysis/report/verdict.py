@@ -90,6 +90,8 @@ FIGURES = {
 
 def verdict(found: Measurement) -> list[Statement]:
     """The statements on one detector, the most general first; what is not measured is left out."""
+    if len(found.detections) == 0:
+        return [Statement("The detector found nothing. Check its score threshold.", "")]
     parts = found.resampled
     statements = []
     if not np.isnan(parts["explained"].value):
