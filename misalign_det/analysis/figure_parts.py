@@ -1,6 +1,7 @@
 """Parts that several figures share: images with axes, legends, objects, bands of text."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,11 +16,13 @@ from .palette import SKY_BLUE, VERMILION, rgb
 
 # Marks on images and maps: each has an edge, to stand out on light and on dark pixels.
 EDGE = [withStroke(linewidth=3, foreground="black")]
-OBJECT = dict(color="white", lw=1.5, path_effects=EDGE)
-OWN_PEAK = dict(marker="*", ms=14, color=SKY_BLUE, mec="black", ls="none")
-OTHER_PEAK = dict(marker="o", ms=12, mfc="none", mec=VERMILION, mew=2.2, ls="none",
+OBJECT: dict[str, Any] = dict(color="white", lw=1.5, path_effects=EDGE)
+OWN_PEAK: dict[str, Any] = dict(marker="*", ms=14, color=SKY_BLUE, mec="black", ls="none")
+OTHER_PEAK: dict[str, Any] = dict(marker="o", ms=12, mfc="none", mec=VERMILION, mew=2.2, ls="none",
                   path_effects=EDGE)  # fmt: skip
-POSITIVE = dict(marker="x", ms=7, mew=1.8, color="white", ls="none", path_effects=EDGE)
+POSITIVE: dict[str, Any] = dict(
+    marker="x", ms=7, mew=1.8, color="white", ls="none", path_effects=EDGE
+)
 
 
 def show_image(axis: Axes, image: np.ndarray) -> None:
@@ -33,8 +36,8 @@ def show_image(axis: Axes, image: np.ndarray) -> None:
     axis.imshow(image, extent=(0, width, height, 0))
     axis.set(xlim=(0, width), ylim=(height, 0), xlabel="x, pixels", ylabel="y, pixels")
     axis.tick_params(labelsize=7)
-    axis.xaxis.label.set_size(8)
-    axis.yaxis.label.set_size(8)
+    axis.xaxis.label.set_fontsize(8)
+    axis.yaxis.label.set_fontsize(8)
 
 
 def outline(axis: Axes, bbox: Tensor) -> None:

@@ -9,6 +9,7 @@ field shows how far a trained network uses it.
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -191,8 +192,8 @@ def draw_receptive_fields(fields: list[ReceptiveField], title: str = "") -> Figu
     rows = len(fields) // 2
     fig = Figure(figsize=(8.4, 3.7 * rows + 0.9), layout="constrained")
     axes = fig.subplots(rows, 2, squeeze=False)
-    effective = dict(color=SKY_BLUE, lw=2, path_effects=EDGE)
-    theoretical = dict(color=ORANGE, lw=2, ls="--", path_effects=EDGE)
+    effective: dict[str, Any] = dict(color=SKY_BLUE, lw=2, path_effects=EDGE)
+    theoretical: dict[str, Any] = dict(color=ORANGE, lw=2, ls="--", path_effects=EDGE)
     for axis, field in zip(axes.flat, fields):
         half = len(field.gradient) // 2
         shown = axis.imshow(

@@ -54,7 +54,7 @@ def draw_sample_quality(names: Sequence[str], shares: Sequence[np.ndarray]) -> F
     axis = fig.subplots()
     for i, (name, share) in enumerate(zip(names, shares)):
         axis.plot(THRESHOLDS, 100 * share, **style(i), ms=5, label=name)
-    axis.set(xlabel="IoU threshold", ylabel="positives above, %", ylim=(0, 100))
+    axis.set(xlabel="IoU threshold", ylabel="positives above, %", ylim=(0, 103))
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8)
     return fig

@@ -103,11 +103,10 @@ def verdict(found: Measurement) -> list[Statement]:
             )
         )
     if not np.isnan(parts["headroom"].value):
-        text = FIGURES["AP"].text(parts["AP"]), FIGURES["AP"].text(parts["AP_by_iou"])
+        ap, ideal = (FIGURES["AP"].text(parts[key]) for key in ("AP", "AP_by_iou"))
         statements.append(
             Statement(
-                f"Ranked by their fit, the same boxes would have {text[1]} AP in place of "
-                f"{text[0]}.",
+                f"Ranked by their fit, the same boxes would have {ideal} AP in place of {ap}.",
                 "headroom " + FIGURES["headroom"].whole(parts["headroom"], "AP"),
             )
         )
