@@ -32,7 +32,7 @@ class Resampled:
     Example:
         >>> gain = Resampled(0.5, np.array([0.4, 0.5, 0.6])) - Resampled(0.4, np.zeros(3) + 0.4)
         >>> round(gain.value, 2), [round(end, 2) for end in gain.interval()]
-        (0.1, [0.0, 0.2])
+        (0.1, [0.01, 0.19])
     """
 
     value: float
