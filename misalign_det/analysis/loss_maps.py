@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from mmdet.registry import MODELS
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -20,6 +19,15 @@ from ..models.task_modules.assigners.candidates import BatchGroundTruth, Candida
 from ..models.task_modules.assigners.joint_loss import pair_losses
 from ..utils import to_rgb_image
 from .dense_outputs import DenseOutputs
+from .figure_parts import (
+    OBJECT,
+    OTHER_PEAK,
+    OWN_PEAK,
+    POSITIVE,
+    legend_below,
+    outline,
+    show_image,
+)
 
 
 @dataclass
@@ -116,8 +124,8 @@ def draw_loss_maps(
 ) -> Figure:
     """One row per level: classification loss left, regression loss right.
 
-    A small loss is dark. The GT is white, green crosses are its positives, a star marks the
-    location of least loss inside it, a ring that of the other loss.
+    A small loss is dark; the largest 2 % have one colour. The legend names the marks: the GT, its
+    positives, the location of least loss inside it, and that of the other loss.
 
     Args:
         image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
@@ -128,14 +136,13 @@ def draw_loss_maps(
     image = to_rgb_image(image)
     height, width = image.shape[:2]
     # A Figure made without pyplot is freed with its last reference.
-    fig = Figure(figsize=(10, len(levels) * 5 * height / width + 0.8), layout="constrained")
+    fig = Figure(figsize=(11, len(levels) * 5 * height / width + 1.1), layout="constrained")
     axes = fig.subplots(len(levels), 2, squeeze=False)
-    left, top, right, bottom = bbox.tolist()
     for row, level in zip(axes, levels):
         losses = (("classification", level.cls_loss), ("regression", level.reg_loss))
         peaks = [level.peak(loss) for _, loss in losses]
         for side, (axis, (name, loss)) in enumerate(zip(row, losses)):
-            axis.imshow(image, extent=(0, width, height, 0))
+            show_image(axis, image)
             rows, columns = loss.shape
             values = loss.clamp(max=_robust_max(loss))
             shown = axis.imshow(
@@ -145,20 +152,24 @@ def draw_loss_maps(
                 interpolation="nearest",
                 extent=(0, columns * level.stride, rows * level.stride, 0),
             )
-            fig.colorbar(shown, ax=axis, shrink=0.8)
-            axis.add_patch(
-                Rectangle((left, top), right - left, bottom - top, fill=False, ec="white", lw=1.5)
-            )
+            label = "focal loss" if side == 0 else "loss of the box"
+            fig.colorbar(shown, ax=axis, shrink=0.8, extend="max", label=label)
+            outline(axis, bbox)
             y, x = ((level.positives + 0.5) * level.stride).numpy().T
-            axis.plot(x, y, "x", color="#30ff60", ms=7, mew=1.8)
+            axis.plot(x, y, **POSITIVE)
             own, other = peaks[side], peaks[1 - side]
             if own is not None and other is not None:
-                axis.plot(*own, "*", color="cyan", ms=13, mec="black")
-                axis.plot(*other, "o", mfc="none", color="cyan", ms=11, mew=1.5)
-            axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+                axis.plot(*other, **OTHER_PEAK)
+                axis.plot(*own, **OWN_PEAK)
+            axis.set(xlim=(0, width), ylim=(height, 0))
             gap = level.gap()
             distance = "no location in the box" if gap is None else f"peaks {gap:.1f} strides apart"
             axis.set_title(f"{name} loss, stride {level.stride}: {distance}", fontsize=9)
+    legend_below(
+        fig,
+        [("object", OBJECT), ("its positives", POSITIVE), ("least loss of this map", OWN_PEAK),
+         ("least loss of the map beside it", OTHER_PEAK)],
+    )  # fmt: skip
     fig.suptitle(title, fontsize=10)
     return fig
 

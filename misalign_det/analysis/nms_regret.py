@@ -60,7 +60,7 @@ class NMSRegret:
         self.coco = coco
         self.categories = category_ids(coco, classes)
         self.max_per_img = max_per_img
-        self._image_ids: list[int | str] = []  # of each kept box
+        self._image_ids: list[int | str] = []
         self._outcomes: list[SuppressionOutcome] = []
 
     def update(
@@ -87,7 +87,7 @@ class NMSRegret:
             self.max_per_img,
         )
         self._outcomes.append(outcome)
-        self._image_ids += [image_id] * len(outcome.scores)
+        self._image_ids.append(image_id)
         return outcome
 
     def compute(self) -> dict[str, Any]:
@@ -101,14 +101,40 @@ class NMSRegret:
             InputError: an image that the annotations lack, or a label beyond the classes.
         """
         outcome = SuppressionOutcome.join(self._outcomes)
+        images = [
+            image
+            for image, own in zip(self._image_ids, self._outcomes)
+            for _ in range(len(own.scores))
+        ]
         kept, best = (
             average_precision(
-                self.coco, self._image_ids, boxes, outcome.scores, outcome.labels, self.categories
+                self.coco, images, boxes, outcome.scores, outcome.labels, self.categories
             )
             for boxes in (outcome.bboxes, outcome.best_bboxes)
         )
         row = dict(nms=self.nms, name=nms_name(self.nms), AP=_mean(kept), AP_oracle=_mean(best))
         return dict(row, **summarise_regret(outcome))
+
+    def detections(self, oracle: bool = False) -> list[dict[str, Any]]:
+        """The kept boxes, or the oracle's, of all images seen.
+
+        Args:
+            oracle: whether the best box of each cluster stands for the kept one.
+
+        Returns:
+            As :func:`~misalign_det.evaluation.detections_file.load_detections` gives them.
+        """
+        return [
+            dict(
+                img_id=image,
+                pred_instances=dict(
+                    bboxes=own.best_bboxes if oracle else own.bboxes,
+                    scores=own.scores,
+                    labels=own.labels,
+                ),
+            )
+            for image, own in zip(self._image_ids, self._outcomes)
+        ]
 
 
 @dataclass

@@ -9,6 +9,7 @@ field shows how far a trained network uses it.
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models.layers import AutoDeformConv2d
 from .dense_outputs import dense_head, level_strides
+from .figure_parts import EDGE, legend_below
+from .palette import ORANGE, SKY_BLUE
 
 BRANCHES = ("classification", "regression")
 CUT = 1 - 0.9545  # least share of the largest gradient that counts (Luo et al., NeurIPS 2016)
@@ -187,19 +190,32 @@ def receptive_fields(
 def draw_receptive_fields(fields: list[ReceptiveField], title: str = "") -> Figure:
     """One row per level, one column per branch: the mean gradient and the effective field."""
     rows = len(fields) // 2
-    fig = Figure(figsize=(7, 3.3 * rows + 0.6), layout="constrained")
+    fig = Figure(figsize=(8.4, 3.7 * rows + 0.9), layout="constrained")
     axes = fig.subplots(rows, 2, squeeze=False)
+    effective: dict[str, Any] = dict(color=SKY_BLUE, lw=2, path_effects=EDGE)
+    theoretical: dict[str, Any] = dict(color=ORANGE, lw=2, ls="--", path_effects=EDGE)
     for axis, field in zip(axes.flat, fields):
         half = len(field.gradient) // 2
-        axis.imshow(np.sqrt(field.gradient), cmap="magma", extent=(-half, half, half, -half))
-        side = field.effective
-        axis.add_patch(Rectangle((-side / 2, -side / 2), side, side, fill=False, ec="cyan", lw=1.5))
+        shown = axis.imshow(
+            np.sqrt(field.gradient), cmap="magma", extent=(-half, half, half, -half), vmin=0, vmax=1
+        )
+        for side, mark in ((field.theoretical, theoretical), (field.effective, effective)):
+            axis.add_patch(Rectangle((-side / 2, -side / 2), side, side, fill=False, **mark))
+        axis.set(xlim=(-half, half), ylim=(half, -half))
         axis.set_title(
             f"{field.branch}, stride {field.stride}\n"
-            f"effective {side:.0f} px, theoretical {field.theoretical} px",
+            f"effective {field.effective:.0f} px, theoretical {field.theoretical} px",
             fontsize=9,
         )
         axis.tick_params(labelsize=7)
+    for axis in axes[-1]:
+        axis.set_xlabel("pixels from the location", fontsize=8)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("pixels from the location", fontsize=8)
+    fig.colorbar(shown, ax=axes, shrink=0.5, label="square root of the gradient over its maximum")
+    legend_below(
+        fig, [("effective field", effective), ("theoretical field, where it fits", theoretical)]
+    )
     fig.suptitle(title, fontsize=10)
     return fig
 
@@ -207,8 +223,8 @@ def draw_receptive_fields(fields: list[ReceptiveField], title: str = "") -> Figu
 def _positive(module: nn.Module) -> nn.Module:
     """A copy whose gradients never cancel, so that they are positive on the whole receptive field.
 
-    It has positive weights, no normalisation, average instead of max pooling, and deformable layers
-    that sample their regular grid.
+    It has positive weights, no normalisation, no upper bound of activations, average instead of max
+    pooling, and deformable layers that sample their regular grid.
     """
     module = copy.deepcopy(module).cpu().float()
     module.eval()  # not chained: mmdet's ResNet returns None here
@@ -218,6 +234,8 @@ def _positive(module: nn.Module) -> nn.Module:
                 setattr(parent, name, nn.Identity())
             elif isinstance(child, nn.MaxPool2d):
                 setattr(parent, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+            elif isinstance(child, nn.Hardtanh):  # ReLU6, too: it has no gradient above its bound
+                setattr(parent, name, nn.Identity())
             elif isinstance(child, AutoDeformConv2d):
                 setattr(parent, name, _RegularGrid(child.in_channels, child.out_channels))
     for layer in module.modules():

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from mmcv.ops import DeformConv2d
 from mmdet.models.detectors import SingleStageDetector
 from torch import Tensor, nn
@@ -16,6 +15,8 @@ from ..errors import InputError
 from ..models.layers import RFAConv2d
 from ..utils import to_rgb_image
 from .dense_outputs import level_strides
+from .figure_parts import OBJECT, OTHER_PEAK, legend_below, outline, show_image
+from .palette import SKY_BLUE
 
 GRID = torch.tensor([[row, column] for row in (-1.0, 0, 1) for column in (-1.0, 0, 1)])
 
@@ -90,7 +91,7 @@ def _keep(kept: list[Tensor]) -> Callable[[Any, tuple[Tensor, ...], Any], None]:
 def draw_sampling_points(
     image: np.ndarray, bbox: Tensor, center: tuple[float, float], layers: list[SamplingPoints]
 ) -> Figure:
-    """One panel per layer: the image, the GT, the location (ring) and the layer's nine points.
+    """One panel per layer: the image, the GT, the location and the layer's nine points.
 
     Args:
         image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
@@ -100,15 +101,18 @@ def draw_sampling_points(
     """
     image = to_rgb_image(image)
     height, width = image.shape[:2]
-    fig = Figure(figsize=(5 * len(layers), 5 * height / width + 0.5), layout="constrained")
-    left, top, right, bottom = bbox.tolist()
+    size = (5 * max(len(layers), 1) + 1, 5 * height / width + 0.9)
+    fig = Figure(figsize=size, layout="constrained")
+    location = dict(OTHER_PEAK, ms=13)
+    point = dict(marker="o", color=SKY_BLUE, ms=6, mec="black", ls="none")
     for axis, layer in zip(fig.subplots(1, len(layers), squeeze=False)[0], layers):
-        axis.imshow(image)
-        axis.add_patch(
-            Rectangle((left, top), right - left, bottom - top, fill=False, ec="white", lw=1.5)
-        )
-        axis.plot(*layer.points.T.numpy(), "o", color="#ff3b30", ms=6, mec="white")
-        axis.plot(*center, "o", mfc="none", color="cyan", ms=12, mew=1.8)
-        axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+        show_image(axis, image)
+        outline(axis, bbox)
+        axis.plot(*layer.points.T.numpy(), **point)
+        axis.plot(*center, **location)
+        axis.set(xlim=(0, width), ylim=(height, 0))
         axis.set_title(layer.layer, fontsize=9)
+    legend_below(
+        fig, [("object", OBJECT), ("location", location), ("sampling point of the layer", point)]
+    )
     return fig

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from mmdet.structures.bbox import bbox_overlaps
 from torch import Tensor
 
 from ..utils import to_rgb_image
 from .dense_outputs import DenseOutputs
+from .figure_parts import OBJECT, OTHER_PEAK, OWN_PEAK, legend_below, outline, show_image
 
 
 def sensitivity_maps(
@@ -41,7 +41,7 @@ def draw_sensitivity(
 ) -> Figure:
     """Draw the class probability and the IoU, each on the level of its peak, side by side.
 
-    A star marks the map's own peak inside the GT, a ring the other map's.
+    The legend names the marks: the GT, the map's own peak inside it, and the other map's.
 
     Args:
         image: in pixels of the network input; see :func:`~misalign_det.utils.to_rgb_image`.
@@ -51,33 +51,35 @@ def draw_sensitivity(
     """
     image = to_rgb_image(image)
     height, width = image.shape[:2]
-    fig = Figure(figsize=(10.5, 5 * height / width + 0.8), layout="constrained")
+    fig = Figure(figsize=(11, 5 * height / width + 1.1), layout="constrained")
     maps = sensitivity_maps(outputs, bbox, label)
     peaks = [_peak(levels, outputs.strides, bbox) for levels in maps]
     names = ("class probability", "IoU of the predicted box")
-    left, top, right, bottom = bbox.tolist()
     for side, (axis, name) in enumerate(zip(fig.subplots(1, 2), names)):
         level, point = peaks[side]
         stride, values = outputs.strides[level], maps[side][level].cpu()
-        axis.imshow(image, extent=(0, width, height, 0))
+        show_image(axis, image)
         shown = axis.imshow(
             values.numpy(), cmap="viridis", alpha=0.6, interpolation="nearest", vmin=0,
             extent=(0, values.shape[1] * stride, values.shape[0] * stride, 0),
         )  # fmt: skip
-        fig.colorbar(shown, ax=axis, shrink=0.8)
-        axis.add_patch(
-            Rectangle((left, top), right - left, bottom - top, fill=False, ec="white", lw=1.5)
-        )
+        fig.colorbar(shown, ax=axis, shrink=0.8, label=name)
+        outline(axis, bbox)
         other = peaks[1 - side][1]
         if point is not None and other is not None:
-            axis.plot(*point, "*", color="#ff3b30", ms=14, mec="white")
-            axis.plot(*other, "o", mfc="none", color="#ff3b30", ms=12, mew=1.8)
-        axis.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+            axis.plot(*other, **OTHER_PEAK)
+            axis.plot(*point, **OWN_PEAK)
+        axis.set(xlim=(0, width), ylim=(height, 0))
         axis.set_title(f"{name}, stride {stride}", fontsize=9)
     first, second = peaks[0][1], peaks[1][1]
     if first is not None and second is not None:
         gap = np.hypot(*np.subtract(first, second))
         title = f"{title}: peaks {gap:.0f} pixels apart" if title else f"{gap:.0f} pixels apart"
+    legend_below(
+        fig,
+        [("object", OBJECT), ("peak of this map", OWN_PEAK),
+         ("peak of the map beside it", OTHER_PEAK)],
+    )  # fmt: skip
     fig.suptitle(title, fontsize=10)
     return fig
 

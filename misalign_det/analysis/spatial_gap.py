@@ -49,7 +49,7 @@ class SpatialGaps:
     """Accumulates the gaps of every GT of a split; see :func:`spatial_gaps`."""
 
     def __init__(self) -> None:
-        self._gaps: list[SpatialGap] = []
+        self._images: list[list[SpatialGap]] = []
 
     def update(
         self,
@@ -61,11 +61,15 @@ class SpatialGaps:
         scale: float = 1.0,
     ) -> None:
         """Add the GTs of one image; the arguments are those of :func:`spatial_gaps`."""
-        self._gaps += spatial_gaps(logits, bboxes, points, strides, gt_instances, scale)
+        self._images.append(spatial_gaps(logits, bboxes, points, strides, gt_instances, scale))
 
     def compute(self) -> list[dict[str, Any]]:
         """The rows of :func:`summarise_gaps` over all images seen."""
-        return summarise_gaps(self._gaps)
+        return summarise_gaps([gap for gaps in self._images for gap in gaps])
+
+    def per_image(self) -> list[np.ndarray]:
+        """The gap over all levels, in strides, of the GTs of each image seen, ``(g,)`` each."""
+        return [np.array([g.strides for g in gaps if g.stride == 0]) for gaps in self._images]
 
 
 @torch.no_grad()

@@ -97,7 +97,16 @@ def batches(
     Returns:
         The dataset, and an iterator over dicts with ``inputs`` ``(N, C, H, W)`` and
         ``data_samples``.
+
+    Raises:
+        InputError: the config has no dataloader for the split.
     """
+    if not cfg.get(f"{split}_dataloader"):
+        known = [name for name in ("val", "test") if cfg.get(f"{name}_dataloader")]
+        raise InputError(
+            f"the config has no {split}_dataloader. "
+            + (f"It has one of --split {known[0]}." if known else "Give a config that has one.")
+        )
     loader = Runner.build_dataloader(copy.deepcopy(cfg[f"{split}_dataloader"]))
 
     def preprocessed() -> Iterator[dict]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -137,17 +137,60 @@ def resampled_ap(
         raise InputError("the annotation file has no object of these classes: there is no AP")
     evaluations = [_evaluate(coco, found, ids) for found in trainings]
     whole = np.array([_ap(evaluation, np.arange(images)) for evaluation in evaluations])
-    generator = np.random.default_rng(seed)
     draws = np.empty((len(evaluations), resamples))
     bar = ProgressBar(resamples) if progress else None
-    for column in range(resamples):
-        drawn = generator.integers(images, size=images)
+    for column, drawn in enumerate(drawn_images(images, resamples, seed)):
         draws[:, column] = [_ap(evaluation, drawn) for evaluation in evaluations]
         if bar:
             bar.update()
     if bar:
         print()
     return ResampledAP(whole, draws)
+
+
+def drawn_images(images: int, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """The images of each resample, drawn with replacement: their indices, ``(images,)`` each.
+
+    Args:
+        images: number of images of the split, in the order of the annotations.
+        resamples: number of resamples.
+        seed: figures resampled with the same seed have the same images, draw by draw.
+
+    Example:
+        >>> [len(drawn) for drawn in drawn_images(5, resamples=2)]
+        [5, 5]
+    """
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield generator.integers(images, size=images)
+
+
+def resampled_class_ap(
+    coco: COCO,
+    found: list[dict[str, Any]],
+    classes: str | Sequence[str],
+    resamples: int = 300,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """COCO's AP of each class, on the split and on the resamples of :func:`drawn_images`.
+
+    Args:
+        coco, classes, resamples, seed: see :func:`ap_difference`.
+        found: detections, as :func:`~.detections_file.load_detections` returns them.
+
+    Returns:
+        AP on the split, ``(C,)``, and on the resamples, ``(R, C)``; NaN for a class without
+        objects.
+
+    Raises:
+        InputError: the annotations lack an image or a class of the detections.
+    """
+    ids = category_ids(coco, classes)
+    evaluation, images = _evaluate(coco, found, ids), len(coco.getImgIds())
+    draws = np.empty((resamples, len(ids)))
+    for row, drawn in enumerate(drawn_images(images, resamples, seed)):
+        draws[row] = _class_ap(_resampled_precision(evaluation, drawn))
+    return _class_ap(_resampled_precision(evaluation, np.arange(images))), draws
 
 
 def interval(gains: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
@@ -213,12 +256,21 @@ def _evaluate(
 
 
 def _ap(evaluation: COCOeval, images: np.ndarray) -> float:
+    return _mean_precision(_resampled_precision(evaluation, images))
+
+
+def _resampled_precision(evaluation: COCOeval, images: np.ndarray) -> np.ndarray:
+    """Precision as :func:`~.coco_ap.accumulated` gives it, of the images with these indices."""
     whole = evaluation.evalImgs  # class by class, image by image
     classes = range(0, len(whole), len(images))
     evaluation.evalImgs = [whole[start + image] for start in classes for image in images]
     precision = accumulated(evaluation)
     evaluation.evalImgs = whole
-    return _mean_precision(precision)
+    return precision
+
+
+def _class_ap(precision: np.ndarray) -> np.ndarray:
+    return np.array([_mean_precision(precision[:, :, i, 0]) for i in range(precision.shape[2])])
 
 
 def _mean_precision(precision: np.ndarray) -> float:

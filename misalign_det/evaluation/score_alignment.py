@@ -31,12 +31,16 @@ class AlignmentResult:
         overall: figures over all classes, by name; ``laece``, ``AP``, ``AP_by_iou`` and
             ``headroom`` are means over the classes that have one.
         per_class: the same figures of each class, by the class's name.
-        detections: of all images and classes, matched at ``min_iou``.
+        detections: of all images and classes, matched at ``min_iou``, ``(D,)``.
+        calibration: the same, matched at ``calibration_iou``.
+        bboxes: the same, xyxy in pixels of the original image, ``(D, 4)``.
     """
 
     overall: dict[str, float]
     per_class: dict[str, dict[str, float]]
     detections: MatchedDetections
+    calibration: MatchedDetections
+    bboxes: np.ndarray
 
     def metrics(self, classwise: bool) -> dict[str, float]:
         """The figures in one dict, those of a class as ``'class/figure'``."""
@@ -156,12 +160,12 @@ class ScoreAlignment:
             )
             for ranking in (detections.scores, detections.overlaps)
         )
-        counted, calibration = detections[~detections.ignored], calibration[~calibration.ignored]
+        counted, calibrated = detections[~detections.ignored], calibration[~calibration.ignored]
         per_class = {}
         for label, name in enumerate(self.classes):
             per_class[name] = dict(
                 **self._agreement(counted[counted.labels == label]),
-                laece=localisation_aware_ece(calibration[calibration.labels == label], self.bins),
+                laece=localisation_aware_ece(calibrated[calibrated.labels == label], self.bins),
                 AP=precisions[label],
                 AP_by_iou=precisions_by_iou[label],
                 headroom=precisions_by_iou[label] - precisions[label],
@@ -169,7 +173,7 @@ class ScoreAlignment:
         overall = self._agreement(counted)
         for key in ("laece", "AP", "AP_by_iou", "headroom"):
             overall[key] = _mean([figures[key] for figures in per_class.values()])
-        return AlignmentResult(overall, per_class, detections)
+        return AlignmentResult(overall, per_class, detections, calibration, bboxes)
 
     def _agreement(self, detections: MatchedDetections) -> dict[str, float]:
         return dict(

@@ -9,6 +9,7 @@ from misalign_det.analysis.assignment.assignment_figure import (
     draw_positives_and_negatives,
 )
 from misalign_det.analysis.assignment.assignment_statistics import ImageAssignment
+from misalign_det.analysis.palette import PURPLE, rgb
 from misalign_det.analysis.picture_names import distinct_names, numbered_apart
 
 
@@ -20,11 +21,12 @@ def test_assignments_are_drawn_on_any_pixels(image):
         torch.tensor([0]), torch.tensor([0]), torch.tensor([0]),
     )  # fmt: skip
     drawn = draw_assignment(image, assignment, min_width=60)
-    assert drawn.shape == (40, 60, 3) and drawn[0, 0].tolist() == [128] * 3
+    assert drawn.shape[1:] == (60, 3) and drawn[0, 0].tolist() == [128] * 3
+    assert (drawn[40:] > 200).mean() > 0.5  # a band of text on white
     assert (drawn[20, 30] != 128).any() and (drawn[10, 30] != 128).any()
     boxes = draw_positives_and_negatives(
         image, np.array([[10.0, 10, 50, 30]]), np.array([0]), np.array([], int))  # fmt: skip
-    assert boxes.shape == (320, 480, 3) and boxes[80, 240].tolist() == [160, 60, 220]
+    assert boxes.shape == (320, 480, 3) and boxes[80, 240].tolist() == list(rgb(PURPLE))
 
 
 def test_names():

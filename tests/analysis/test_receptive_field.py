@@ -81,3 +81,20 @@ def test_a_window_lies_around_its_location():
 def test_no_image():
     with pytest.raises(InputError, match="no image"):
         receptive_fields(detector(3), [])
+
+
+def test_a_bound_of_activations_hides_no_part_of_the_field():
+    """ReLU6 has no gradient where it is at its bound, as sums of many residuals are."""
+    model = detector(3)
+    expected = feature_fields(model, width=512)
+
+    class Bounded(Levels):
+        def __init__(self):
+            super().__init__(3)
+            self.act = nn.ReLU6()
+
+        def forward(self, x):
+            return [self.act(100 * conv(x)) for conv in self.convs]
+
+    model.backbone = Bounded()
+    assert feature_fields(model, width=512) == expected == [16, 128]

@@ -72,11 +72,17 @@ def test_axes_are_labelled_and_show_the_figures(tmp_path):
     left, right = figure.axes
     assert (left.get_xlabel(), left.get_ylabel()) == ("training step", "loss")
     assert (right.get_xlabel(), right.get_ylabel()) == ("epoch", "average precision")
-    lines = {line.get_label(): line.get_xydata().tolist() for line in left.lines + right.lines}
+    lines = {
+        line.get_label().split(",")[0]: line.get_xydata().tolist()
+        for line in left.lines + right.lines
+    }
     assert set(lines) == {"total", "loss_cls", "loss_bbox", "AP", "AP50"}
     assert lines["total"] == [[10, 2.0], [20, 1.0]]
     assert lines["AP"] == [[2, 0.125]] and lines["AP50"] == [[2, 0.25]]
-    assert [t.get_text() for t in right.texts] == ["0.125", "0.250"]
+    legend = [text.get_text() for text in right.get_legend().get_texts()]
+    assert legend == ["AP, last 0.125", "AP50, last 0.250"]
+    markers = [line.get_marker() for line in right.lines]
+    assert len(set(markers)) == 2  # shapes as well as colours
 
 
 @pytest.mark.parametrize("with_val", [True, False])

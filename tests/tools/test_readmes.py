@@ -50,6 +50,24 @@ def test_what_the_commands_name_is_there():
             assert (readme.parent / link).exists()
 
 
+def test_the_gallery_has_a_small_picture_of_each_tool_that_draws():
+    page = (TOOLS / "README.md").read_text()
+    gallery = re.search(r"## Gallery\n(.*?)\n## ", page, re.S)[1]
+    shown = re.findall(r'<a href="([^"]+)"><img src="([^"]+)"', gallery)
+    assert len(shown) >= 9 and all(whole == small for whole, small in shown)
+    paths = [(TOOLS / path).resolve() for path, _ in shown]
+    sizes = {path.name: path.stat().st_size for path in paths}
+    assert {name: size for name, size in sizes.items() if size > 100_000} == {}
+    assert sum(sizes.values()) < 600_000
+    assert set(paths) == set((ROOT / ".github/gallery").iterdir())
+    drawn = {
+        script.removeprefix("analysis/") for script in SCRIPTS
+        if re.search(r"savefig|imwrite|write_report", (TOOLS / script).read_text())
+        and script.startswith("analysis/")
+    }  # fmt: skip
+    assert drawn and drawn <= set(re.findall(r"`(\w+\.py)", gallery))
+
+
 def test_options_named_in_the_text_exist():
     known = {"--help", "--peer"}
     for script in SCRIPTS:

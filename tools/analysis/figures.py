@@ -6,13 +6,13 @@
     python tools/analysis/figures.py sensitivity      CONFIG CHECKPOINT --image NAME --gt 3
     python tools/analysis/figures.py sampling-points  CONFIG CHECKPOINT --image NAME --gt 3
 
-assignments: predicted boxes of positives (purple) and of the negatives with the highest scores
-(green) at several checkpoints of one run. sample-quality: share of the positives whose box reaches
-each IoU, one curve per detector. detections: several detectors on the same images. These are
-figures 4 to 6 of "A Triple-head Network with Loss-aware Label Assignment for Object Detection".
-sensitivity: class probability and box IoU over the image, figure 1 of the paper on Dynamic
-Coefficient Loss and CL-balanced NMS. sampling-points: the sampling points of every deformable layer
-for one object. PNG files, in --out-dir.
+assignments: predicted boxes of positives (thick, purple) and of the negatives with the highest
+scores (thin, green) at several checkpoints of one run. sample-quality: share of the positives whose
+box reaches each IoU, one curve per detector. detections: several detectors on the same images.
+These are figures 4 to 6 of "A Triple-head Network with Loss-aware Label Assignment for Object
+Detection". sensitivity: class probability and box IoU over the image, figure 1 of the paper on
+Dynamic Coefficient Loss and CL-balanced NMS. sampling-points: the sampling points of every
+deformable layer for one object. PNG files, in --out-dir.
 """
 
 import argparse
@@ -38,6 +38,8 @@ from misalign_det.analysis.assignment.sample_quality import (
     shares_above,
 )
 from misalign_det.analysis.dense_outputs import dense_outputs, training_positives
+from misalign_det.analysis.figure_parts import score_tags, text_band
+from misalign_det.analysis.palette import COLORS, GREEN, PURPLE, rgb
 from misalign_det.analysis.picture_names import numbered_apart, picture_names
 from misalign_det.analysis.sampling_points import draw_sampling_points, sampling_points
 from misalign_det.analysis.sensitivity import draw_sensitivity
@@ -59,9 +61,7 @@ from misalign_det.apis.detector import (
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.errors import InputError
-from misalign_det.utils import to_rgb_image
-
-COLORS = [(57, 106, 255), (60, 190, 60), (220, 120, 20), (200, 60, 200), (40, 200, 220)]
+from misalign_det.utils import class_names, to_rgb_image
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -137,9 +137,7 @@ def save(folder: Path, name: str, picture: np.ndarray | Figure) -> None:
 
 def caption(picture: np.ndarray, text: str) -> np.ndarray:
     """A picture with a line of text above it."""
-    band = np.full((26, picture.shape[1], 3), 255, np.uint8)
-    cv2.putText(band, text, (4, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([band, picture])
+    return np.concatenate([text_band(picture.shape[1], [(text, None, 1)]), picture])
 
 
 def assignments(args: argparse.Namespace, folder: Path) -> None:
@@ -166,7 +164,9 @@ def assignments(args: argparse.Namespace, folder: Path) -> None:
             )
             row.append(caption(picture, f"{name}: {len(priors)} positives"))
         rows.append(row)
-    save(folder, "assignments", _grid(rows))
+    grid = _grid(rows)
+    legend = [("box of a positive", PURPLE, 2), ("of a negative with a high score", GREEN, 1)]
+    save(folder, "assignments", np.concatenate([grid, text_band(grid.shape[1], legend)]))
 
 
 def sample_quality(args: argparse.Namespace, folder: Path) -> None:
@@ -187,6 +187,7 @@ def sample_quality(args: argparse.Namespace, folder: Path) -> None:
 def detections(args: argparse.Namespace, folder: Path) -> None:
     """One row per detector, one column per image; the first row is the ground truth."""
     rows: list[list[np.ndarray]] = []
+    seen: dict[int, str] = {}
     for name, model, dataset in detectors(args):
         row, truth = [], []
         for index in images(args, dataset):
@@ -196,12 +197,18 @@ def detections(args: argparse.Namespace, folder: Path) -> None:
             found = found[found.scores.argsort(stable=True)]  # the best one is drawn last
             factor = np.tile(data.meta["scale_factor"], 2)
             boxes = found.bboxes.cpu().numpy() * factor
-            row.append(caption(_boxes(data.image, boxes, found.labels.tolist()), name))
+            labels, scores = found.labels.tolist(), found.scores.tolist()
+            row.append(caption(_boxes(data.image, boxes, labels, scores), name))
             gts = data.gt_instances
             objects = _boxes(data.image, gts.bboxes.cpu().numpy(), gts.labels.tolist())
+            classes = class_names(dataset.metainfo["classes"])
+            seen |= {label: classes[label] for label in [*labels, *gts.labels.tolist()]}
             truth.append(caption(objects, "ground truth"))
         rows += [truth, row] if not rows else [row]
-    save(folder, "detections", _grid(rows))
+    grid = _grid(rows)
+    legend = [(text, *_class_style(label)) for label, text in sorted(seen.items())]
+    legend.append((f"number: score, at least {args.score_thr:g}", None, 1))
+    save(folder, "detections", np.concatenate([grid, text_band(grid.shape[1], legend)]))
 
 
 def sensitivity(args: argparse.Namespace, folder: Path) -> None:
@@ -235,13 +242,26 @@ def sampling(args: argparse.Namespace, folder: Path) -> None:
             save(folder, f"sampling_points_{name}_{names[index]}_{args.gt}", figure)
 
 
-def _boxes(image: np.ndarray, bboxes: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+def _boxes(
+    image: np.ndarray, bboxes: np.ndarray, labels: Sequence[int], scores: Sequence[float] = ()
+) -> np.ndarray:
     scale = max(1.0, 480 / image.shape[1])
     canvas = cv2.resize(to_rgb_image(image), None, fx=scale, fy=scale)
-    for box, label in zip(bboxes * scale, labels):
-        x0, y0, x1, y1 = box.round().astype(int).tolist()
-        cv2.rectangle(canvas, (x0, y0), (x1, y1), COLORS[label % len(COLORS)], 2)
+    corners = (bboxes * scale).round().astype(int).tolist()
+    for (x0, y0, x1, y1), label in zip(corners, labels):
+        color, width = _class_style(label)
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), rgb(color), width)
+    tags = [
+        ((x0, y0), f"{score:.2f}", _class_style(label)[0])
+        for (x0, y0, _, _), label, score in zip(corners, labels, scores)
+    ]
+    score_tags(canvas, tags[::-1])  # the best one, which comes last, has its place first
     return canvas
+
+
+def _class_style(label: int) -> tuple[str, int]:
+    """Colour and width of the boxes of a class; a colour that comes again is thicker."""
+    return COLORS[label % len(COLORS)], 2 + label // len(COLORS) % 3
 
 
 def _grid(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -5,8 +5,8 @@
 
 writes one PNG: one row per level of the feature pyramid, the two losses side by side over the
 image, the location of least loss inside the object (star, and ring in the other panel) and the
-positives of the head's own label assignment (green crosses). For mmdet's one-stage detectors over
-points or anchors.
+positives of the head's own label assignment (crosses). For mmdet's one-stage detectors over points
+or anchors.
 """
 
 import argparse

@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+
+# isort: split
 from matplotlib.figure import Figure
 
-matplotlib.use("Agg")  # no display needed
-import matplotlib.pyplot as plt  # noqa: E402
+from misalign_det.analysis.palette import style
 
 
 class CurvesError(ValueError):
@@ -114,30 +115,26 @@ def plot(train: Sequence[dict], evaluation: Sequence[dict], title: str) -> Figur
         train, evaluation: from `read_scalars`.
         title: above both.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure = Figure(figsize=(12, 4.5), layout="constrained")  # needs no display
+    left, right = figure.subplots(1, 2)
     figure.suptitle(title)
     names = sorted({k for line in train for k in line if k.startswith("loss")})
-    for name in names:
+    for index, name in enumerate(names):
         points = [(line["step"], line[name]) for line in train if name in line]
-        style = {"color": "black", "linewidth": 2} if name == "loss" else {}
+        look = {"color": "black", "linewidth": 2, "marker": "."} if name == "loss" else style(index)
         left.plot(
             *zip(*points, strict=True),
-            marker="." if len(points) < 3 else None,
             label="total" if name == "loss" else name,
-            **style,
+            markevery=max(1, len(points) // 10),
+            **look,
         )
     left.set(xlabel="training step", ylabel="loss", title="Training losses", ylim=(0, None))
     left.legend()
-    for key, label in metric_names(evaluation).items():
+    for index, (key, label) in enumerate(metric_names(evaluation).items()):
         points = [(line["x"], line[key]) for line in evaluation if key in line]
-        right.plot(*zip(*points, strict=True), marker="o", label=label)
-        right.annotate(
-            f"{points[-1][1]:.3f}",
-            points[-1],
-            textcoords="offset points",
-            xytext=(0, 6),
-            ha="center",
-        )
+        # The last value stands in the legend: beside the curves, values would cover each other.
+        right.plot(*zip(*points, strict=True), label=f"{label}, last {points[-1][1]:.3f}",
+                   **style(index))  # fmt: skip
     right.set(
         xlabel="epoch" if "epoch" in train[-1] else "training step",
         ylabel="average precision",

@@ -20,15 +20,32 @@ from .recorded_assignments import recorded_assignments
 
 @HOOKS.register_module()
 class AssignmentInspectorHook(Hook):
-    """Write figures and a picture of the positives every ``interval`` training steps.
+    """Write figures and a picture of the positives every ``interval`` steps, and at the last one.
 
     For any one-stage head with an assigner, this package's and mmdet's. The scalars of
     :func:`~.assignment_statistics.assignment_scalars`, and ``agreement_atss`` and
-    ``agreement_task_aligned``, go to every visualization backend under ``assignment/``. Other steps
-    are not changed.
+    ``agreement_task_aligned``, go to every visualization backend under ``assignment/``, the picture
+    as ``assignment``. Other steps are not changed. A run shorter than ``interval`` has its last
+    step.
+
+    ``LocalVisBackend`` writes the scalars to ``vis_data/scalars.json`` and the pictures to
+    ``vis_data/vis_image``, in the run's folder. ``TensorboardVisBackend`` (``pip install
+    tensorboard``) shows them in the tabs Scalars and Images. ``WandbVisBackend`` (``pip install
+    wandb``) shows them as charts and media; mmengine passes it no step, so its charts need
+    ``assignment/step``, the training step, as their axis::
+
+        vis_backends = [
+            dict(type='LocalVisBackend'),
+            dict(type='TensorboardVisBackend'),
+            dict(
+                type='WandbVisBackend',
+                define_metric_cfg=[dict(name='assignment/*', step_metric='assignment/step')],
+            ),
+        ]
+        visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 
     Args:
-        interval: recorded is every ``interval``-th step.
+        interval: recorded is every ``interval``-th step, counted from 1, and the last.
         pictures: whether the first image of the batch is written with its positives; see
             :func:`~misalign_det.utils.tensor_to_rgb_image` for inputs other than uint8 with three
             channels.
@@ -66,8 +83,9 @@ class AssignmentInspectorHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None
     ) -> None:
-        """Start to record, at every ``interval``-th step."""
-        if self.every_n_train_iters(runner, self.interval):
+        """Start to record, at every ``interval``-th step and at the last one."""
+        last = runner.iter + 1 == runner.max_iters
+        if last or self.every_n_train_iters(runner, self.interval):
             self._recording = recorded_assignments(_head(runner.model))
             self._images = self._recording.__enter__()
 
@@ -90,6 +108,7 @@ class AssignmentInspectorHook(Hook):
             if share is not None:
                 scalars[f"agreement_{reference}"] = share
         step = runner.iter + 1
+        scalars["step"] = step
         runner.visualizer.add_scalars(
             {f"assignment/{name}": value for name, value in scalars.items()}, step=step
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..dense_outputs import dense_outputs, training_positives
 from ..nms_regret import THRESHOLDS
-from ..report.html_report import COLORS
+from ..palette import style
 
 
 @torch.no_grad()
@@ -53,8 +53,8 @@ def draw_sample_quality(names: Sequence[str], shares: Sequence[np.ndarray]) -> F
     fig = Figure(figsize=(6, 4), layout="constrained")
     axis = fig.subplots()
     for i, (name, share) in enumerate(zip(names, shares)):
-        axis.plot(THRESHOLDS, 100 * share, "o-", ms=4, color=COLORS[i % len(COLORS)], label=name)
-    axis.set(xlabel="IoU threshold", ylabel="positives above, %", ylim=(0, 100))
+        axis.plot(THRESHOLDS, 100 * share, **style(i), ms=5, label=name)
+    axis.set(xlabel="IoU threshold", ylabel="positives above, %", ylim=(0, 103))
     axis.grid(alpha=0.25)
     axis.legend(fontsize=8)
     return fig

@@ -12,6 +12,7 @@ The way of a detection from the network to the report:
    and returns the figures and the joined detections: the report's tables and scatter plots.
 4. The boxes before NMS and the head's outputs go the same way, per image through ``update`` and
    once through ``compute``: ``NMSRegret`` per kind of NMS, ``WorstImages``, ``SpatialGaps``.
+5. ``Resampling`` computes the figures again on resamples of the images, for the intervals.
 
 A detection passes at most eight functions on its way to any figure, not counting conversions to
 arrays, checks and the selection of rows: ``update``, ``match_image``, ``pairwise_iou``,
@@ -22,32 +23,48 @@ return detections to another module: ``match_image`` and ``compute``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os.path as osp
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors.base import BaseDetector
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset
-from mmengine.structures import InstanceData
-from torch import Tensor
 
-from ...apis.detector import batches, ground_truth
+from ...apis.detector import batches
 from ...errors import InputError
 from ...evaluation.coco_ap import load_annotations
 from ...evaluation.coco_matching import MatchedDetections
 from ...evaluation.dataset_annotations import annotations_of
 from ...evaluation.score_alignment import ScoreAlignment
 from ...utils import class_names
-from ..dense_outputs import dense_head, read_outputs
-from ..nms_comparison import check_order, configured_nms
-from ..nms_regret import NMSRegret, boxes_before_nms, nms_threshold
+from ..dense_outputs import dense_head
+from ..nms_comparison import configured_nms
+from ..nms_regret import NMSRegret, nms_name, nms_threshold
 from ..spatial_gap import SpatialGaps
+from .predictions import Prediction, per_location, predictions
+from .resampling import Resampled, Resampling
 from .worst_images import WorstImage, WorstImages
+
+
+@dataclass
+class MeasuredImage:
+    """An image of the split and its place in the detections.
+
+    Attributes:
+        path: of the image file.
+        gt_bboxes: xyxy in pixels of the original image, ``(G, 4)``.
+        gt_labels: class indices, ``(G,)``.
+        first, end: rows of :attr:`Measurement.detections` that are of this image.
+    """
+
+    path: str
+    gt_bboxes: np.ndarray
+    gt_labels: np.ndarray
+    first: int
+    end: int
 
 
 @dataclass
@@ -58,24 +75,40 @@ class Measurement:
         metrics: overall and per class, as ``'class/figure'``; see
             :class:`~misalign_det.evaluation.score_alignment.ScoreAlignment`.
         classes: class names.
-        detections: of all images, matched at IoU 0.5.
+        detections: of all images, matched at IoU 0.5, ``(D,)``.
+        bboxes: the same, xyxy in pixels of the original image, ``(D, 4)``.
+        images: of the split, in its order.
+        resampled: figures with draws, for intervals: those of
+            :meth:`~.resampling.Resampling.alignment`; where NMS is measured ``regret``, the AP that
+            the oracle would gain, and ``balanced``, the AP that CLBalancedNMS would gain over
+            another NMS; where gaps are measured ``gap``, the median gap in strides.
+        ann_file: the annotations in COCO's format, or ``''`` if the dataset's own objects count.
+        score_thr: least score of a box, ``test_cfg.score_thr``; NaN where there is none.
         regret: a row of :class:`~.nms_regret.NMSRegret` per kind of NMS; empty for detectors
             without a dense head, and then ``regret_missing`` says so.
         gaps: rows of :func:`~.spatial_gap.summarise_gaps`; empty where the head's boxes cannot be
             read per location, and then ``gaps_missing`` says why.
         worst: the images in which the detector's own NMS loses most.
-        num_images: of the split.
     """
 
     metrics: dict[str, float]
     classes: tuple[str, ...]
     detections: MatchedDetections
+    bboxes: np.ndarray
+    images: list[MeasuredImage]
+    resampled: dict[str, Resampled]
+    ann_file: str = ""
+    score_thr: float = float("nan")
     regret: list[dict[str, Any]] = field(default_factory=list)
     regret_missing: str = ""
     gaps: list[dict[str, Any]] = field(default_factory=list)
     gaps_missing: str = ""
     worst: list[WorstImage] = field(default_factory=list)
-    num_images: int = 0
+
+    @property
+    def num_images(self) -> int:
+        """Number of images of the split."""
+        return len(self.images)
 
 
 @torch.no_grad()
@@ -86,6 +119,7 @@ def measure(
     suppressions: Sequence[Mapping[str, Any]] | None = None,
     num_worst: int = 6,
     progress: bool = True,
+    resamples: int = 200,
 ) -> Measurement:
     """Run a detector once over a split and relate its scores, boxes and locations.
 
@@ -102,6 +136,7 @@ def measure(
             CLBalancedNMS at the same threshold.
         num_worst: number of worst images to keep.
         progress: whether a progress bar is shown.
+        resamples: of the images, for intervals; 0 leaves the intervals out.
 
     Raises:
         InputError: the split has no images, no object, classes that its annotations lack, or a
@@ -125,32 +160,64 @@ def measure(
     except InputError as error:
         gaps_missing = str(error)
         regret_missing = "" if regrets else gaps_missing
-    num_images = 0
-    for image in _predictions(model, head, dataset, loader):
-        image_id = image.sample.img_id if ann_file else num_images  # ids may repeat without a file
+    images: list[MeasuredImage] = []
+    image_ids: list[int | str] = []
+    for image in predictions(model, head, dataset, loader):
+        # Ids may repeat without a file.
+        image_id = image.sample.img_id if ann_file else len(images)
+        image_ids.append(image_id)
+        images.append(_measured_image(image, images[-1].end if images else 0))
         alignment.update(image_id, image.detections)
         outcomes = [regret.update(image_id, image.candidates, image.gts) for regret in regrets]
         if outcomes:
-            gt_bboxes = image.gts.bboxes.numpy().astype(np.float64)
-            worst.update(image.sample.img_path, gt_bboxes, outcomes[0])
+            worst.update(images[-1].path, images[-1].gt_bboxes, outcomes[0])
         if not gaps_missing:
             try:
-                gaps.update(*_per_location(head, image))
+                gaps.update(*per_location(head, image))
             except InputError as error:
                 gaps_missing = str(error)
-        num_images += 1
     result = alignment.compute()
+    resampling = Resampling(coco, classes, resamples)
+    resampled = resampling.alignment(result)
+    if regrets:
+        kept = resampling.ap(regrets[0].detections())
+        resampled["regret"] = resampling.ap(regrets[0].detections(oracle=True)) - kept
+        for regret in regrets[1:]:
+            if nms_name(regret.nms) == "CLBalancedNMS":
+                resampled["balanced"] = resampling.ap(regret.detections()) - kept
+    if not gaps_missing:
+        resampled["gap"] = resampling.median(dict(zip(image_ids, gaps.per_image())))
     return Measurement(
         metrics=result.metrics(classwise=True),
         classes=classes,
         detections=result.detections,
+        bboxes=result.bboxes,
+        images=images,
+        resampled=resampled,
+        ann_file=str(ann_file or ""),
+        score_thr=_score_threshold(model),
         regret=[regret.compute() for regret in regrets],
         regret_missing=regret_missing,
         gaps=gaps.compute() if not gaps_missing else [],
         gaps_missing=gaps_missing,
         worst=worst.compute(),
-        num_images=num_images,
     )
+
+
+def _measured_image(image: Prediction, first: int) -> MeasuredImage:
+    return MeasuredImage(
+        path=osp.abspath(image.sample.img_path),
+        gt_bboxes=image.gts.bboxes.numpy().astype(np.float64),
+        gt_labels=image.gts.labels.numpy(),
+        first=first,
+        end=first + len(image.detections),
+    )
+
+
+def _score_threshold(model: BaseDetector) -> float:
+    """``score_thr`` of the last stage's ``test_cfg``, NaN without one."""
+    test_cfg = model.test_cfg or {}
+    return float((test_cfg.get("rcnn") or test_cfg).get("score_thr", float("nan")))
 
 
 def annotation_file(cfg: Config, split: str) -> str | None:
@@ -168,73 +235,3 @@ def _nms_to_compare(
     own = configured_nms(model)
     balanced = dict(type="CLBalancedNMS", iou_threshold=nms_threshold(own))
     return suppressions or [own, balanced]
-
-
-@dataclass
-class _Prediction:
-    """What a detector predicts on one image.
-
-    Attributes:
-        sample: of the dataloader, with the metainfo.
-        gts: ``bboxes`` ``(G, 4)``, xyxy in pixels of the original image, and ``labels`` ``(G,)``.
-        detections: ``bboxes``, ``scores`` and ``labels``, in the same pixels.
-        candidates: the same before NMS; ``None`` without a dense head.
-        outputs: of the dense head, for the whole batch.
-        index: of the image in the batch.
-    """
-
-    sample: DetDataSample
-    gts: InstanceData
-    detections: InstanceData
-    candidates: InstanceData | None
-    outputs: Sequence[Any]
-    index: int
-
-
-def _predictions(
-    model: BaseDetector, head: BaseDenseHead | None, dataset: BaseDataset, loader: Iterable[dict]
-) -> Iterator[_Prediction]:
-    """Run the network once per batch and give what it predicts image by image.
-
-    Args:
-        model: the detector.
-        head: its dense head, or ``None`` where NMS is not compared.
-        dataset, loader: from :func:`~misalign_det.apis.detector.batches`.
-    """
-    first = 0
-    for batch in loader:
-        samples = batch["data_samples"]
-        outputs: Sequence[Any] = ()
-        candidates: Sequence[InstanceData | None] = [None] * len(samples)
-        if head is None:
-            predicted = model.predict(batch["inputs"], samples, rescale=True)
-            detections = [sample.pred_instances for sample in predicted]
-        else:
-            metas = [sample.metainfo for sample in samples]
-            outputs = head(model.extract_feat(batch["inputs"]))
-            detections = head.predict_by_feat(*outputs, batch_img_metas=metas, rescale=True)
-            candidates = boxes_before_nms(head, outputs, metas)
-        for i, sample in enumerate(samples):
-            check_order(dataset, first + i, sample.img_id)
-            gts = ground_truth(dataset.get_data_info(first + i))
-            yield _Prediction(sample, gts, detections[i], candidates[i], outputs, i)
-        first += len(samples)
-
-
-def _per_location(
-    head: BaseDenseHead, image: _Prediction
-) -> tuple[Tensor, Tensor, Tensor, Tensor, InstanceData, float]:
-    """The arguments of :func:`~.spatial_gap.spatial_gaps` for an image.
-
-    Raises:
-        InputError: the boxes of the head cannot be read per location.
-    """
-    cls_scores, bbox_preds = image.outputs[:2]
-    outputs = read_outputs(head, cls_scores, bbox_preds, image=image.index)
-    factor = torch.tensor(image.sample.scale_factor, dtype=torch.float32)
-    device = outputs.logits.device
-    gts = InstanceData(
-        bboxes=(image.gts.bboxes * factor.repeat(2)).to(device), labels=image.gts.labels.to(device)
-    )
-    points, strides = outputs.locations()
-    return outputs.logits, outputs.bboxes, points, strides, gts, float(factor.prod().sqrt())

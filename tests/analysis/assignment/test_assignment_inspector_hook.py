@@ -1,6 +1,7 @@
 """AssignmentInspectorHook on this package's heads and mmdet's."""
 
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import torch
 from helpers.paths import CONFIGS, MMDET_CONFIGS
 from mmdet.registry import HOOKS, MODELS
 from mmdet.testing import demo_mm_inputs
+from mmdet.visualization import DetLocalVisualizer
 from mmengine.config import Config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 import misalign_det  # noqa: F401
@@ -46,7 +49,7 @@ def detector(name):
 
 def watch(model, packed, iterations=(0, 1), **kwargs):
     hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=2, **kwargs))
-    runner = SimpleNamespace(model=model, visualizer=Visualizer(), iter=0)
+    runner = SimpleNamespace(model=model, visualizer=Visualizer(), iter=0, max_iters=100)
     for runner.iter in iterations:
         hook.before_train_iter(runner, 0, packed)
         losses = model(**model.data_preprocessor(packed, training=True), mode="loss")
@@ -100,7 +103,7 @@ def test_bad_input_is_named():
             HOOKS.build(dict(type="AssignmentInspectorHook", **options))
     hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1))
     with pytest.raises(InputError, match="no assigner"):
-        hook.before_train_iter(SimpleNamespace(model=nn.Identity(), iter=0), 0, None)
+        hook.before_train_iter(SimpleNamespace(model=nn.Identity(), iter=0, max_iters=1), 0, None)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +126,7 @@ def packed(count=1, size=64):
 def picture_of(inputs, model, packed_data):
     """The picture that is written where a batch's `inputs` are these."""
     hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1, references=()))
-    runner = SimpleNamespace(model=model, visualizer=Visualizer(), iter=0)
+    runner = SimpleNamespace(model=model, visualizer=Visualizer(), iter=0, max_iters=100)
     hook.before_train_iter(runner, 0, None)
     model(**model.data_preprocessor(packed_data, training=True), mode="loss")
     hook.after_train_iter(runner, 0, dict(inputs=inputs))
@@ -150,14 +153,17 @@ def test_pictures_of_any_pixels(small, kind):
         "stacked": (torch.stack([pixels, pixels * 0]), [0, 0, 200]),
     }[kind]
     picture = picture_of(inputs, small, packed())
-    assert picture.shape == (640, 640, 3) and picture.dtype == np.uint8
+    # 640 pixels, and one or two lines of text below that say what the marks are.
+    assert 640 < picture.shape[0] <= 640 + 48 and picture.shape[1:] == (640, 3)
+    assert picture.dtype == np.uint8
+    assert (picture[640:] == 255).mean() > 0.8 and (picture[640:] < 60).any()
     colors, counts = np.unique(picture.reshape(-1, 3), axis=0, return_counts=True)
     assert colors[counts.argmax()].tolist() == expected
 
 
 def test_no_picture_is_asked_for(small):
     hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1, pictures=False))
-    runner = SimpleNamespace(model=small, visualizer=Visualizer(), iter=0)
+    runner = SimpleNamespace(model=small, visualizer=Visualizer(), iter=0, max_iters=100)
     data = packed()
     hook.before_train_iter(runner, 0, data)
     small(**small.data_preprocessor(data, training=True), mode="loss")
@@ -169,7 +175,7 @@ def test_no_picture_is_asked_for(small):
 def test_steps_between_are_not_touched(small):
     hook = HOOKS.build(dict(type="AssignmentInspectorHook"))
     assert hook.interval == 50
-    runner = SimpleNamespace(model=small, visualizer=Visualizer(), iter=0)
+    runner = SimpleNamespace(model=small, visualizer=Visualizer(), iter=0, max_iters=100)
     for runner.iter in (0, 48, 50):
         hook.before_train_iter(runner, 0, None)
         assert not {"assign", "assign_batch"} & set(vars(small.bbox_head.assigner))
@@ -186,6 +192,64 @@ def test_the_head_of_a_student_is_watched(small):
     semi = nn.Module()
     semi.student, semi.teacher = small, nn.Identity()
     hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=1))
-    hook.before_train_iter(SimpleNamespace(model=semi, iter=0), 0, None)
+    hook.before_train_iter(SimpleNamespace(model=semi, iter=0, max_iters=9), 0, None)
     assert "assign_batch" in vars(small.bbox_head.assigner)
     hook._recording.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_a_run_shorter_than_the_interval_has_its_last_step(small, iterations):
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=50))
+    runner = SimpleNamespace(model=small, visualizer=Visualizer(), iter=0, max_iters=iterations)
+    data = packed()
+    for runner.iter in range(iterations):
+        train_step(hook, runner, data)
+    assert list(runner.visualizer.scalars) == [iterations]
+    assert [step for _, _, step in runner.visualizer.images] == [iterations]
+
+
+def train_step(hook, runner, data):
+    hook.before_train_iter(runner, 0, data)
+    runner.model(**runner.model.data_preprocessor(data, training=True), mode="loss")
+    hook.after_train_iter(runner, 0, data)
+
+
+def run_with(backend, model, folder):
+    """Two recorded steps, written through mmengine's visualizer by one of its backends."""
+    visualizer = DetLocalVisualizer(vis_backends=[backend], save_dir=str(folder))
+    hook = HOOKS.build(dict(type="AssignmentInspectorHook", interval=2))
+    runner = SimpleNamespace(model=model, visualizer=visualizer, iter=0, max_iters=3)
+    data = packed()
+    for runner.iter in range(3):
+        train_step(hook, runner, data)
+    visualizer.close()
+
+
+def test_tensorboard_has_scalars_and_pictures(small, tmp_path):
+    run_with(dict(type="TensorboardVisBackend"), small, tmp_path)
+    events = EventAccumulator(str(tmp_path / "vis_data")).Reload()
+    scalars = events.Scalars("assignment/positives_per_gt")
+    assert [event.step for event in scalars] == [2, 3] and scalars[0].value > 0
+    pictures = events.Images("assignment")
+    assert [event.step for event in pictures] == [2, 3] and pictures[0].width == 640
+
+
+def test_wandb_has_scalars_and_pictures(small, tmp_path, monkeypatch):
+    """What mmengine's backend passes to W&B's functions, which stand-ins record."""
+    logged, metrics = [], []
+    wandb = ModuleType("wandb")
+    wandb.init = lambda **options: None
+    wandb.define_metric = lambda **options: metrics.append(options)
+    wandb.Image = lambda pixels: pixels
+    wandb.log = lambda values, commit: logged.append(values)
+    wandb.join = lambda: None
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    axis = dict(name="assignment/*", step_metric="assignment/step")
+    run_with(dict(type="WandbVisBackend", define_metric_cfg=[axis]), small, tmp_path)
+    assert metrics == [axis]
+    steps = [values["assignment/step"] for values in logged if "assignment/step" in values]
+    assert steps == [2, 3]
+    pictures = [values["assignment"] for values in logged if "assignment" in values]
+    assert (
+        len(pictures) == 2 and pictures[0].dtype == np.uint8 and pictures[0].shape[1:] == (640, 3)
+    )
