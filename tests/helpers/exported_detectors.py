@@ -5,12 +5,11 @@ import torch
 from helpers.every_head import COMMON, HEADS, TEST_CFG
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
 
 from misalign_det.models.layers import RFAConv2d
 
 CLASS_LAYERS = ("conv_cls", "gfl_cls", "atss_cls", "retina_cls")
-# Those of mmdet that the heads of this package are based on.
-STOCK = {"FCOSHead": "DCFCOSHead", "RetinaHead": "DCRetinaHead", "ATSSHead": "DCATSSHead"}
 
 
 def make_detector(head, test_cfg=None, **options):
@@ -18,7 +17,7 @@ def make_detector(head, test_cfg=None, **options):
     arguments = dict(HEADS[head][0])
     torch.manual_seed(0)
     model = MODELS.build(
-        dict(
+        ConfigDict(
             type="SingleStageDetector",
             data_preprocessor=dict(
                 type="DetDataPreprocessor",
