@@ -28,7 +28,12 @@ import torch
 from misalign_det.analysis.picture_names import distinct_names
 from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
 from misalign_det.apis.inference.inferencer import Inferencer, detector_classes
-from misalign_det.apis.inference.runs import Detections, detect_images, detect_video
+from misalign_det.apis.inference.runs import (
+    Detections,
+    detect_images,
+    detect_video,
+    picture_threshold,
+)
 from misalign_det.apis.inference.sources import Sources, find_sources
 from misalign_det.engine.checkpoint import read_checkpoint, tensors_only
 from misalign_det.errors import InputError
@@ -46,15 +51,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="INPUT",
         help="image, folder (with its subfolders), glob pattern, video, or number of a webcam",
     )
-    parser.add_argument(
-        "--out-dir", default="predictions", help="folder to write to (%(default)s)"
-    )
+    parser.add_argument("--out-dir", default="predictions", help="folder to write to (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=1, help="images per step (%(default)s)")
     parser.add_argument(
         "--score-thr",
         type=float,
-        default=0.3,
-        help="draw detections from this score on (%(default)s); predictions.json has all",
+        help="draw detections from this score on (default: 0.3, and 0.65 where the head's score is "
+        "a geometric mean, which is higher); predictions.json has all",
     )
     parser.add_argument("--classes", nargs="+", help="keep only detections of these classes")
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
@@ -63,7 +66,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add_common_arguments(parser)
     args = parser.parse_args(arguments)
-    if args.batch_size < 1 or not 0 <= args.score_thr <= 1:
+    if args.batch_size < 1 or not 0 <= (args.score_thr or 0) <= 1:
         parser.error("--batch-size must be at least 1 and --score-thr between 0 and 1")
     return args
 
@@ -121,6 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         classes = detector_classes(cfg, read_checkpoint(args.checkpoint))
         check_classes(args.classes or (), classes)
         inferencer = Inferencer(cfg, args.checkpoint, device=args.device, show_progress=False)
+        if args.score_thr is None:
+            args.score_thr = picture_threshold(inferencer.model)
         detections = Detections(classes, args.classes)
         Path(args.out_dir).mkdir(parents=True, exist_ok=True)
         unreadable = run(inferencer, sources, detections, args)

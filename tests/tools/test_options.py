@@ -47,7 +47,7 @@ RENAMED = {
 KEPT = {
     "--show-dir": {"test.py"},
     "--image": {"analysis/figures.py", "analysis/loss_maps.py"},
-    "--classes": {"analysis/compare_ap.py", "analysis/misalignment.py"},
+    "--classes": {"predict.py", "analysis/compare_ap.py", "analysis/misalignment.py"},
 }
 
 
