@@ -9,8 +9,8 @@ number and size. Normalisation and padding are inside; resizing is outside, and 
 to stands in the file's metadata. It gives boxes (B, N, 4), xyxy in pixels of these images, and
 scores (B, N, C), of all locations; with --nms detections (B, K, 5), boxes and score, and labels
 (B, K), -1 where an image has less than K. It is written only if boxes (over the longer side of the
-image) and scores agree with the detector's to 1e-4, on real images. Box voting and mmdet's NMS can be
-inside; CLBalancedNMS, soft NMS and mmcv's own deformable convolutions cannot, and are refused.
+image) and scores agree with the detector's to 1e-4, on real images. Box voting and mmdet's NMS can
+be inside; CLBalancedNMS, soft NMS and mmcv's own deformable convolutions cannot, and are refused.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
-from helpers.every_head import COMMON, HEADS, TEST_CFG
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 
+from helpers.every_head import COMMON, HEADS, TEST_CFG
 from misalign_det.models.layers import RFAConv2d
 
 CLASS_LAYERS = ("conv_cls", "gfl_cls", "atss_cls", "retina_cls")

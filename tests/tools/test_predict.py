@@ -1,4 +1,4 @@
-"""tools/predict.py: detections, pictures and videos of images, folders, globs, videos and webcams."""
+"""tools/predict.py: images, folders, globs, videos and webcams; what they write."""
 
 import json
 

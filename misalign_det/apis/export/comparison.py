@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import InputError
 from .detector_graph import DetectorGraph
@@ -152,7 +153,7 @@ def _matched(expected: InstanceData, found: InstanceData, side: int) -> tuple[fl
 
 
 @contextmanager
-def _plain_nms(head: nn.Module) -> Iterator[None]:
+def _plain_nms(head: BaseDenseHead) -> Iterator[None]:
     """Within the block the head suppresses by mmcv's NMS, and no boxes vote."""
     was = head.test_cfg
     head.test_cfg = copy.deepcopy(was)

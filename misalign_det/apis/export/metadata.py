@@ -60,7 +60,7 @@ def describe(cfg: Config, model: SingleStageDetector, args: Namespace) -> dict[s
         "producer": f"misalign_det {__version__}",
         "config": str(args.config),
         "classes": json.dumps(list(model.dataset_meta["classes"])),
-        "input": "images (B, 3, H, W), float32, 0 to 255, BGR, resized; normalised and padded inside",
+        "input": "images (B, 3, H, W), float32, 0 to 255, BGR, resized; normalised inside",
         "preprocessing": json.dumps([_plain(step) for step in _steps(cfg)]),
         "outputs": outputs,
     }

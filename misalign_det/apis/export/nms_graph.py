@@ -121,7 +121,9 @@ class NonMaxSuppression(torch.autograd.Function):
     """Boxes ``(B, M, 4)`` and scores ``(B, M)``, negative for none -> ONNX's rows ``(R, 3)``."""
 
     @staticmethod
-    def forward(ctx, boxes, scores, max_per_img, iou_threshold):
+    def forward(
+        ctx: Any, boxes: Tensor, scores: Tensor, max_per_img: int, iou_threshold: float
+    ) -> Tensor:
         rows = []
         for number, (own, ranks) in enumerate(zip(boxes, scores)):
             there = (ranks > 0).nonzero().squeeze(1)
@@ -132,8 +134,8 @@ class NonMaxSuppression(torch.autograd.Function):
         return torch.cat(rows) if rows else boxes.new_zeros(0, 3, dtype=torch.int64)
 
     @staticmethod
-    def symbolic(g, boxes, scores, max_per_img, iou_threshold):
-        def constant(value, dtype):
+    def symbolic(g: Any, boxes: Any, scores: Any, max_per_img: int, iou_threshold: float) -> Any:
+        def constant(value: float, dtype: torch.dtype) -> Any:
             return g.op("Constant", value_t=torch.tensor([value], dtype=dtype))
 
         return g.op(

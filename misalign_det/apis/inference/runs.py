@@ -17,8 +17,8 @@ from tqdm import tqdm
 from .inferencer import Inferencer
 from .sources import read_image
 
-# Thresholds that suit pictures: about where precision and recall balance. A geometric mean, above all
-# one in which the predicted IoU has most weight, is higher than a product or a probability.
+# Thresholds that suit pictures: about where precision and recall balance. A geometric mean, above
+# all one in which the predicted IoU has most weight, is higher than a product or a probability.
 PICTURE_SCORE, PICTURE_SCORE_OF_MEANS = 0.3, 0.65
 FPS = 25.0  # of a video or webcam that states none
 
@@ -144,9 +144,10 @@ def detect_images(
     unreadable = []
     with tqdm(total=len(paths), unit="image", desc="Images") as bar:
         for batch in _batches(range(len(paths)), batch_size):
-            images = {i: read_image(paths[i]) for i in batch}
-            unreadable += [paths[i] for i in batch if images[i] is None]
-            good = [i for i in batch if images[i] is not None]
+            read = {i: read_image(paths[i]) for i in batch}
+            images = {i: image for i, image in read.items() if image is not None}
+            unreadable += [paths[i] for i in batch if i not in images]
+            good = list(images)
             # By path, so that the config's pipeline loads them.
             samples = _detected(inferencer, [paths[i] for i in good])
             for i, sample in zip(good, samples):
@@ -230,4 +231,4 @@ def _batches(items: Iterable, size: int) -> Iterator[list]:
 
 def _writer(path: str | Path, fps: float, picture: np.ndarray) -> cv2.VideoWriter:
     size = (picture.shape[1], picture.shape[0])
-    return cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, size)
+    return cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
