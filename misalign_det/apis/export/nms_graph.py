@@ -102,7 +102,7 @@ class NMSGraph(nn.Module):
         valid = values > max(self.score_thr, 0)
         if self.min_bbox_size >= 0:
             sizes = boxes[..., 2:] - boxes[..., :2]
-            valid = valid & (sizes > self.min_bbox_size).all(dim=-1)
+            valid = valid & (sizes > 0).all(dim=-1)
         return Candidates(boxes, torch.where(valid, scores, -1.0), index - location * num_classes)
 
     def _by_image(self, chosen: Tensor, images: Tensor) -> Tensor:
@@ -192,5 +192,10 @@ def check_nms(cfg: Mapping[str, Any]) -> None:
     unread = sorted(set(options) - _READ)
     if unread:
         raise InputError(f"test_cfg.nms.{unread[0]} has no form in ONNX. {instead}")
+    if cfg.get("min_bbox_size", -1) > 0:
+        raise InputError(
+            "test_cfg.min_bbox_size counts pixels of the image before resizing, which the graph "
+            f"does not know; it takes 0. {instead}"
+        )
     if not 0 < (cfg.get("max_per_img") or 0) < 100_000:
         raise InputError("--nms needs test_cfg.max_per_img, the number of detections per image.")

@@ -39,6 +39,7 @@ def test_deformable_convolutions_of_mmcv():
         (dict(nms=dict(type="soft_nms", iou_threshold=0.6)), "nms=soft_nms"),
         (dict(nms=dict(type="nms", iou_threshold=0.6, max_num=5)), "nms.max_num"),
         (dict(nms=None), "nms=None"),
+        (dict(min_bbox_size=4), "min_bbox_size counts pixels"),
         (dict(max_per_img=-1), "max_per_img"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

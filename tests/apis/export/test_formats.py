@@ -60,7 +60,7 @@ def test_onnx_without_nms_gives_all_boxes_and_scores(head, tmp_path):
     [
         dict(box_voting=dict(sigma=0.05, iou_threshold=0.1)),
         dict(nms=dict(type="nms", iou_threshold=0.3, class_agnostic=True)),
-        dict(score_thr=0.6, nms_pre=7, min_bbox_size=40),
+        dict(score_thr=0.6, nms_pre=7),
         dict(score_thr=1.0),  # nothing is found
     ],
     ids=["voting", "class-agnostic", "selection", "nothing"],
