@@ -1,7 +1,8 @@
 """Find the class of each label of a detector whose detections are in a file."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import mmdet.datasets  # noqa: F401  (registers them)
 from mmdet.datasets.api_wrappers import COCO
@@ -81,17 +82,29 @@ def classes_of_config(config: str) -> tuple[str, ...]:
     Raises:
         InputError: the config names none, or the parts of a dataset differ in theirs.
     """
-    cfg = Config.fromfile(resolve_config(config))
+    return configured_classes(Config.fromfile(resolve_config(config)), config)
+
+
+def configured_classes(cfg: Config, name: str) -> tuple[str, ...]:
+    """The classes in a config that has been read: see :func:`classes_of_config`.
+
+    Args:
+        cfg: the config.
+        name: for messages.
+
+    Raises:
+        InputError: the config names none, or the parts of a dataset differ in theirs.
+    """
     for split in ("test", "val", "train"):
         key = f"{split}_dataloader"
         data = (cfg.get(key) or {}).get("dataset") or {}
         found = [dataset_classes(leaf) for _, leaf in leaf_datasets(data, f"{key}.dataset")]
         lists = {classes for classes in found if classes is not None}
         if len(lists) > 1:
-            raise InputError(f"{config}: the parts of {key}.dataset differ in their classes.")
+            raise InputError(f"{name}: the parts of {key}.dataset differ in their classes.")
         if lists:
             return lists.pop()
-    raise InputError(f"{config} names no classes of a dataset. Give --classes.")
+    raise InputError(f"{name} names no classes of a dataset. Give --classes.")
 
 
 def classes_of_checkpoint(filename: str, trust: bool = False) -> tuple[str, ...]:
@@ -108,19 +121,22 @@ def classes_of_checkpoint(filename: str, trust: bool = False) -> tuple[str, ...]
         CheckpointError: the file is missing, damaged or refused.
         InputError: it names no classes.
     """
-    classes = known_classes(filename, trust)
-    if classes is None:
+    classes = saved_classes(read_checkpoint(filename, trust))
+    if not classes:
         raise InputError(f"{filename} names no classes. Give --classes or --config.")
     return classes
 
 
-def known_classes(filename: str, trust: bool = False) -> tuple[str, ...] | None:
-    """As :func:`classes_of_checkpoint`; None for a checkpoint that names no classes."""
-    checkpoint = read_checkpoint(filename, trust)
+def saved_classes(checkpoint: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes in a checkpoint that has been read; empty if there are none.
+
+    Args:
+        checkpoint: as mmengine saves it.
+    """
     meta = checkpoint.get("meta") or {}
     # mmdet 2 wrote CLASSES.
     known = {str(k).lower(): v for k, v in (meta.get("dataset_meta") or meta).items()}
-    return class_names(known["classes"]) if known.get("classes") else None
+    return class_names(known.get("classes") or ())
 
 
 def classes_of_file(coco: COCO, detections: Iterable[list[dict]]) -> tuple[str, ...]:

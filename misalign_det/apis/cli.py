@@ -214,11 +214,14 @@ def load_config(args: argparse.Namespace, training: bool = False) -> Config:
 
 
 def _use_data(cfg: Config, args: argparse.Namespace, training: bool) -> None:
-    from .class_names import known_classes  # here, since these imports take a second
+    from ..engine.checkpoint import read_checkpoint  # here, since these imports take a second
+    from .class_names import saved_classes
     from .own_data import use_data
 
     checkpoint = getattr(args, "checkpoint", None)
-    classes = known_classes(checkpoint, args.trust_checkpoint) if checkpoint else None
+    classes = None
+    if checkpoint:
+        classes = saved_classes(read_checkpoint(checkpoint, args.trust_checkpoint)) or None
     use_data(cfg, args.data, args.cfg_options, classes, training)
 
 

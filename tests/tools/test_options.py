@@ -45,9 +45,10 @@ RENAMED = {
 }
 # Where mmdet's users expect these names, and where the same word is right in another tool.
 KEPT = {
+    "--images": {"export.py"},
     "--show-dir": {"test.py"},
     "--image": {"analysis/figures.py", "analysis/loss_maps.py"},
-    "--classes": {"analysis/compare_ap.py", "analysis/misalignment.py"},
+    "--classes": {"predict.py", "analysis/compare_ap.py", "analysis/misalignment.py"},
 }
 
 

@@ -63,6 +63,22 @@ class IoUBranchMixin:
             return (1 - box_losses.detach() / weight).clamp(0, 1)
         return targets.ious(targets.bboxes, self.iou_mode).clamp(0, 1)
 
+    def detection_scores(self, probabilities: Tensor, ious: Tensor | None) -> Tensor:
+        """Scores of ``score_mode``, for an export; the detections' own are equal up to rounding.
+
+        Args:
+            probabilities: of each class, ``(..., C)``.
+            ious: predicted, ``(..., 1)``; None without an IoU branch.
+
+        Returns:
+            ``(..., C)``.
+        """
+        if ious is None or self.score_mode == "class":
+            return probabilities
+        if self.score_mode == "product":
+            return probabilities * ious
+        return probabilities**self.score_alpha * ious ** (1 - self.score_alpha)
+
     def _score_factors(
         self, cls_scores: list[Tensor], iou_preds: list[Tensor] | None, cfg: ConfigDict
     ) -> tuple[list[Tensor], list[Tensor] | None]:

@@ -1,0 +1,70 @@
+"""What an exported file says of itself."""
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator
+
+from mmdet.models.detectors import SingleStageDetector
+from mmengine.config import Config
+
+from ...errors import InputError
+from ...version import __version__
+
+
+def _steps(cfg: Config) -> Iterator[dict]:
+    """The steps of the test pipeline, after loading and before packing."""
+    data = cfg.test_dataloader.dataset
+    while "pipeline" not in data and (data.get("dataset") or data.get("datasets")):
+        data = data.get("dataset") or data["datasets"][0]
+    for step in data.get("pipeline") or ():
+        kind = str(step["type"]).rpartition(".")[2]
+        if not kind.startswith(("Load", "InferencerLoader", "Pack")):
+            yield step
+
+
+def resize_to(cfg: Config, scale: tuple[int, int]) -> None:
+    """Let the test pipeline resize to another size.
+
+    Args:
+        cfg: changed in place.
+        scale: width and height.
+
+    Raises:
+        InputError: the pipeline has no ``Resize``.
+    """
+    steps = [step for step in _steps(cfg) if str(step["type"]).endswith("Resize")]
+    if not steps:
+        raise InputError("--img-scale: the test pipeline of the config has no Resize.")
+    for step in steps:
+        step["scale"] = scale
+
+
+def describe(cfg: Config, model: SingleStageDetector, args: Namespace) -> dict[str, str]:
+    """Metadata of an exported file.
+
+    Args:
+        cfg: config of the detector.
+        model: the detector, with ``dataset_meta``.
+        args: of the export.
+
+    Returns:
+        ``classes``, in the order of the labels, and ``preprocessing``, the steps of the test
+        pipeline that the images have to pass outside, are JSON; the rest is text.
+    """
+    outputs = (
+        "detections (B, K, 5): xyxy in pixels of the input, score; labels (B, K), -1: none"
+        if args.nms
+        else "boxes (B, N, 4): xyxy in pixels of the input; scores (B, N, C)"
+    )
+    return {
+        "producer": f"misalign_det {__version__}",
+        "config": str(args.config),
+        "classes": json.dumps(list(model.dataset_meta["classes"])),
+        "input": "images (B, 3, H, W), float32, 0 to 255, BGR, resized; normalised inside",
+        "preprocessing": json.dumps([_plain(step) for step in _steps(cfg)]),
+        "outputs": outputs,
+    }
+
+
+def _plain(step: dict) -> dict:
+    return {key: value if key != "type" else str(value) for key, value in step.items()}

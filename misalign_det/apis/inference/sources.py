@@ -1,0 +1,135 @@
+"""What the inputs on a command line are: images, folders, globs, videos, webcams."""
+
+import glob
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import mmcv
+import numpy as np
+from mmdet.apis.det_inferencer import IMG_EXTENSIONS
+
+from ...errors import InputError
+
+VIDEO_EXTENSIONS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+
+
+@dataclass
+class Sources:
+    """The files and cameras behind the inputs, each once, in the order of the inputs.
+
+    Attributes:
+        images: paths.
+        videos: paths.
+        webcams: numbers, as OpenCV counts them.
+    """
+
+    images: list[str] = field(default_factory=list)
+    videos: list[str] = field(default_factory=list)
+    webcams: list[int] = field(default_factory=list)
+
+
+def find_sources(inputs: Iterable[str]) -> Sources:
+    """Sort inputs by what they are, and check that they can be read.
+
+    Args:
+        inputs: each an image, a video, a folder (its images and those of its subfolders, by name),
+            a glob pattern (``**`` for any folders), or the number of a webcam.
+
+    Returns:
+        What was found. The images of a folder or a glob are not opened.
+
+    Raises:
+        InputError: an input does not exist, matches nothing, or cannot be read.
+
+    Example:
+        >>> find_sources(['no such file.jpg'])
+        Traceback (most recent call last):
+            ...
+        misalign_det.errors.InputError: there is no file or folder 'no such file.jpg'.
+    """
+    found = Sources()
+    for name in inputs:
+        if os.path.isdir(name):
+            _add(found.images, _images_below(name))
+        elif os.path.isfile(name):
+            _add_file(found, name)
+        elif name.isdecimal():
+            _check_video(int(name), f"webcam {name} cannot be opened")
+            _add(found.webcams, [int(name)])
+        elif glob.has_magic(name):
+            _add_matches(found, name)
+        else:
+            raise InputError(f"there is no file or folder {name!r}.")
+    return found
+
+
+def read_image(path: str) -> np.ndarray | None:
+    """An image ``(H, W, 3)``, uint8, BGR; None if it cannot be read as one.
+
+    Args:
+        path: of a file.
+    """
+    try:
+        return mmcv.imread(path)
+    except (cv2.error, OSError):  # an empty file, no permission
+        return None
+
+
+def _add(known: list, new: Iterable) -> None:
+    known.extend(item for item in new if item not in known)
+
+
+def _add_file(found: Sources, path: str) -> None:
+    if path.lower().endswith(IMG_EXTENSIONS):
+        if read_image(path) is None:
+            raise InputError(f"{path} cannot be read as an image.")
+        _add(found.images, [path])
+    elif path.lower().endswith(VIDEO_EXTENSIONS):
+        _check_video(path, f"{path} cannot be read as a video")
+        _add(found.videos, [path])
+    else:
+        raise InputError(
+            f"{path} is neither an image nor a video. Images end in {_list(IMG_EXTENSIONS)}, "
+            f"videos in {_list(VIDEO_EXTENSIONS)}."
+        )
+
+
+def _add_matches(found: Sources, pattern: str) -> None:
+    matches = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    images = [path for path in matches if path.lower().endswith(IMG_EXTENSIONS)]
+    videos = [path for path in matches if path.lower().endswith(VIDEO_EXTENSIONS)]
+    if not images and not videos:
+        raise InputError(f"{pattern!r} matches no image or video ({len(matches)} files match).")
+    for path in videos:
+        _check_video(path, f"{path} cannot be read as a video")
+    _add(found.images, images)
+    _add(found.videos, videos)
+
+
+def _images_below(folder: str) -> list[str]:
+    paths = sorted(
+        os.path.join(place, name)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(IMG_EXTENSIONS)
+    )
+    if not paths:
+        raise InputError(
+            f"the folder {folder} and its subfolders have no image ({_list(IMG_EXTENSIONS)}). "
+            "Videos are given by name."
+        )
+    return paths
+
+
+def _check_video(source: str | int, message: str) -> None:
+    capture = cv2.VideoCapture(source)
+    readable = capture.isOpened() and capture.read()[0]
+    capture.release()
+    if not readable:
+        raise InputError(f"{message}.")
+
+
+def _list(extensions: Sequence[str]) -> str:
+    return ", ".join(extensions)

@@ -1,0 +1,117 @@
+"""tools/predict.py: images, folders, globs, videos and webcams; what they write."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from helpers.tiny_detectors import make_detector, tool
+
+predict = tool(".", "predict")
+CLASSES = 6
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    return make_detector(tmp_path_factory.mktemp("detector"), "FCOSHead", spread=0.3)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder with an image, one in a subfolder, one that cannot be read, and a video."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    frames = random.integers(0, 256, (3, 72, 96, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "a.png"), frames[0])
+    cv2.imwrite(str(folder / "sub/a.png"), frames[1])
+    (folder / "broken.jpg").write_text("no image")
+    writer = cv2.VideoWriter(
+        str(tmp_path / "film.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 72)
+    )
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return folder
+
+
+def results(folder):
+    return json.loads((folder / "predictions.json").read_text())
+
+
+def test_a_folder_and_a_video(detector, images, tmp_path, capsys):
+    out = tmp_path / "out"
+    inputs = [str(images), str(tmp_path / "film.mp4")]
+    options = ["--out-dir", str(out), "--batch-size", "2", "--score-thr", "0", "--device", "cpu"]
+    predict.main([*detector, *inputs, *options])
+    text = capsys.readouterr().out
+    assert "on 5 images and frames" in text
+    assert f"1 images cannot be read: {images / 'broken.jpg'}" in text
+    assert {p.name for p in (out / "pictures").iterdir()} == {"a.jpg", "sub_a.jpg"}
+    picture, image = cv2.imread(str(out / "pictures/a.jpg")), cv2.imread(str(images / "a.png"))
+    assert picture.shape == image.shape and np.abs(picture.astype(int) - image).max() > 100
+    film = cv2.VideoCapture(str(out / "film.mp4"))
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and film.get(cv2.CAP_PROP_FPS) == 10
+    found = results(out)
+    assert {r["image_id"] for r in found} == {1, 2, 3, 4, 5}
+    assert {r.get("frame") for r in found} == {None, 0, 1, 2}
+    assert {r["file_name"] for r in found} >= {str(images / "a.png"), inputs[1]}
+    for result in found:
+        left, top, width, height = result["bbox"]
+        assert 0 <= left <= left + width <= 96.01 and 0 <= top <= top + height <= 72.01
+        assert 1 <= result["category_id"] <= CLASSES and 0 < result["score"] < 1
+
+
+def test_classes_are_kept_by_name(detector, images, tmp_path):
+    one = str(images / "a.png")
+    predict.main([*detector, one, "--out-dir", str(tmp_path / "all"), "--no-pictures"])
+    assert not (tmp_path / "all/pictures").exists()
+    found = results(tmp_path / "all")
+    name = found[0]["category_name"]
+    options = ["--out-dir", str(tmp_path / "some"), "--no-pictures", "--classes", name]
+    predict.main([*detector, one, *options])
+    assert results(tmp_path / "some") == [r for r in found if r["category_name"] == name]
+
+
+def test_mistakes_end_with_one_line_before_the_model_is_loaded(detector, images, monkeypatch):
+    monkeypatch.setattr(predict, "Inferencer", None)
+    (images / "empty").mkdir()
+    cases = {
+        "nothing.jpg": "there is no file or folder 'nothing.jpg'",
+        str(images / "broken.jpg"): "cannot be read as an image",
+        str(images / "empty"): "have no image",
+        str(images / "*.gif"): "matches no image or video",
+        "97": "webcam 97 cannot be opened",
+        detector[0]: "is neither an image nor a video",
+    }
+    for name, message in cases.items():
+        with pytest.raises(SystemExit, match=message) as caught:
+            predict.main([*detector, name])
+        assert "\n" not in str(caught.value)
+    with pytest.raises(SystemExit, match="no class 'unicorn'. Its classes are"):
+        predict.main([*detector, str(images / "a.png"), "--classes", "unicorn"])
+
+
+def test_a_webcam_ends_with_ctrl_c_and_keeps_its_video(detector, images, tmp_path, monkeypatch):
+    capture = cv2.VideoCapture
+
+    class Webcam:
+        """The film, and then Ctrl-C."""
+
+        def __init__(self, source):
+            self.film = capture(str(tmp_path / "film.mp4") if source == 0 else source)
+
+        def read(self):
+            there, frame = self.film.read()
+            if not there:
+                raise KeyboardInterrupt
+            return there, frame
+
+        def __getattr__(self, name):
+            return getattr(self.film, name)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Webcam)
+    monkeypatch.chdir(tmp_path)
+    predict.main([*detector, "0", "--out-dir", "out"])
+    assert capture("out/webcam0.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert {r["file_name"] for r in results(tmp_path / "out")} == {"webcam 0"}

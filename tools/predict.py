@@ -1,0 +1,144 @@
+"""Detect on images, folders, videos and webcams.
+
+    python tools/predict.py CONFIG CHECKPOINT image.jpg
+    python tools/predict.py CONFIG CHECKPOINT folder 'more/**/*.png' film.mp4 0 --out-dir found
+
+INPUT is an image, a folder (its images and those of its subfolders), a glob pattern, a video, or
+the number of a webcam, which runs until Ctrl-C. CONFIG is a file, or the name of a config of this
+package. The output folder then has
+
+- predictions.json: detections in COCO's format, [{image_id, file_name, category_id, category_name,
+  bbox, score}]. bbox is left, top, width and height in pixels. Image ids count images and frames
+  from 1, category ids count the detector's classes from 1; a frame of a video also has its number,
+  frame, from 0. All detections of the model are in it: what test_cfg.score_thr and max_per_img of
+  the config let through, whatever --score-thr is.
+- pictures/NAME.jpg: each image with its boxes, the highest score on top; NAME.mp4: each video. Only
+  boxes from --score-thr on are drawn.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import misalign_det  # noqa: F401  (first: it checks the environment)
+
+# isort: split
+import torch
+
+from misalign_det.analysis.picture_names import distinct_names
+from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
+from misalign_det.apis.inference.inferencer import Inferencer, detector_classes
+from misalign_det.apis.inference.runs import (
+    Detections,
+    detect_images,
+    detect_video,
+    picture_threshold,
+)
+from misalign_det.apis.inference.sources import Sources, find_sources
+from misalign_det.engine.checkpoint import read_checkpoint, tensors_only
+from misalign_det.errors import InputError
+from misalign_det.utils.text import shorten
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Detect on images, folders, videos and webcams")
+    parser.add_argument("config", help="config file, or name of a config of this package")
+    parser.add_argument("checkpoint", help="checkpoint file or URL")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image, folder (with its subfolders), glob pattern, video, or number of a webcam",
+    )
+    parser.add_argument("--out-dir", default="predictions", help="folder to write to (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=1, help="images per step (%(default)s)")
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        help="draw detections from this score on (default: 0.3, and 0.65 where the head's score is "
+        "a geometric mean, which is higher); predictions.json has all",
+    )
+    parser.add_argument("--classes", nargs="+", help="keep only detections of these classes")
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--no-pictures", action="store_true", help="write predictions.json, no pictures or videos"
+    )
+    add_common_arguments(parser)
+    args = parser.parse_args(arguments)
+    if args.batch_size < 1 or not 0 <= (args.score_thr or 0) <= 1:
+        parser.error("--batch-size must be at least 1 and --score-thr between 0 and 1")
+    return args
+
+
+def check_classes(wanted: Sequence[str], classes: Sequence[str]) -> None:
+    """Refuse names that the detector does not have.
+
+    Args:
+        wanted: from the command line.
+        classes: the detector's.
+
+    Raises:
+        InputError: names the unknown classes and the detector's.
+    """
+    unknown = [name for name in wanted if name not in classes]
+    if unknown:
+        raise InputError(
+            f"--classes: the detector has no class {shorten(map(repr, unknown))}. Its classes are "
+            f"{shorten(classes, 100)}."
+        )
+
+
+def run(
+    inferencer: Inferencer, sources: Sources, detections: Detections, args: argparse.Namespace
+) -> list[str]:
+    """Detect on all sources.
+
+    Args:
+        inferencer: loaded.
+        sources: from `find_sources`.
+        detections: the results are added to it.
+        args: `out_dir`, `batch_size`, `score_thr` and `no_pictures`.
+
+    Returns:
+        Images that cannot be read.
+    """
+    out_dir, rest = Path(args.out_dir), (args.batch_size, args.score_thr)
+    pictures = [out_dir / "pictures" / f"{name}.jpg" for name in distinct_names(sources.images)]
+    unreadable = detect_images(
+        inferencer, sources.images, detections, None if args.no_pictures else pictures, *rest
+    ) if sources.images else []  # fmt: skip
+    names = [*distinct_names(sources.videos), *(f"webcam{number}" for number in sources.webcams)]
+    for source, name in zip([*sources.videos, *sources.webcams], names):
+        film = None if args.no_pictures else out_dir / f"{name}.mp4"
+        detect_video(inferencer, source, detections, film, *rest)
+    return unreadable
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Detect as the command line says."""
+    args = parse_args(arguments)
+    with errors_in_one_line("predict.py"), tensors_only(args.trust_checkpoint):
+        sources = find_sources(args.inputs)
+        cfg = load_config(args)
+        classes = detector_classes(cfg, read_checkpoint(args.checkpoint))
+        check_classes(args.classes or (), classes)
+        inferencer = Inferencer(cfg, args.checkpoint, device=args.device, show_progress=False)
+        if args.score_thr is None:
+            args.score_thr = picture_threshold(inferencer.model)
+        detections = Detections(classes, args.classes)
+        Path(args.out_dir).mkdir(parents=True, exist_ok=True)
+        unreadable = run(inferencer, sources, detections, args)
+        if not detections.num_images:
+            raise InputError(f"none of the images can be read: {shorten(unreadable)}.")
+        detections.save(Path(args.out_dir, "predictions.json"))
+    print(
+        f"{len(detections.results)} detections on {detections.num_images} images and frames, "
+        f"in {args.out_dir}"
+    )
+    if unreadable:
+        print(f"{len(unreadable)} images cannot be read: {shorten(unreadable, 20)}")
+
+
+if __name__ == "__main__":
+    main()
