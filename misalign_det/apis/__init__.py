@@ -6,6 +6,8 @@
 - ``detector``: a trained detector from a config and a checkpoint
 - ``class_names``: the classes of detections in a file
 - ``model_check``: whether head, assigner and loss fit together
+- ``own_data``: a folder of images and annotations filled into a config (``--data``)
+- ``inference``, ``export``: detection on images and videos; ONNX and ``torch.export`` files
 - ``error_reporting``, ``build_errors``: one line for an error of the user
 """
 
