@@ -123,7 +123,8 @@ def training(run: Run, job: Job, device: str) -> Callable[[], None]:
     optim_wrapper = build_optim_wrapper(detector, cfg.optim_wrapper)
     optim_wrapper.initialize_count_status(detector, 0, 1)
     dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
-    batch = pseudo_collate([dataset[i] for i in range(cfg.train_dataloader.batch_size)])
+    size = min(cfg.train_dataloader.batch_size, len(dataset))
+    batch = pseudo_collate([dataset[i] for i in range(size)])
     hub = MessageHub.get_current_instance()  # as RuntimeInfoHook does
     hub.update_info_dict(dict(epoch=run.epochs - 1, iter=run.epochs - 1, max_iters=run.epochs))
 
