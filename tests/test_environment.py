@@ -206,9 +206,22 @@ def test_importing_the_package_says_it(monkeypatch):
     assert "To solve this" in str(error.value)
 
 
-def test_what_the_tools_import_prints_nothing():
-    done = subprocess.run(
-        [sys.executable, "-c", "import misalign_det.apis.cli"], capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert (done.stdout, done.stderr) == ("", "")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-c", "import misalign_det.apis.cli, mmdet.datasets, mmdet.evaluation"],
+        *[
+            ["-c", f"import sys; sys.path[:0] = {folders!r}; import {tool}"]
+            for folders, tool in [
+                ([str(ROOT / "tools")], "test as tool"),
+                ([str(ROOT / "tools/analysis")], "cross_validate"),
+                ([str(ROOT / "tools/analysis")], "tune_nms"),
+                ([str(ROOT / "tools/study")], "cost"),
+            ]
+        ],
+    ],
+    ids=str,
+)
+def test_what_the_tools_import_prints_nothing(command):
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
-import misalign_det  # noqa: F401  (first: it checks the environment)
+import misalign_det.apis  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 from mmdet.datasets.transforms import PackDetInputs

@@ -26,7 +26,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-import misalign_det  # noqa: F401  (first: it checks the environment)
+import misalign_det.apis  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 from mmdet.datasets import CocoDataset

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
+import misalign_det.apis  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
 import torch

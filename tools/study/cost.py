@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import misalign_det  # noqa: F401  (first: it checks the environment)
+import misalign_det.apis  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import torch
@@ -123,11 +123,10 @@ def training(run: Run, job: Job, device: str) -> Callable[[], None]:
     optim_wrapper = build_optim_wrapper(detector, cfg.optim_wrapper)
     optim_wrapper.initialize_count_status(detector, 0, 1)
     dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
-    batch = pseudo_collate([dataset[i] for i in range(cfg.train_dataloader.batch_size)])
-    if hasattr(detector, "set_epoch"):  # as SetEpochInfoHook does
-        detector.set_epoch(run.epochs - 1)
+    size = min(cfg.train_dataloader.batch_size, len(dataset))
+    batch = pseudo_collate([dataset[i] for i in range(size)])
     hub = MessageHub.get_current_instance()  # as RuntimeInfoHook does
-    hub.update_info_dict(dict(iter=run.epochs - 1, max_iters=run.epochs))
+    hub.update_info_dict(dict(epoch=run.epochs - 1, iter=run.epochs - 1, max_iters=run.epochs))
 
     return lambda: detector.train_step(copy.deepcopy(batch), optim_wrapper)
 

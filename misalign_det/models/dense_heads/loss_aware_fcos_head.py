@@ -163,7 +163,6 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
             )
         self.loss_iou = MODELS.build(loss_iou or BINARY_CROSS_ENTROPY)
         # Factors on the distances of the levels, which share the bias of the last convolution.
-        self._first_distance = distances[0]
         ratios = torch.tensor(distances) / distances[0]
         self.register_buffer("init_ratios", None if (ratios == 1).all() else ratios, False)
         self.prior_generator = CachedPointGenerator(
@@ -183,7 +182,8 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
 
     def _set_init_distance(self, conv: nn.Conv2d) -> None:
         assert conv.bias is not None
-        nn.init.constant_(conv.bias, math.log(self._first_distance))
+        first, *_ = distance_per_level(self.init_distance, len(self.strides))
+        nn.init.constant_(conv.bias, math.log(first))
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
         """Outputs per level.
@@ -210,7 +210,7 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         return split_levels(distances * strides, log_distances)
 
     def _level_distances(self, log_distances: Sequence[Tensor], scales: Iterable[Scale]) -> Tensor:
-        """Regression outputs per level -> distances in strides, ``(N, 4, P)``."""
+        """``ratio * exp(scale * output)`` per level -> distances in strides, ``(N, 4, P)``."""
         distances = exp_distance(scaled_levels(log_distances, scales))
         if self.init_ratios is None:
             return distances
