@@ -30,14 +30,15 @@ def setup(tmp_path):
     """Run the script in an environment with a torch of some version; status, text, pip's calls."""
     log = tmp_path / "pip.log"
 
-    def setup(version, own=False):
+    def setup(version, own=False, **more):
         repository = tmp_path / "clone"
         for name in ("tools", "misalign_det"):
             shutil.copytree(ROOT / name, repository / name)
         shutil.copy(ROOT / "pyproject.toml", repository)
         stubs = tmp_path / "stubs"
         (stubs / "pip").mkdir(parents=True)
-        (stubs / "torch.py").write_text(TORCH.format(version=version))
+        torch = TORCH.format(version=version) if version else "raise ImportError"
+        (stubs / "torch.py").write_text(torch)
         (stubs / "pip/__init__.py").write_text("")
         (stubs / "pip/__main__.py").write_text(PIP)
         environment = repository / ".venv" if own else tmp_path / "env"
@@ -56,7 +57,12 @@ def setup(tmp_path):
             ["bash", repository / "tools/setup_environment.sh"],
             capture_output=True,
             text=True,
-            env={**variables, "PIP_LOG": str(log), "MISALIGN_DET_CACHE": str(tmp_path / "cache")},
+            env={
+                **variables,
+                "PIP_LOG": str(log),
+                "MISALIGN_DET_CACHE": str(tmp_path / "cache"),
+                **more,
+            },
         )
         calls = log.read_text() if log.exists() else ""
         return done.returncode, done.stdout + done.stderr, calls
@@ -81,6 +87,46 @@ def test_other_torches_are_compiled_against(setup, version):
     assert "Compiling onedl-mmcv==2.3.6" in text and "wheel -v" in calls
 
 
+@pytest.fixture
+def free_space(tmp_path):
+    """A PATH whose df says that some GB are free."""
+
+    def free_space(gigabytes):
+        folder = tmp_path / "df"
+        folder.mkdir()
+        df = folder / "df"
+        df.write_text(f"#!/bin/sh\necho head\necho disk 1 1 {gigabytes * 10**6} 50% /\n")
+        df.chmod(0o755)
+        return f"{folder}:{os.environ['PATH']}"
+
+    return free_space
+
+
+def test_a_missing_compiler_is_said_before_the_downloads(setup, free_space, tmp_path):
+    status, text, calls = setup(None, CXX="no-such-c++ -O2", PATH=free_space(50))
+    assert status == 1 and "no C++ compiler (no-such-c++ -O2)" in text and "apt install g++" in text
+    assert calls == ""
+
+
+def test_with_a_compiled_mmcv_no_compiler_is_needed(setup, free_space, tmp_path):
+    wheel = tmp_path / "cache/wheels/torch1/onedl-mmcv==2.3.6/mmcv.whl"
+    wheel.parent.mkdir(parents=True)
+    wheel.touch()
+    _, text, calls = setup(None, CXX="no-such-c++", PATH=free_space(50))
+    assert "no C++ compiler" not in text and "torch==" in calls
+
+
+@pytest.mark.parametrize(
+    ("free", "stops", "said"),
+    [(3, True, "3 GB are free where"), (6, False, "note: 6 GB are free"), (50, False, None)],
+)
+def test_a_full_disk_is_said_before_the_downloads(setup, free_space, free, stops, said):
+    _, text, calls = setup(None, PATH=free_space(free))
+    assert (said or "Installing torch") in text
+    assert ("GB are free" in text) == (said is not None)
+    assert (calls == "") == stops
+
+
 def test_the_torch_that_it_installs_can_be_compiled_against():
     torch = re.search(r"^TORCH=(\S+)$", SCRIPT.read_text(), re.MULTILINE)[1]
     assert Version(torch) < Version(TORCH_TOO_NEW_TO_COMPILE_MMCV)
@@ -100,8 +146,29 @@ def test_no_python_that_fits_names_ways_to_one(tmp_path):
     )
     assert done.returncode == 1
     assert "no Python 3.10 to 3.12 with venv and headers was found" in done.stderr
-    assert "apt install python3-venv python3-dev" in done.stderr
     assert "conda create --name misalign_det python=3.12" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("system", "way"),
+    [
+        ("ID=debian\nVERSION_ID=12", "apt install python3-venv python3-dev, or"),
+        ('ID=ubuntu\nVERSION_ID="24.04"', "apt install python3-venv python3-dev, or"),
+        ("ID=debian\nVERSION_ID=13", ""),  # its python3 is 3.13
+        ("ID=fedora\nVERSION_ID=42", "dnf install python3.12-devel, or"),
+        (None, ""),
+    ],
+)
+def test_the_systems_own_python_is_named_where_it_fits(tmp_path, system, way):
+    release = tmp_path / "os-release"
+    if system:
+        release.write_text(system)
+    function = re.search(r"^way_to_a_python\(\) \{.*?^\}", SCRIPT.read_text(), re.S | re.M)[0]
+    script = function.replace("/etc/os-release", str(release)) + "\nset -euo pipefail\n"
+    done = subprocess.run(
+        ["bash", "-c", script + "way_to_a_python"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == way and done.stderr == ""
 
 
 def test_the_fingerprint_passes_over_compiled_files(tmp_path):

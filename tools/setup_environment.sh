@@ -69,9 +69,43 @@ make_environment() {
             return
         fi
     done
-    die "no Python 3.10 to 3.12 with venv and headers was found. Where the system's python3 is one" \
-        "of these (Debian 12, Ubuntu 22.04 and 24.04): apt install python3-venv python3-dev." \
-        "Elsewhere: conda create --name misalign_det python=3.12, activate it and run this again."
+    die "no Python 3.10 to 3.12 with venv and headers was found. $(way_to_a_python)conda create" \
+        "--name misalign_det python=3.12, activate it and run this again."
+}
+
+# The system's own package, where it is a Python that fits.
+way_to_a_python() {
+    local system
+    system=$( (. /etc/os-release && echo "${ID:-}-${VERSION_ID:-}") 2>/dev/null) || true
+    case $system in
+        debian-12 | ubuntu-22.04 | ubuntu-24.04) echo "apt install python3-venv python3-dev, or " ;;
+        fedora-*) echo "dnf install python3.12-devel, or " ;;
+    esac
+}
+
+# What is missing is said before the downloads. The environment takes 4 GB, and a torch with CUDA
+# several more; how large pip's torch is shows only when pip has looked.
+check_machine() {
+    local free
+    has_wheel || check_compiler
+    python -c 'import torch' 2>/dev/null && return
+    free=$(df -Pk "$ENVIRONMENT" 2>/dev/null | awk 'NR == 2 {print int($4 / 1000000)}') || return 0
+    [ "${free:-99}" -ge 4 ] ||
+        die "$free GB are free where $ENVIRONMENT is; the packages take 4 GB, with a torch for" \
+            "CUDA about 10 GB"
+    [ "${free:-99}" -ge 10 ] || echo "    note: $free GB are free; a torch for CUDA needs about 10 GB"
+}
+
+check_compiler() {
+    local compiler=${CXX:-c++} # may have arguments, or ccache before it
+    command -v "${compiler%% *}" >/dev/null ||
+        die "there is no C++ compiler ($compiler), and mmcv's operators must be compiled. Debian," \
+            "Ubuntu: apt install g++; Fedora: dnf install gcc-c++; conda: conda install gxx"
+}
+
+# Whether any mmcv of the stack was compiled before.
+has_wheel() {
+    [ -n "$(find "$CACHE/wheels" -path "*/$(mmcv_requirement)/*.whl" 2>/dev/null)" ]
 }
 
 # Errors only: pip's warnings about its indexes would hide the steps. Python compiles a file when it
@@ -88,10 +122,11 @@ fingerprint() {
     } 2>/dev/null | cksum
 }
 
-# Not quiet: a build with CUDA is a long download.
+# A build with CUDA is a long download: the large files are named.
 install_torch() {
-    python -m pip --disable-pip-version-check install --no-compile "torch==$TORCH" numpy \
-        -c "$REPOSITORY/tools/environment/constraints.txt"
+    python -m pip --disable-pip-version-check install --no-compile --progress-bar off \
+        "torch==$TORCH" numpy -c "$REPOSITORY/tools/environment/constraints.txt" |
+        { grep --line-buffered -E 'Downloading .*([0-9]{3}\.[0-9] MB|GB)' || true; }
 }
 
 # The first torch against which mmcv does not compile; misalign_det/environment.py says why.
@@ -158,8 +193,7 @@ jobs_that_fit() {
 # is ever found. The build is its own session, so that its compilers end when it is interrupted.
 build_mmcv() {
     local folder=$1 building log=$1/build.log pid start=$SECONDS count said=""
-    command -v "${CXX:-c++}" >/dev/null ||
-        die "there is no C++ compiler; on Debian or Ubuntu: apt install g++"
+    check_compiler
     rm -rf "$folder"/.building.* # of a build that was killed
     building=$(mktemp -d "$folder/.building.XXXXXX") || return 1
     export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(jobs_that_fit)}
@@ -229,6 +263,7 @@ set_up_environment() {
         echo "==> The environment $ENVIRONMENT is complete"
         return
     fi
+    check_machine
     python -c 'import torch' 2>/dev/null || step "Installing torch $TORCH" install_torch
     # The packages installed below must not replace the torch that mmcv is compiled against.
     python -c 'import torch; print(f"torch=={torch.__version__}")' >"$stamp-torch.txt"
