@@ -1,6 +1,7 @@
-# The quickstart: a small triple-head detector from scratch on the generated set, in about three
-# minutes on two cores. Half of ResNet-18's width and small batches, so that there is time for 600
-# steps; AdamW, because plain SGD needs several times as many from scratch.
+# A small triple-head detector from scratch on the generated set, in about three minutes on two
+# cores: what the quickstart trained before it had pretrained weights. Half of ResNet-18's width and
+# small batches, so that there is time for 600 steps; AdamW, because plain SGD needs several times
+# as many from scratch.
 _base_ = [
     '_base_/models/triplehead_r18_fpn.py',
     '_base_/datasets/shapes_detection.py',

@@ -13,9 +13,9 @@ export PYTHONWARNINGS=ignore # the warnings of other packages would hide the mes
 # Idle OpenMP threads sleep: with other load, threads that spin slow every step down.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
-name=jla_triplehead_r18_fpn_quickstart_shapes
+name=misalign_effnet-lite0_fpn_quickstart_shapes
 config=configs/$name.py
-data=data/shapes
+data=data/quickstart
 work=work_dirs/$name
 
 # A checksum of the config with its bases, and of the data.
@@ -33,15 +33,25 @@ is_run() { [ -f "$work/.$1" ] && [ "$(cat "$work/.$1")" = "$id" ]; }
 
 last_checkpoint() { cat "$work/last_checkpoint" 2>/dev/null || true; }
 
+# Of the log, which is kept as a whole in $work/training.txt, the progress.
+progress() {
+    sed -unE -e 's/.*Epoch\(train\) +\[([0-9]+)\]\[ *([0-9]+\/[0-9]+)\].* eta: ([0-9:]+).* loss: ([0-9.]+).*/    epoch \1, step \2, loss \4, \3 to go/p' \
+        -e 's/.*Epoch\(val\).*bbox_mAP: ([0-9.]+).*bbox_mAP_50: ([0-9.]+).*/    validation: AP \1, AP50 \2/p'
+}
+
 train() {
-    local resume=()
+    local resume=() log=$work/training.txt
     if is_run started && [ -f "$(last_checkpoint)" ]; then
         echo "    continuing from $(last_checkpoint)"
         resume=(--resume)
     fi
     mkdir -p "$work"
     echo "$id" >"$work/.started"
-    mim train misalign_det "$config" ${resume[@]+"${resume[@]}"} || return 1
+    if ! mim train misalign_det "$config" ${resume[@]+"${resume[@]}"} 2>&1 |
+        tee -a "$log" | progress; then
+        tail -n 20 "$log" >&2
+        return 1
+    fi
     echo "$id" >"$work/.finished"
 }
 
@@ -59,16 +69,22 @@ evaluate() {
 
 show_figures() { grep -E 'Average (Precision|Recall)' "$work/evaluation/log.txt"; }
 
+# Its last lines, AP and the verdict, end this script's summary.
+report() {
+    python tools/analysis/misalignment_report.py "$config" "$checkpoint" \
+        --out "$work/misalignment_report.html" >"$work/report.txt"
+}
+
 # fresh FILE: it is newer than the checkpoint.
 fresh() { [ "$1" -nt "$checkpoint" ]; }
 
 step "Drawing the data set $data (training and validation images, COCO format)" \
-    python tools/dataset_converters/shapes.py --out-dir "$data"
+    python tools/dataset_converters/shapes.py --out-dir "$data" --img-scale 256 192 --min-size 30
 id=$(run_id)
 if is_run finished && [ -f "$(last_checkpoint)" ]; then
     echo "==> The training is done already ($work)"
 else
-    step "Training $config (about three minutes on two cores)" train
+    step "Training $config (about four minutes on two cores)" train
 fi
 checkpoint=$(last_checkpoint)
 
@@ -85,9 +101,7 @@ fresh "$work/curves.png" ||
     step "Plotting the curves of losses and AP" \
         python tools/analysis/plot_curves.py "$work" --out "$work/curves.png"
 fresh "$work/misalignment_report.html" ||
-    step "Measuring how well scores, boxes and locations agree" \
-        python tools/analysis/misalignment_report.py "$config" "$checkpoint" \
-        --out "$work/misalignment_report.html"
+    step "Measuring how well scores, boxes and locations agree" report
 
 cat <<END
 
@@ -98,4 +112,6 @@ Done in $(minutes $((SECONDS - begin))). Look at
     $work/evaluation/log.txt       AP and AR of the evaluation
     $checkpoint    the trained detector
     $work/config.py    the whole config of the run
+
+$(grep -A 1 ': AP ' "$work/report.txt")
 END

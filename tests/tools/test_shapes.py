@@ -47,6 +47,32 @@ def test_larger_set_starts_with_the_smaller_one(made, tmp_path):
             assert (made / name).read_bytes() == (larger / name).read_bytes()
 
 
+def test_no_object_is_drawn_smaller_than_asked():
+    rngs = [shape_scenes.scene_rng(0, "train", i) for i in range(60)]
+    whole = [
+        np.sqrt(w * h)
+        for rng in rngs
+        for _, _, _, w, h in shape_scenes.plan(rng, 256, 192, min_size=40)
+    ]
+    # 40 at 320 x 240 are 32 here; sides are rounded
+    assert 31 < min(whole) < 36 and max(whole) > 100
+
+
+def test_sets_with_other_smallest_objects_are_drawn_anew(tmp_path):
+    out = tmp_path / "set"
+    assert shapes.make_set(out, train=1, val=1)
+    first = (out / "train/000000.jpg").read_bytes()
+    # as sets were recorded before there was a choice
+    stamp = out / shapes.STAMP
+    recorded = json.loads(stamp.read_text())
+    del recorded["min_size"]
+    stamp.write_text(json.dumps(recorded))
+    assert not shapes.make_set(out, train=1, val=1)
+    assert shapes.make_set(out, train=1, val=1, min_size=40)
+    assert (out / "train/000000.jpg").read_bytes() != first
+    assert shapes.make_set(out, train=1, val=1)
+
+
 def test_train_and_val_do_not_share_images(made):
     train = {p.read_bytes() for p in (made / "train").iterdir()}
     val = {p.read_bytes() for p in (made / "val").iterdir()}

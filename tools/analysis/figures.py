@@ -58,6 +58,7 @@ from misalign_det.apis.detector import (
     load_detector,
     network_input,
 )
+from misalign_det.apis.inference.runs import picture_threshold
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.errors import InputError
@@ -83,7 +84,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--gt", type=int, default=0, help="index of the object in the image, from 0"
     )
     parser.add_argument("--num-images", type=int, default=50, help="for sample-quality")
-    parser.add_argument("--score-thr", type=float, default=0.3, help="for detections")
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        help="for detections (default: 0.3, and 0.65 where the head's score is a geometric mean)",
+    )
     parser.add_argument("--split", choices=["val", "test"], default="val")
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     add_common_arguments(parser)
@@ -190,15 +195,17 @@ def detections(args: argparse.Namespace, folder: Path) -> None:
     seen: dict[int, str] = {}
     for name, model, dataset in detectors(args):
         row, truth = [], []
+        score_thr = picture_threshold(model) if args.score_thr is None else args.score_thr
         for index in images(args, dataset):
             data = network_input(model, dataset, index)
             found = detect(model, dataset, index)
-            found = found[found.scores > args.score_thr]
+            found = found[found.scores > score_thr]
             found = found[found.scores.argsort(stable=True)]  # the best one is drawn last
             factor = np.tile(data.meta["scale_factor"], 2)
             boxes = found.bboxes.cpu().numpy() * factor
             labels, scores = found.labels.tolist(), found.scores.tolist()
-            row.append(caption(_boxes(data.image, boxes, labels, scores), name))
+            drawn = _boxes(data.image, boxes, labels, scores)
+            row.append(caption(drawn, f"{name}, score > {score_thr:g}"))
             gts = data.gt_instances
             objects = _boxes(data.image, gts.bboxes.cpu().numpy(), gts.labels.tolist())
             classes = class_names(dataset.metainfo["classes"])
@@ -207,7 +214,7 @@ def detections(args: argparse.Namespace, folder: Path) -> None:
         rows += [truth, row] if not rows else [row]
     grid = _grid(rows)
     legend = [(text, *_class_style(label)) for label, text in sorted(seen.items())]
-    legend.append((f"number: score, at least {args.score_thr:g}", None, 1))
+    legend.append(("number: score", None, 1))
     save(folder, "detections", np.concatenate([grid, text_band(grid.shape[1], legend)]))
 
 

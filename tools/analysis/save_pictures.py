@@ -35,6 +35,7 @@ from misalign_det.apis.cli import (
     load_config,
 )
 from misalign_det.apis.detector import build_dataset, detect, ground_truth, load_detector
+from misalign_det.apis.inference.runs import picture_threshold
 from misalign_det.datasets.preflight import InputError, check_config
 from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.utils import class_names, to_rgb_image
@@ -53,8 +54,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--score-thr",
         type=float,
-        default=0.3,
-        help="draw detections above this score (%(default)s)",
+        help="draw detections above this score (default: 0.3, and 0.65 where the head's score is a "
+        "geometric mean)",
     )
     parser.add_argument(
         "--split",
@@ -66,7 +67,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add_common_arguments(parser)
     add_renamed_option(parser, "--num", "--num-images")
     args = parser.parse_args(arguments)
-    if args.num_images < 1 or not 0 <= args.score_thr <= 1:
+    if args.num_images < 1 or not 0 <= (args.score_thr or 0) <= 1:
         parser.error("--num-images must be at least 1 and --score-thr between 0 and 1")
     return args
 
@@ -147,7 +148,7 @@ def save_pictures(
     dataset: BaseDataset,
     out_dir: str | Path,
     num: int = 8,
-    score_thr: float = 0.3,
+    score_thr: float | None = None,
 ) -> list[Path]:
     """Detect on `num` images of a dataset and save the pictures.
 
@@ -156,7 +157,7 @@ def save_pictures(
         dataset: its images and annotations are drawn.
         out_dir: created if it does not exist.
         num: number of images.
-        score_thr: detections above it are drawn.
+        score_thr: detections above it are drawn; None for `picture_threshold`.
 
     Returns:
         The files, overview.png last.
@@ -166,6 +167,8 @@ def save_pictures(
     """
     if not len(dataset):
         raise InputError("the dataset has no images to draw")
+    if score_thr is None:
+        score_thr = picture_threshold(model)
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     visualizer = DetLocalVisualizer(name="pictures", line_width=2)

@@ -84,7 +84,9 @@ def paint(label: int, rng: np.random.Generator, width: int, height: int) -> np.n
     return colour * shade[..., None] + rng.normal(0, 4, (height, width, 1))
 
 
-def plan(rng: np.random.Generator, width: int, height: int) -> list[tuple[int, int, int, int, int]]:
+def plan(
+    rng: np.random.Generator, width: int, height: int, min_size: float
+) -> list[tuple[int, int, int, int, int]]:
     """Choose the objects of one scene: a list of (label, x, y, w, h), integers.
 
     Four kinds of scene: empty, sparse, nested (small objects inside large ones) and crowded (many
@@ -103,7 +105,7 @@ def plan(rng: np.random.Generator, width: int, height: int) -> list[tuple[int, i
     for _ in range(count):
         label = int(rng.integers(len(CLASSES)))
         top = SIZES[1] if kind != "crowd" else SIZES[1] / 2
-        size = np.exp(rng.uniform(*np.log((SIZES[0], top))))
+        size = np.exp(rng.uniform(*np.log((min_size, top))))
         bar = CLASSES[label] == "rectangle" and size > 40 and rng.random() < 0.3
         limit = BAR_RATIO if bar else RATIO
         ratio = np.exp(rng.uniform(-np.log(limit), np.log(limit)))
@@ -121,9 +123,9 @@ def plan(rng: np.random.Generator, width: int, height: int) -> list[tuple[int, i
 
 
 def draw_scene(
-    rng: np.random.Generator, width: int, height: int
+    rng: np.random.Generator, width: int, height: int, min_size: float = SIZES[0]
 ) -> tuple[np.ndarray, np.ndarray, list[dict]]:
-    """One image and its objects.
+    """One image and its objects, none smaller than `min_size` before others cover it (see SIZES).
 
     Returns:
         Image, uint8 (height, width, 3), BGR; owner, int16 (height, width), the number of the
@@ -134,7 +136,7 @@ def draw_scene(
     owner = np.full((height, width), -1, np.int16)
     whole = []  # pixels of each figure before others covered it
     labels = []
-    for label, x, y, w, h in plan(rng, width, height):
+    for label, x, y, w, h in plan(rng, width, height, min_size):
         opacity = figure(CLASSES[label], rng, w, h)
         colours = paint(label, rng, w, h)
         solid = opacity >= 0.5

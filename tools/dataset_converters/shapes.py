@@ -21,9 +21,9 @@ earlier object visible, so every object that is drawn is annotated. A box enclos
 pixels (as in COCO), x, y, w, h in pixels; `area` is the number of visible pixels; `visible` is
 their share of the whole figure.
 
-An image depends only on the seed, the split, the size and its number: a larger set starts with the
-images of a smaller one. An existing set with the same parameters is kept, and a folder that this
-tool did not write is never overwritten.
+An image depends only on the seed, the split, the size, --min-size and its number: a larger set
+starts with the images of a smaller one. An existing set with the same parameters is kept, and a
+folder that this tool did not write is never overwritten.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-from shape_scenes import CLASSES, draw_scene, scene_rng
+from shape_scenes import CLASSES, SIZES, draw_scene, scene_rng
 from tqdm import tqdm
 
 VERSION = 1  # to be raised when the drawing changes, so that old sets are redrawn
@@ -57,7 +57,8 @@ def write_split(root: Path, split: str, count: int, params: dict) -> None:
     (root / "annotations").mkdir(exist_ok=True)
     images, annotations = [], []
     for number in tqdm(range(count), desc=f"shapes, {split}", unit="image"):
-        image, _, objects = draw_scene(scene_rng(params["seed"], split, number), width, height)
+        rng = scene_rng(params["seed"], split, number)
+        image, _, objects = draw_scene(rng, width, height, params["min_size"])
         name = f"{number:06d}.jpg"
         if not cv2.imwrite(str(root / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 92]):
             raise OSError(f"cannot write {root / split / name}; is the disk full?")
@@ -89,7 +90,7 @@ def write_split(root: Path, split: str, count: int, params: dict) -> None:
 def is_current(out: Path, params: dict) -> bool:
     """Whether `out` contains a complete set with these parameters; a test split more is no harm."""
     try:
-        recorded = json.loads((out / STAMP).read_text())
+        recorded = {"min_size": SIZES[0], **json.loads((out / STAMP).read_text())}
     except (OSError, ValueError):
         return False
     return params.items() <= recorded.items() and all(
@@ -107,6 +108,7 @@ def make_set(
     size: Sequence[int] = (320, 240),
     seed: int = 0,
     test: int = 0,
+    min_size: float = SIZES[0],
 ) -> bool:
     """Write the set to `out` unless it exists already.
 
@@ -119,6 +121,8 @@ def make_set(
         size: width, height in pixels, each at least 64.
         seed: 0 or larger.
         test: number of images of the test split; 0 for none.
+        min_size: size of the smallest objects, the square root of the box's area in pixels at
+            320x240; less where others cover a part.
 
     Returns:
         False if the set existed already.
@@ -134,6 +138,7 @@ def make_set(
         "size": [int(s) for s in size],
         "train": int(train),
         "val": int(val),
+        "min_size": float(min_size),
     }
     if test:
         params["test"] = int(test)
@@ -144,6 +149,10 @@ def make_set(
     if min(params["train"], params["val"]) < 1 or min(params["seed"], test) < 0:
         raise ValueError(
             "--num-train and --num-val must be at least 1, --num-test and --seed at least 0"
+        )
+    if not 4 <= min_size <= SIZES[1] / 2:
+        raise ValueError(
+            f"--min-size is {min_size:g}; it must be from 4 to {SIZES[1] / 2:g} pixels"
         )
     if is_current(out, params):
         return False
@@ -184,6 +193,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar=("W", "H"),
         help="image size in pixels (320 240)",
     )
+    parser.add_argument(
+        "--min-size",
+        type=float,
+        default=SIZES[0],
+        metavar="PIXELS",
+        help="size of the smallest objects, square root of the area, at 320x240 (%(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     if any(word.partition("=")[0] in RENAMED for word in (sys.argv if argv is None else argv)):
         # Only then, since this import takes seconds.
@@ -194,7 +210,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         made = make_set(
-            args.out_dir, args.num_train, args.num_val, args.img_scale, args.seed, args.num_test
+            args.out_dir,
+            args.num_train,
+            args.num_val,
+            args.img_scale,
+            args.seed,
+            args.num_test,
+            args.min_size,
         )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,0 +1,61 @@
+# The quickstart: the default with a pretrained backbone that is not trained, on a generated set of
+# small images, in about three minutes on two cores.
+_base_ = [
+    '_base_/models/misalign_effnet-lite0_fpn.py',
+    '_base_/datasets/shapes_detection.py',
+    '_base_/schedules/adamw_12e.py',
+    '_base_/default_runtime.py',
+    '_base_/channels_last.py',
+]
+model = dict(backbone=dict(frozen_stages=5), bbox_head=dict(num_classes=6))
+
+# tools/quickstart.sh draws it.
+data_root = '{{$MISALIGN_DET_QUICKSTART:data/quickstart}}/'
+train_dataloader = dict(
+    batch_size=4,
+    dataset=dict(
+        data_root=data_root,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(type='Resize', scale=(256, 192), keep_ratio=True),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackDetInputs'),
+        ],
+    ),
+)
+val_dataloader = dict(
+    dataset=dict(
+        data_root=data_root,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(type='Resize', scale=(256, 192), keep_ratio=True),
+            dict(
+                type='PackDetInputs',
+                meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+            ),
+        ],
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
+test_evaluator = val_evaluator
+
+max_epochs = 6
+train_cfg = dict(max_epochs=max_epochs, val_interval=3)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=max_epochs,
+        eta_min=0,
+        by_epoch=True,
+        convert_to_iter_based=True,
+        begin=0,
+        end=max_epochs,
+    ),
+]
+optim_wrapper = dict(optimizer=dict(lr=0.001))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
+randomness = dict(seed=0)
