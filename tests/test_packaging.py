@@ -77,8 +77,27 @@ SCRIPTS = sorted([*ROOT.glob("tools/*.sh"), *ROOT.glob("tests/*.sh"), ROOT / ".c
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_shell_scripts_parse(script):
-    subprocess.run(["bash", "-n", str(script)], check=True)
+def test_shellcheck_finds_nothing_in_the_scripts(script):
+    command = ["shellcheck", "--external-sources", "--source-path", str(ROOT), str(script)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cpu"])
+def test_hadolint_finds_nothing_in_the_images(name):
+    done = subprocess.run(["hadolint", str(ROOT / "docker" / name)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_both_images_are_made_by_the_same_steps():
+    """They differ in what CUDA needs; the user is not root, and an image says whether it works."""
+    cuda, cpu = (
+        (ROOT / "docker" / name).read_text().split("# Ubuntu keeps")[1]
+        for name in ("Dockerfile", "Dockerfile.cpu")
+    )
+    assert cuda.replace("FORCE_CUDA=1 ", "") == cpu
+    assert cpu.index("USER 1001") < cpu.index("setup_environment.sh")
+    assert 'HEALTHCHECK CMD ["python", "-c", "import misalign_det"]' in cpu
 
 
 @pytest.mark.parametrize(

@@ -244,8 +244,8 @@ provide_mmcv() {
 }
 
 install_package() {
-    quiet_pip --no-build-isolation "${CONSTRAINTS[@]}" "$WHEEL" -e "$REPOSITORY[$STACK,lite,data,report,export,test]" ||
-        return 1
+    quiet_pip --no-build-isolation "${CONSTRAINTS[@]}" "$WHEEL" \
+        -e "${REPOSITORY}[$STACK,lite,data,report,export,test]" || return 1
     if python -c 'import cv2' 2>&1 | grep -q 'libGL\|libgthread'; then
         # opencv-python needs the libraries of a desktop; the headless build does not.
         quiet_pip --force-reinstall --no-deps "${CONSTRAINTS[@]}" opencv-python-headless
