@@ -3,9 +3,12 @@
 import os
 import re
 import subprocess
+import tarfile
+import zipfile
 
 import pytest
 import yaml
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from helpers.paths import ROOT
 
@@ -39,6 +42,66 @@ def test_actions_have_a_major_version(job):
     assert used
     for action in used:
         assert re.fullmatch(r"actions/[a-z/-]+@v\d+", action)
+
+
+@pytest.fixture(scope="module")
+def release():
+    return load(".github/workflows/release.yml")
+
+
+def test_a_release_writes_only_what_it_must(release):
+    assert release["permissions"] == {"contents": "read"}
+    (build,) = release["jobs"].values()
+    assert build["permissions"] == {
+        "contents": "write", "id-token": "write", "attestations": "write",
+    }  # fmt: skip
+    assert "secrets." not in (ROOT / ".github/workflows/release.yml").read_text()
+    used = [step["uses"] for step in build["steps"] if "uses" in step]
+    assert used and all(re.fullmatch(r"actions/[a-z/-]+@v\d+", action) for action in used)
+
+
+@pytest.mark.parametrize(
+    ("tag", "changes", "fits"),
+    [
+        (f"v{misalign_det.__version__}", "## [{}] - 2026-12-01", True),
+        (f"v{misalign_det.__version__}", "## [Unreleased]", False),
+        ("v99.0.0", "## [{}] - 2026-12-01", False),
+    ],
+)
+def test_only_the_tag_of_a_version_in_the_changelog_is_released(
+    release, tmp_path, tag, changes, fits
+):
+    (step,) = (
+        step
+        for step in release["jobs"]["build"]["steps"]
+        if step.get("name") == "The tag is the version"
+    )
+    (tmp_path / "misalign_det").mkdir()
+    version = (ROOT / "misalign_det/version.py").read_text()
+    (tmp_path / "misalign_det/version.py").write_text(version)
+    (tmp_path / "CHANGELOG.md").write_text(changes.format(misalign_det.__version__) + "\n")
+    done = subprocess.run(
+        ["bash", "-e", "-c", step["run"]],
+        cwd=tmp_path,
+        env={**os.environ, "GITHUB_REF_NAME": tag},
+    )
+    assert (done.returncode == 0) == fits
+
+
+def test_the_source_distribution_makes_the_same_wheel(tmp_path):
+    (archive,) = SdistBuilder(str(ROOT)).build(directory=str(tmp_path / "sdist"))
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.glob("misalign_det-*")
+    names = []
+    for root in (ROOT, unpacked):
+        builder = WheelBuilder(str(root))
+        (wheel,) = builder.build(directory=str(tmp_path / root.name), versions=["standard"])
+        names.append(set(zipfile.ZipFile(wheel).namelist()))
+    assert names[0] == names[1]
+    for name in ("misalign_det/py.typed", "misalign_det/.mim/tools/train.py"):
+        assert name in names[0]
+    assert any(name.endswith(".js") for name in names[0])  # of the report
 
 
 def test_the_cached_wheel_changes_with_torch_and_mmcv(job, tmp_path):
