@@ -1,5 +1,5 @@
-# The quickstart: the recommended detector on a generated set of small images, in about three minutes
-# on two cores. Of the pretrained backbone only the last stages are trained.
+# The quickstart: the recommended detector on a generated set of small images, in about three
+# minutes on two cores. Of the pretrained backbone only the last stages are trained.
 _base_ = [
     '_base_/models/misalign_effnet-lite0_fpn.py',
     '_base_/datasets/shapes_detection.py',
