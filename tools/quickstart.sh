@@ -79,7 +79,7 @@ report() {
 fresh() { [ "$1" -nt "$checkpoint" ]; }
 
 step "Drawing the data set $data (training and validation images, COCO format)" \
-    python tools/dataset_converters/shapes.py --out-dir "$data" --img-scale 256 192 --min-size 30
+    python tools/dataset_converters/shapes.py --out-dir "$data" --min-size 30
 id=$(run_id)
 if is_run finished && [ -f "$(last_checkpoint)" ]; then
     echo "==> The training is done already ($work)"

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...utils import tensor_to_rgb_image
-from .assignment_figure import draw_assignment
 from .assignment_statistics import ImageAssignment, agreement, assignment_scalars
 from .recorded_assignments import recorded_assignments
 
@@ -114,6 +113,9 @@ class AssignmentInspectorHook(Hook):
         )
         first = None if data_batch is None else _first_image(data_batch["inputs"])
         if self.pictures and images and first is not None:
+            # Here, so that a config that names misalign_det does not load what only drawing needs.
+            from .assignment_figure import draw_assignment
+
             picture = draw_assignment(tensor_to_rgb_image(first), images[0])
             runner.visualizer.add_image("assignment", picture, step=step)
 
