@@ -5,7 +5,7 @@
     python study_tools.py tools/test.py ...    "tests": writes detections of nothing
 
 Environment: CALLS, a file that each call appends a line to; FAIL, a method whose training fails;
-PAUSE, seconds per epoch.
+PAUSE, seconds per epoch; HOLD, a file for which the training waits after its first epoch.
 """
 
 import json
@@ -53,6 +53,8 @@ def train(config, folder):
             file.write(row + "\n")
         (folder / f"epoch_{epoch}.pth").write_text("")
         (folder / f"epoch_{epoch - 1}.pth").unlink(missing_ok=True)
+        while "HOLD" in os.environ and not os.path.exists(os.environ["HOLD"]):
+            time.sleep(0.1)
     note("end", method)
 
 

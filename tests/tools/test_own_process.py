@@ -72,7 +72,7 @@ def folder(tmp_path_factory, shapes, call):
         "val_cfg = dict(type='ValLoop')\ntest_cfg = dict(type='TestLoop')\n"
     )
     (folder / "data").mkdir()
-    (folder / "data/shapes").symlink_to(shapes)
+    (folder / "data/quickstart").symlink_to(shapes)
     test = [sys.executable, ROOT / "tools/test.py", whole, checkpoint, "--out", "detections.pkl"]
     call(test, folder)
     (folder / "tta.pkl").symlink_to(folder / "detections.pkl")
@@ -134,7 +134,7 @@ def test_cross_validation_of_a_wrapped_set(tiny_config, call, tmp_path):
 def test_wrong_classes_are_one_line(folder, call):
     cwd, words = folder
     tool = ROOT / "tools/analysis/misalignment.py"
-    annotations = "data/shapes/annotations/instances_val.json"
+    annotations = "data/quickstart/annotations/instances_val.json"
     command = [sys.executable, tool, "detections.pkl", "--ann-file", annotations]
     text = call([*command, "--classes", "gnu"], cwd, status=1)
     assert "misalignment.py: error: the annotation file has no category 'gnu'" in text

@@ -162,12 +162,14 @@ def test_the_children_are_ended_and_the_next_call_goes_on(study, ended_by):
 @pytest.mark.slow
 def test_a_folder_that_a_child_still_trains_in_is_left_alone(study):
     """The child of a killed run.py trains on; another run.py must not train in its folder."""
-    process = study.start("fcos", options=["--jobs", "1"], PAUSE="1")
+    hold = study.folder / "go"
+    process = study.start("fcos", options=["--jobs", "1"], HOLD=str(hold))
     study.wait_for("out/shapes/fcos*/epoch_1.pth", process)
     process.kill()
     process.wait()
     text = study.run("fcos")
     assert "left out, another process works in" in text and not study.lines.exists()
+    hold.touch()
     deadline = time.monotonic() + 60
     while "end fcos" not in study.called(forget=False):
         assert time.monotonic() < deadline
