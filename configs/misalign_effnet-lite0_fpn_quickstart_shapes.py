@@ -1,4 +1,4 @@
-# The quickstart: the recommended detector on a generated set of small images, in about three
+# The quickstart: the recommended detector on a generated set of small images, in about five
 # minutes on two cores. Of the pretrained backbone only the last stages are trained.
 _base_ = [
     '_base_/models/misalign_effnet-lite0_fpn.py',

@@ -84,7 +84,7 @@ id=$(run_id)
 if is_run finished && [ -f "$(last_checkpoint)" ]; then
     echo "==> The training is done already ($work)"
 else
-    step "Training $config (about four minutes on two cores)" train
+    step "Training $config (about five minutes on two cores)" train
 fi
 checkpoint=$(last_checkpoint)
 
