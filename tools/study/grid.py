@@ -226,6 +226,7 @@ _BOX_LOSSES = {
     f"{HEAD}.{key}": dict(_delete_=True, type="IoULoss", loss_weight=1.0)
     for key in ("loss_bbox", "loss_bbox_coarse")
 }
+JLA = dict(_delete_=True, type="JLAAssigner", theta=0.6, per_gt_reweight=1.0)
 PARTS = [  # configs/misalign.md: the default without each of its parts
     changed(
         DEFAULT, "misalign-no-voting", {"model.test_cfg.box_voting": None}, trained_as="misalign"
@@ -247,6 +248,7 @@ PARTS = [  # configs/misalign.md: the default without each of its parts
     changed(DEFAULT, "misalign-init15", {f"{HEAD}.init_distance": 1.5}),
     changed(DEFAULT, "misalign-init4", {f"{HEAD}.init_distance": 4.0}),
     changed(DEFAULT, "misalign-no-reweight", {f"{ASSIGNER}.per_gt_reweight": 0.0}),
+    *(changed(DEFAULT, f"misalign-jla-k{k}", {ASSIGNER: dict(JLA, topk=k)}) for k in (9, 18, 35)),
 ]
 
 _TRAINED = [

@@ -11,6 +11,10 @@ model = dict(
         loss_bbox=dict(_delete_=True, type='GIoULoss', loss_weight=2.0),
         loss_bbox_coarse=dict(_delete_=True, type='GIoULoss', loss_weight=1.0),
     ),
-    train_cfg=dict(assigner=dict(per_gt_reweight=1.0)),
+    train_cfg=dict(
+        assigner=dict(
+            _delete_=True, type='SpatialAlignAssigner', topk=9, num_levels=2, per_gt_reweight=1.0
+        )
+    ),
     test_cfg=dict(box_voting=dict(sigma=0.05)),
 )

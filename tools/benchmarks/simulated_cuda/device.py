@@ -22,10 +22,11 @@ class SimulatedCuda:
     """A context in which ``"cuda"`` is the simulated device.
 
     Args:
-        tf32: whether the arguments of convolutions are rounded to TF32, as cuDNN does by default.
+        tf32: whether float32 factors are rounded to TF32 where torch's settings allow it: by
+            default in convolutions, and not in matrix products.
     """
 
-    def __init__(self, tf32: bool = False) -> None:
+    def __init__(self, tf32: bool = True) -> None:
         self.tf32 = tf32
         self._stack = ExitStack()
 

@@ -14,10 +14,16 @@ WAITS = frozenset(
     "bincount".split()
 )
 
-# ATen operators that tensor cores compute.
-PRODUCTS = frozenset(
-    "addmm baddbmm bmm convolution convolution_backward convolution_overrideable mm".split()
-)
+# ATen operators that tensor cores compute, and which of their arguments are the factors.
+FACTORS = {
+    "addmm": (1, 3),
+    "baddbmm": (1, 3),
+    "bmm": (0, 2),
+    "convolution": (0, 2),
+    "convolution_backward": (0, 3),
+    "convolution_overrideable": (0, 2),
+    "mm": (0, 2),
+}
 
 # Python functions that CUDA's autocast runs in the lower precision, in float32, and in the widest
 # dtype of their arguments (torch's documentation of autocast, "CUDA Ops").

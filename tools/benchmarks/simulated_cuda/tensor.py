@@ -11,12 +11,13 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from .autocast import HALF, cast_for_autocast
 from .counts import Recorder, calling_line
-from .rules import NO_LAUNCH, NONDETERMINISTIC, PRODUCTS, WAITS
+from .rules import FACTORS, NO_LAUNCH, NONDETERMINISTIC, WAITS
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 RECORDER = Recorder()
-# Whether convolutions and products round their float32 arguments as tensor cores do.
-ROUNDING = {"tf32": False}
+# Whether convolutions and products round their float32 arguments as tensor cores do, where torch's
+# settings allow TF32.
+ROUNDING = {"tf32": True}
 
 _ANSWERS = {
     Tensor.device.__get__: CUDA,
@@ -237,9 +238,10 @@ def run_operator(func: Any, args: tuple, kwargs: dict | None) -> Any:
         _check_devices(name, args, tensors, on_device)
     _count(name, args, kwargs, on_device)
     plain, named = tree_map(inner, args), tree_map(inner, kwargs)
-    if ROUNDING["tf32"] and name in ("convolution", "convolution_overrideable"):
-        plain = (_tf32(plain[0]), _tf32(plain[1]), *plain[2:])
-    half = plain[0].dtype if name in PRODUCTS and "out" not in named else None
+    if ROUNDING["tf32"] and name in FACTORS and _tf32_allowed(name):
+        first, end = FACTORS[name]
+        plain = (*plain[:first], *map(_tf32, plain[first:end]), *plain[end:])
+    half = plain[0].dtype if name in FACTORS and "out" not in named else None
     if half in HALF:  # tensor cores add up in float32; the CPU's own way takes ten times as long
         out = tree_map(_to_half(half), func(*tree_map(_to_float, plain), **named))
     else:
@@ -320,6 +322,15 @@ def _count(name: str, args: tuple, kwargs: dict, on_device: Sequence[Tensor]) ->
         RECORDER.sync(name)
     if name not in NO_LAUNCH:
         RECORDER.launch(name)
+
+
+def _tf32_allowed(name: str) -> bool:
+    """Whether torch's settings let a convolution or product use TF32."""
+    backend = torch.backends.cuda.matmul
+    if name.startswith("convolution"):
+        backend = getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)
+    precision = getattr(backend, "fp32_precision", None)  # torch 2.9; the older flag may then raise
+    return backend.allow_tf32 if precision is None else precision == "tf32"
 
 
 def _tf32(x: Tensor) -> Tensor:
