@@ -53,6 +53,13 @@ def simulated_cuda(request):
 
 
 @pytest.fixture(autouse=True)
+def full_precision(request, monkeypatch):
+    """Tests marked cuda compare with the CPU: convolutions use TF32 only where a test says so."""
+    if request.node.get_closest_marker("cuda") and "tf32" not in request.fixturenames:
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture(autouse=True)
 def mmdet_scope():
     """A test that ran a whole runner may have left another default scope behind."""
     register_all_modules(init_default_scope=True)

@@ -10,11 +10,6 @@ BOXES = [(3, 5, 58, 61, 2), (20, 8, 44, 30, 1), (8, 30, 20, 60, 0)]
 
 
 @pytest.fixture(autouse=True)
-def full_precision(monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
-@pytest.fixture(autouse=True)
 def no_wrong_results(simulated_cuda):
     """Nothing that a GPU would compute wrongly, or otherwise each time, without an error."""
     if simulated_cuda is None:

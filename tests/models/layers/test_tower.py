@@ -22,8 +22,7 @@ def tower(order=("conv", "norm", "act"), num=2):
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("order", [("conv", "norm", "act"), ("act", "conv", "norm")])
-def test_all_levels_at_once_equal_level_by_level(monkeypatch, order):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+def test_all_levels_at_once_equal_level_by_level(order):
     blocks = tower(order)
     feats = [torch.randn(2, 4, *size) for size in ((6, 7), (3, 3))]
     expected = [blocks(feat) for feat in feats]
