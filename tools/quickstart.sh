@@ -69,7 +69,7 @@ evaluate() {
 
 show_figures() { grep -E 'Average (Precision|Recall)' "$work/evaluation/log.txt"; }
 
-# Its last lines, AP and the verdict, end this script's summary.
+# A line of it, AP and the verdict, ends this script's summary.
 report() {
     python tools/analysis/misalignment_report.py "$config" "$checkpoint" \
         --out "$work/misalignment_report.html" >"$work/report.txt"
@@ -113,5 +113,5 @@ Done in $(minutes $((SECONDS - begin))). Look at
     $checkpoint    the trained detector
     $work/config.py    the whole config of the run
 
-$(grep -A 1 ': AP ' "$work/report.txt")
+$(grep ': AP ' "$work/report.txt")
 END

@@ -1,13 +1,15 @@
 """Pretrained weights that a Python package brings: checkpoints named ``package://...``."""
 
 from importlib import resources
-from importlib.abc import Traversable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.runner import CheckpointLoader
 
 from ..errors import CheckpointError
+
+if TYPE_CHECKING:  # not there any more in Python 3.14
+    from importlib.abc import Traversable
 
 # Name: (module, file in it, what installs it)
 WEIGHTS = {
@@ -19,7 +21,7 @@ WEIGHTS = {
 }
 
 
-def weights_file(filename: str) -> Traversable:
+def weights_file(filename: str) -> "Traversable":
     """The file of a ``package://`` checkpoint, which is not read.
 
     Args:

@@ -150,10 +150,10 @@ def test_the_plot_says_what_it_shows(tmp_path):
     assert digest_of(path) == plot_digest(results) != plot_digest(other)
 
 
-def page_of(folder, block="main, val"):
+def page_of(folder, block="study: main, val"):
     page = folder / "configs/README.md"
     page.parent.mkdir()
-    page.write_text(f"before\n<!-- study: {block} -->\nold\n<!-- end -->\nafter\n")
+    page.write_text(f"before\n<!-- {block} -->\nold\n<!-- end -->\nafter\n")
     return page
 
 
@@ -180,9 +180,20 @@ def test_pages_are_written_and_checked(tmp_path, capsys):
         main([*options, "--check"])
 
 
-@pytest.mark.parametrize("block", ["unknown, val", "main, train", "main, val, r99"])
+def test_the_table_of_ap_alone(tmp_path):
+    page = page_of(tmp_path, "AP: main, val")
+    append(tmp_path / "main.jsonl", *compared(LINES, STUDIES["main"]))
+    main(["--pages", str(page), "--results-dir", str(tmp_path)])
+    text = page.read_text()
+    assert text.count("| --- |") == 1 and "| AP, val | bccd |" in text
+    assert "95 % interval" not in text and ".svg" not in text
+
+
+@pytest.mark.parametrize(
+    "block", ["study: unknown, val", "AP: main, train", "study: main, val, r99"]
+)
 def test_wrong_blocks_are_named(tmp_path, block):
-    with pytest.raises(SystemExit, match=f"study: {block} -->: studies are main"):
+    with pytest.raises(SystemExit, match=f"{block} -->: studies are main"):
         main(["--pages", str(page_of(tmp_path, block))])
 
 
@@ -194,8 +205,9 @@ def test_a_block_without_an_end_is_named(tmp_path):
 
 
 def test_the_pages_of_configs_are_what_the_results_give():
-    blocks = ("main, test", "parts, val")
-    assert all(f"<!-- study: {b} -->" in page.read_text() for b, page in zip(blocks, PAGES))
+    blocks = ("AP: main, test", "study: main, test", "study: parts, val")
+    for block, page in zip(blocks, PAGES, strict=True):
+        assert f"<!-- {block} -->" in page.read_text()
     main(["--check"])
 
 

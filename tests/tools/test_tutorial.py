@@ -45,6 +45,7 @@ def test_it_runs_from_the_first_cell_to_the_last(shapes, tiny_config, tmp_path, 
     assert "coco/bbox_mAP" in outputs["test"]
     assert "image/png" in outputs["pictures"] and "image/png" in outputs["curves"]
     assert ": AP " in outputs["report"] and (tmp_path / "run/report.html").is_file()
+    assert (tmp_path / "run/model.onnx").is_file()
 
 
 def test_it_is_stored_without_outputs():

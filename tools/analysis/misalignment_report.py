@@ -109,12 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names = numbered_apart(args.names)
         write_report(args.out, names, measured, sources, args.command)
     for name, found in zip(names, measured):
-        figures = found.metrics
-        print(
-            f"{name}: AP {100 * figures['AP']:.1f}, headroom {100 * figures['headroom']:.1f}, "
-            f"Spearman {figures['spearman']:.2f}"
-        )
-        print(f"  {one_line(found)}")
+        print(f"{name}: {one_line(found)}")
     print(f"The report: {Path(args.out).resolve()}")
 
 

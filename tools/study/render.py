@@ -4,7 +4,8 @@
     python tools/study/render.py --check    # compare only; exit status 1 if anything differs
 
 Tables stand between `<!-- study: NAME, SPLIT -->` (or NAME, SPLIT, BACKBONE) and `<!-- end -->`;
-everything between these is replaced. They come from the lines in RESULTS_DIR alone.
+everything between these is replaced. With `<!-- AP: NAME, SPLIT -->` it is the table of AP alone.
+They come from the lines in RESULTS_DIR alone.
 """
 
 import argparse
@@ -20,15 +21,16 @@ from compose import BACKBONES
 from grid import STUDIES
 from plots import digest_of, gains, plot, plot_digest
 from records import RESULTS, ROOT, read
-from tables import Results, render
+from tables import Results, ap_table, render
 
 from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.errors import InputError
 
-PAGES = [ROOT / "configs/README.md", ROOT / "configs/misalign.md"]
+PAGES = [ROOT / page for page in ("README.md", "configs/README.md", "configs/misalign.md")]
 BLOCK = re.compile(
-    r"(<!-- study: ([\w-]+), (\w+)(?:, ([\w-]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL
+    r"(<!-- (study|AP): ([\w-]+), (\w+)(?:, ([\w-]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL
 )
+STARTS = ("<!-- study:", "<!-- AP:")
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -39,7 +41,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--pages",
         nargs="+",
         default=[str(page) for page in PAGES],
-        help="(default: configs/README.md and configs/misalign.md)",
+        help="(default: README.md, configs/README.md and configs/misalign.md)",
     )
     parser.add_argument(
         "--results-dir", default=str(RESULTS), help="result lines (default: tools/study/results)"
@@ -63,22 +65,24 @@ def rendered(text: str, page: Path, results_dir: Path, write: bool) -> tuple[str
         InputError: a block names no study or split, or has no end.
     """
     differing: list[str] = []
-    if len(BLOCK.findall(text)) != text.count("<!-- study:"):
+    if len(BLOCK.findall(text)) != sum(map(text.count, STARTS)):
         raise InputError(
             f"{page}: a block of a study starts with <!-- study: NAME, SPLIT --> on a line of its "
             "own and ends with <!-- end -->"
         )
 
     def block(match: re.Match) -> str:
-        start, name, split, backbone, body, end = match.groups()
+        start, kind, name, split, backbone, body, end = match.groups()
         backbone = backbone or next(iter(BACKBONES))
         known = name in STUDIES and split in ("val", "test") and backbone in BACKBONES
-        if not known or "<!-- study:" in body:
+        if not known or any(start in body for start in STARTS):
             raise InputError(
                 f"{page}: {start.strip()}: studies are {', '.join(STUDIES)}; splits val and test; "
                 f"backbones {', '.join(BACKBONES)}"
             )
         results = Results(read(results_dir / f"{name}.jsonl"), STUDIES[name], split, backbone)
+        if kind == "AP":
+            return f"{start}\n{ap_table(results)}\n\n{end}"
         picture = page.parent.parent / ".github" / f"study_{name}_{split}_{backbone}.svg"
         link = f"../.github/{picture.name}" if gains(results) else None
         if link and digest_of(picture) != plot_digest(results):

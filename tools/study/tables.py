@@ -152,10 +152,15 @@ def render(results: Results, picture: str | None = None) -> str:
     """
     if not results.methods:
         return "No results yet."
-    parts = [_table(ap_rows(results)), _table(gain_rows(results)), _table(cost_rows(results))]
+    parts = [ap_table(results), _table(gain_rows(results)), _table(cost_rows(results))]
     if picture:
         parts.insert(2, f"![Gain over {REFERENCE} per data set, with its interval]({picture})")
     return "\n\n".join(part for part in parts if part)
+
+
+def ap_table(results: Results) -> str:
+    """The first of the tables of :func:`render`."""
+    return _table(ap_rows(results)) if results.methods else "No results yet."
 
 
 def ap_rows(results: Results) -> Iterator[list[str]]:

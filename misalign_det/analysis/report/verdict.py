@@ -133,8 +133,12 @@ def verdict(found: Measurement) -> list[Statement]:
 
 
 def one_line(found: Measurement) -> str:
-    """The verdict's sentences in one line, without their figures' intervals."""
-    return " ".join(statement.text for statement in verdict(found)[:4])
+    """AP, then the verdict's first sentences, each with its figure and interval, in one line."""
+    parts = [f"AP {FIGURES['AP'].whole(found.resampled['AP'])}."]
+    for statement in verdict(found)[:4]:
+        figure = f": {statement.figure}." if statement.figure else "."
+        parts.append(statement.text.removesuffix(".") + figure)
+    return " ".join(parts)
 
 
 def _most_headroom(found: Measurement) -> list[Statement]:

@@ -42,7 +42,9 @@ def test_each_statement_has_its_figure_and_interval():
     assert "NMS regret 3.0 AP (2.0 to 4.0)" in said.values()
     assert "median gap 1.50 strides (1.31 to 1.69)" in said.values()
     assert any("25\u00a0% of the objects on different levels" in text for text in said)
-    assert one_line(measured()).startswith("Scores explain half of the ranking. Ranked by")
+    assert one_line(measured()).startswith(
+        "AP 50.0 (48.1 to 51.9). Scores explain half of the ranking: 52 % (50 to 54). Ranked by"
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,7 @@ def test_nothing_to_say():
     nothing.detections = []
     (statement,) = verdict(nothing)
     assert "found nothing" in statement.text
+    assert one_line(nothing).endswith("found nothing. Check its score threshold.")
     nan = Resampled(float("nan"))
     unknown = measured(**dict.fromkeys(measured().resampled, nan))
     assert verdict(unknown) == [] and differences(unknown, unknown) == []

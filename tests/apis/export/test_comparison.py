@@ -50,3 +50,37 @@ def test_a_graph_that_is_not_the_detector(graph, monkeypatch):
     monkeypatch.setattr(core, "_scores", lambda *args: own(*args) * 0.999)
     with pytest.raises(InputError, match="of the graph differ"):
         compare(graph, graph, make_items((64, 96)))
+
+
+def test_what_is_not_a_number(graph):
+    def wrong(images):
+        first, second = (part.clone() for part in graph(images))
+        (first if isinstance(graph, NMSGraph) else second)[..., -1] = torch.nan
+        return first, second
+
+    with pytest.raises(InputError, match="by inf"):
+        compare(graph, wrong, make_items((64, 96)))
+
+
+def test_between_nearly_equal_scores_rounding_decides(monkeypatch):
+    """Noise changes what NMS keeps: the other box in the file is not the file's fault."""
+    graph = NMSGraph(make_detector("TripleHead")).eval().requires_grad_(False)
+    own = graph.forward
+
+    def tie(images):
+        """With noise, the first box is another one."""
+        detections, labels = own(images)
+        detections[:, 0, 0] += 9 * (images != images.round()).any()
+        return detections, labels
+
+    def other(images):
+        detections, labels = own(images)
+        detections[:, 0, 0] += 9
+        return detections, labels
+
+    items = make_items((64, 96))
+    with pytest.raises(InputError, match="exported boxes"):
+        compare(graph, other, items)
+    monkeypatch.setattr(graph, "forward", tie)
+    found = compare(graph, other, items)
+    assert found.undetermined == 3 and max(found.boxes, found.scores) < 1e-4
