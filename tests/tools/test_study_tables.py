@@ -185,7 +185,7 @@ def test_the_table_of_ap_alone(tmp_path):
     append(tmp_path / "main.jsonl", *compared(LINES, STUDIES["main"]))
     main(["--pages", str(page), "--results-dir", str(tmp_path)])
     text = page.read_text()
-    assert text.count("| --- |") == 1 and "| AP, val | bccd |" in text
+    assert text.count("\n| --- |") == 1 and "| AP, val | bccd |" in text
     assert "95 % interval" not in text and ".svg" not in text
 
 
