@@ -269,16 +269,35 @@ def test_mmcvs_nms_takes_float32_and_waits_once(device):
         nms(boxes.half(), scores.half(), 0.5)
 
 
-def test_convolutions_may_round_as_tensor_cores_do():
+@pytest.mark.parametrize("in_convolutions, in_products", [(True, False), (False, True)])
+def test_factors_round_to_tf32_where_torchs_settings_allow_it(
+    request, monkeypatch, in_convolutions, in_products
+):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", in_convolutions)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = in_products
+    request.addfinalizer(lambda: setattr(torch.backends.cuda.matmul, "allow_tf32", before))
     torch.manual_seed(0)
     x, weight = torch.randn(1, 8, 5, 5), torch.randn(8, 8, 3, 3)
-    errors = []
+    rows, columns, bias = torch.randn(6, 70), torch.randn(70, 5), torch.randn(5)
+
+    def outputs(device, dtype):
+        parts = [part.to(device, dtype) for part in (x, weight, rows, columns, bias)]
+        x_, weight_, rows_, columns_, bias_ = parts
+        out = F.conv2d(x_, weight_.requires_grad_())
+        (gradient,) = torch.autograd.grad(out.square().sum(), weight_)
+        products = [rows_ @ columns_, torch.addmm(bias_, rows_, columns_)]
+        products.append(torch.bmm(rows_[None], columns_[None]))
+        return [part.detach().cpu().double() for part in (out, gradient, *products)]
+
+    exact = outputs("cpu", torch.float64)
     for tf32 in (False, True):
         with SimulatedCuda(tf32):
-            found = F.conv2d(x.cuda(), weight.cuda()).cpu()
-        exact = F.conv2d(x.double(), weight.double())
-        errors.append(((found - exact).abs().max() / exact.abs().max()).item())
-    assert errors[0] < 1e-6 < 1e-5 < errors[1] < 1e-2
+            found = outputs("cuda", torch.float32)
+        errors = [((a - b).abs().max() / b.abs().max()).item() for a, b in zip(found, exact)]
+        for number, error in enumerate(errors):
+            rounded = tf32 and (in_convolutions if number < 2 else in_products)
+            assert 1e-5 < error < 1e-2 if rounded else error < 2e-6
 
 
 def test_triton_kernels_run_in_the_interpreter(device):
