@@ -280,12 +280,13 @@ def test_factors_round_to_tf32_where_torchs_settings_allow_it(
     torch.manual_seed(0)
     x, weight = torch.randn(1, 8, 5, 5), torch.randn(8, 8, 3, 3)
     rows, columns, bias = torch.randn(6, 70), torch.randn(70, 5), torch.randn(5)
+    grad = torch.randn(1, 8, 3, 3)
 
     def outputs(device, dtype):
         parts = [part.to(device, dtype) for part in (x, weight, rows, columns, bias)]
         x_, weight_, rows_, columns_, bias_ = parts
         out = F.conv2d(x_, weight_.requires_grad_())
-        (gradient,) = torch.autograd.grad(out.square().sum(), weight_)
+        (gradient,) = torch.autograd.grad(out, weight_, grad.to(device, dtype))
         products = [rows_ @ columns_, torch.addmm(bias_, rows_, columns_)]
         products.append(torch.bmm(rows_[None], columns_[None]))
         return [part.detach().cpu().double() for part in (out, gradient, *products)]
