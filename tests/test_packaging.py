@@ -50,6 +50,37 @@ def test_extras_and_constraints_keep_the_floors(extra, stack):
     assert set(pinned) <= set(wanted)  # nothing is pinned that is not asked for
 
 
+def licence_family(distribution):
+    """The one word that a licence's many spellings share; None if the metadata name none."""
+    found = metadata.metadata(distribution)
+    words = [found.get("License-Expression"), *(found.get_all("Classifier") or [])]
+    words = [w for w in words if w and (w == words[0] or w.startswith("License ::"))]
+    text = " ".join(words) or (found.get("License") or "").split("\n")[0]
+    families = ("Apache", "BSD", "MIT", "MPL", "GPL", "PSF", "Python Software Foundation")
+    known = [family for family in families if family in text]
+    return known[0].replace("Python Software Foundation", "PSF") if known else None
+
+
+def test_the_page_of_licences_has_every_dependency_with_its_own():
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "tools/environment/licences.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    licences = {name.strip("` "): row[1] for row in rows for name in row[0].split(",")}
+    extras = metadata.metadata("misalign_det").get_all("Provides-Extra")
+    wanted = {name for extra in (None, *extras) for name in requirements(extra)}
+    assert set(licences) == wanted | {"hatchling"}
+    for name in wanted:
+        try:
+            family = licence_family(name)
+        except metadata.PackageNotFoundError:  # of the other stack
+            continue
+        if name == "torch":  # its metadata name those of the parts first
+            family = "BSD"
+        assert family is None or family in licences[name], name
+
+
 def test_every_model_of_the_index_has_its_config():
     names = []
     for part in yaml.safe_load((ROOT / "model-index.yml").read_text())["Import"]:
