@@ -1,0 +1,68 @@
+"""tools/export.py as a command, and the example of how to use its file."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+from helpers.paths import ROOT
+from helpers.tiny_detectors import make_detector, tool
+
+from misalign_det.apis.inference import Inferencer
+
+export = tool(".", "export")
+NAMES = ("a.png", "image.jpg")
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    return make_detector(tmp_path_factory.mktemp("detector"), "TripleHead", spread=0.3)
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """The working directory, with two images."""
+    monkeypatch.chdir(tmp_path)
+    for name, image in zip(NAMES, np.random.default_rng(0).integers(0, 256, (2, 72, 96, 3))):
+        cv2.imwrite(name, image.astype(np.uint8))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_example_gives_the_detectors_boxes(detector, images, capsys):
+    export.main([*detector, "--out", "model.onnx", "--nms", "--images", "."])
+    assert re.search(
+        r"model\.onnx: boxes within \S+ of the image and scores within \S+ of torch's on 2 images "
+        r".*\(ONNX, opset 17, NMS inside\)", capsys.readouterr().out)  # fmt: skip
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "tools/README.md").read_text(), re.S)
+    (example,) = (block for block in blocks if "InferenceSession" in block)
+    found: dict = {}
+    exec(example, found)
+    detections = found["detections"][0][found["labels"][0] >= 0]
+    (expected,) = Inferencer(*detector, device="cpu")(NAMES[1])["predictions"]
+    assert len(detections) == len(expected["scores"]) > 0
+    np.testing.assert_allclose(detections[:, 4], expected["scores"], atol=1e-4)
+    boxes = detections[:, :4] / found["factor"]
+    near = np.abs(boxes[:, None] - np.array(expected["bboxes"])[None]).max(-1).min(1)
+    assert near.max() < 0.05  # pixels of the image
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nms", [False, True])
+def test_a_file_that_differs_is_not_written(detector, images, capsys, monkeypatch, nms):
+    """With NMS inside, the boxes before it are compared first."""
+    (images / "model.onnx").write_text("the one before")
+    load, loaded = export.load_onnx, []
+
+    def wrong(path):
+        loaded.append(path)
+        run = load(path)
+        return lambda batch: (run(batch)[0] + 0.1, run(batch)[1])
+
+    monkeypatch.setattr(export, "load_onnx", wrong)
+    with pytest.raises(SystemExit) as error:
+        export.main([*detector, "--out", "model.onnx", "--images", NAMES[0], *["--nms"] * nms])
+    assert len(loaded) == 1  # with NMS, the file without
+    assert "It is not written" in f"{error.value}{capsys.readouterr().err}"
+    assert (images / "model.onnx").read_text() == "the one before"
+    assert sorted(path.name for path in images.iterdir()) == sorted([*NAMES, "model.onnx"])
