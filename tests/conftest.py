@@ -53,7 +53,7 @@ def simulated_cuda(request):
 
 
 @pytest.fixture(autouse=True)
-def full_precision(request, monkeypatch):
+def full_precision(simulated_cuda, request, monkeypatch):
     """Tests marked cuda compare with the CPU: convolutions use TF32 only where a test says so."""
     if request.node.get_closest_marker("cuda") and "tf32" not in request.fixturenames:
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

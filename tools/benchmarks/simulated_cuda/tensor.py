@@ -15,8 +15,7 @@ from .rules import FACTORS, NO_LAUNCH, NONDETERMINISTIC, WAITS
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 RECORDER = Recorder()
-# Whether convolutions and products round their float32 arguments as tensor cores do, where torch's
-# settings allow TF32.
+# Whether float32 factors are rounded as tensor cores read them, where torch's settings allow TF32.
 ROUNDING = {"tf32": True}
 
 _ANSWERS = {
