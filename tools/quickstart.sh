@@ -12,8 +12,8 @@ source tools/setup_environment.sh
 export PYTHONWARNINGS=ignore # the warnings of other packages would hide the messages
 # Idle OpenMP threads sleep: with other load, threads that spin slow every step down.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
-# glibc keeps the memory of feature maps for the next step; with its defaults a step takes a seventh
-# longer, for page faults.
+# glibc keeps the memory of feature maps for the next step; with its defaults each step spends time
+# on page faults.
 export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-33554432}
 export MALLOC_TRIM_THRESHOLD_=${MALLOC_TRIM_THRESHOLD_:-4294967296}
 
@@ -113,6 +113,7 @@ fresh "$work/curves.png" ||
         python tools/analysis/plot_curves.py "$work" --out "$work/curves.png"
 [ -z "$reporting" ] ||
     step "Measuring how well scores, boxes and locations agree" wait "$reporting"
+trap - EXIT
 
 cat <<END
 
