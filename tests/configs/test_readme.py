@@ -14,7 +14,9 @@ from misalign_det.apis.config_lookup import OPTIONS_36E, packaged_configs
 from misalign_det.apis.config_options import merge_options
 from misalign_det.apis.model_check import check_model
 
-README = (CONFIGS / "README.md").read_text()
+README, BCCD, STUDIES = (
+    (CONFIGS / f"{page}.md").read_text() for page in ("README", "bccd", "studies")
+)
 
 
 def test_the_config_for_ones_own_data_builds(tmp_path):
@@ -38,7 +40,7 @@ def test_the_config_for_ones_own_data_builds(tmp_path):
 
 
 def test_the_options_of_36_epochs_are_those_of_the_old_name():
-    (line,) = re.findall(r'^EPOCHS_36="(.*)"$', README, re.MULTILINE)
+    (line,) = re.findall(r'^EPOCHS_36="(.*)"$', BCCD, re.MULTILINE)
     parser = argparse.ArgumentParser()
     parser.add_argument("--cfg-options", nargs="+", action=DictAction)
     args = parser.parse_args(["--cfg-options", *shlex.split(line)])
@@ -87,6 +89,6 @@ def names_in(text):
 
 
 def test_every_config_is_named_and_every_name_is_a_config():
-    text = README.replace("${model}", "")  # of the loops in the commands
+    text = (README + BCCD + STUDIES).replace("${model}", "")  # of the loops in the commands
     named = {name for name in names_in(text) if not name.startswith("_")}
     assert named - {"misalign_r50_fpn_12e_mine"} == set(packaged_configs())

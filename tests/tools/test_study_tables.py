@@ -151,7 +151,7 @@ def test_the_plot_says_what_it_shows(tmp_path):
 
 
 def page_of(folder, block="study: main, val"):
-    page = folder / "configs/README.md"
+    page = folder / "configs/studies.md"
     page.parent.mkdir()
     page.write_text(f"before\n<!-- {block} -->\nold\n<!-- end -->\nafter\n")
     return page
@@ -160,7 +160,7 @@ def page_of(folder, block="study: main, val"):
 def test_pages_are_written_and_checked(tmp_path, capsys):
     page = page_of(tmp_path)
     lines, options = tmp_path / "main.jsonl", ["--pages", str(page), "--results-dir", str(tmp_path)]
-    with pytest.raises(SystemExit, match="README.md: not what the results give"):
+    with pytest.raises(SystemExit, match="studies.md: not what the results give"):
         main([*options, "--check"])
     assert "old" in page.read_text()
     main(options)
@@ -168,7 +168,7 @@ def test_pages_are_written_and_checked(tmp_path, capsys):
         "before\n<!-- study: main, val -->\n\nNo results yet.\n\n<!-- end -->\nafter\n"
     )
     append(lines, *compared(LINES, STUDIES["main"]))
-    with pytest.raises(SystemExit, match="README.md, study_main_val_effnet-lite0.svg: not what"):
+    with pytest.raises(SystemExit, match="studies.md, study_main_val_effnet-lite0.svg: not what"):
         main([*options, "--check"])
     main(options)
     picture = tmp_path / ".github/study_main_val_effnet-lite0.svg"

@@ -26,7 +26,7 @@ from tables import Results, ap_table, render
 from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.errors import InputError
 
-PAGES = [ROOT / page for page in ("README.md", "configs/README.md", "configs/misalign.md")]
+PAGES = [ROOT / page for page in ("README.md", "configs/studies.md", "configs/misalign.md")]
 BLOCK = re.compile(
     r"(<!-- (study|AP): ([\w-]+), (\w+)(?:, ([\w-]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL
 )
@@ -41,7 +41,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--pages",
         nargs="+",
         default=[str(page) for page in PAGES],
-        help="(default: README.md, configs/README.md and configs/misalign.md)",
+        help="(default: README.md, configs/studies.md and configs/misalign.md)",
     )
     parser.add_argument(
         "--results-dir", default=str(RESULTS), help="result lines (default: tools/study/results)"

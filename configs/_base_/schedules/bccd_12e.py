@@ -1,6 +1,6 @@
 # 12 epochs on BCCD at batch 8 (26 steps per epoch): SGD 0.02, linear warm-up over the first epoch,
 # decay by 10 after 2/3 and 11/12 of the epochs, validation every 4 epochs. The options
-# for 36 epochs are in configs/README.md.
+# for 36 epochs are in configs/bccd.md.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

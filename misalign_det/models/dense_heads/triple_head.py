@@ -64,7 +64,7 @@ class TripleHead(LossAwareFCOSHead):
             ``'refined'`` box with its GT.
         assign_boxes: which boxes drive the assigner, ``'coarse'`` or ``'refined'``. Under the
             refined ones the coarse box learns slowly, and with it everything that it guides: after
-            three epochs on BCCD its loss was 0.67, under its own 0.47 (see configs/README.md).
+            three epochs on BCCD its loss was 0.67, under its own 0.47 (see configs/bccd.md).
         rfa_position, rfa_modulated: a receptive field adaptor in one conv-GN-ReLU block of each
             branch, which the paper does not have; see :class:`RFAHead`.
         loss_bbox_coarse: loss of the coarse box, IoU loss of weight 1 by default.
