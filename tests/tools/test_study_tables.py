@@ -20,7 +20,7 @@ TABLE = """\
 | AP, val | bccd | hit-uav | mean | mean rank |
 | --- | --- | --- | --- | --- |
 | `fcos` | 41.0 ± 1.4 | **21.0** ± 1.4 | 31.0 | 1.5 |
-| `atss` | **51.0** ± 1.4 | 17.0 (1 of 2 seeds) | 34.0 | 1.5 |
+| `atss` | **51.0** ± 1.4 | 17.0 (n = 1) | 34.0 | 1.5 |
 | `jla_triplehead` | 45.0 ± 0.0 | – | – | – |"""
 COST = """\
 | cost | parameters, millions | training time over `fcos`'s | inference time over `fcos`'s |

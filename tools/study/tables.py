@@ -164,7 +164,10 @@ def ap_table(results: Results) -> str:
 
 
 def ap_rows(results: Results) -> Iterator[list[str]]:
-    """AP per column as mean and standard deviation over seeds, its mean, and the mean rank."""
+    """AP per column as mean and standard deviation over seeds, its mean, and the mean rank.
+
+    A cell of fewer seeds than the study declares says of how many, n.
+    """
     several = len(results.columns) > 1
     labels = [_label(results, column) for column in results.columns]
     split = f"AP, {results.split}"
@@ -190,7 +193,7 @@ def _ap_cell(results: Results, method: str, column: Column, best: float) -> str:
     if len(values) > 1:
         text += f" ± {statistics.stdev(values):.1f}"
     declared = len(results.study.seeds)
-    return text if len(values) >= declared else f"{text} ({len(values)} of {declared} seeds)"
+    return text if len(values) >= declared else f"{text} (n = {len(values)})"
 
 
 def _ranks(results: Results) -> dict[str, float]:
