@@ -73,6 +73,14 @@ def test_classes_are_kept_by_name(detector, images, tmp_path):
     assert results(tmp_path / "some") == [r for r in found if r["category_name"] == name]
 
 
+def test_images_and_frames_without_a_detection(detector, images, tmp_path):
+    film, out = str(tmp_path / "film.mp4"), tmp_path / "out"
+    options = ["--cfg-options", "model.test_cfg.score_thr=1.0"]
+    predict.main([*detector, str(images / "a.png"), film, "--out-dir", str(out), *options])
+    assert results(out) == []
+    assert (out / "pictures/a.jpg").is_file() and (out / "film.mp4").is_file()
+
+
 def test_mistakes_end_with_one_line_before_the_model_is_loaded(detector, images, monkeypatch):
     monkeypatch.setattr(predict, "Inferencer", None)
     (images / "empty").mkdir()

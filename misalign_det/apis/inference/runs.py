@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import mmcv
 import numpy as np
+import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import nn
@@ -68,8 +69,8 @@ class Detections:
             What was added: ``bboxes`` ``(D, 4)`` xyxy, ``labels`` and ``scores``, on the CPU.
         """
         found = sample.pred_instances.cpu()
-        wanted = [i for i, label in enumerate(found.labels.tolist()) if label in self.labels]
-        found = found[wanted]
+        wanted = [label in self.labels for label in found.labels.tolist()]
+        found = found[torch.tensor(wanted, dtype=torch.bool)]
         self.num_images += 1
         rows = zip(found.bboxes.tolist(), found.labels.tolist(), found.scores.tolist())
         for (left, top, right, bottom), label, score in rows:
