@@ -33,7 +33,7 @@ from misalign_det.apis.cli import (
 from misalign_det.apis.resume import preload_checkpoint
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
-from misalign_det.engine.distributed import finish_processes
+from misalign_det.engine.distributed import collect_device, finish_processes
 from misalign_det.errors import InputError
 from misalign_det.utils import is_type, leaf_datasets
 
@@ -138,7 +138,9 @@ def main() -> None:
         check_config(cfg, modes=("test",))
         runner = build_runner(cfg)
         if args.out:
-            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+            runner.test_evaluator.metrics.append(
+                DumpDetResults(args.out, collect_device=collect_device())
+            )
         check_checkpoint(runner.model, args.checkpoint)
         runner.test()
         finish_processes()

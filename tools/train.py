@@ -26,7 +26,7 @@ from misalign_det.apis.cli import (
     load_config,
     prepare_work_dir,
 )
-from misalign_det.apis.resume import preload_checkpoint, resolve_resume
+from misalign_det.apis.resume import check_same_start, preload_checkpoint, resolve_resume
 from misalign_det.apis.training_safeguards import add_safeguards
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
@@ -103,6 +103,7 @@ def main() -> None:
         prepare_work_dir(cfg)
         check_config(cfg, modes=("train", "val"))
         runner = build_runner(cfg)
+        check_same_start(cfg)
         if cfg.get("load_from"):
             resume = bool(cfg.get("resume"))
             check_checkpoint(runner.model, cfg.load_from, strict=resume, resume=resume)

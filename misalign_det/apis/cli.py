@@ -12,7 +12,7 @@ from mmdet.registry import RUNNERS
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
-from ..engine.distributed import prepare_processes
+from ..engine.distributed import collect_between_machines, prepare_processes
 from ..errors import ConfigError, InputError
 from ..utils.old_names import RenamedWarning
 from .config_lookup import find_config
@@ -270,7 +270,7 @@ def prepare_work_dir(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner of a config, also for several processes without a GPU.
+    """Build the runner of a config, also for several processes without a GPU, or several machines.
 
     Args:
         cfg: from :func:`load_config`.
@@ -282,5 +282,6 @@ def build_runner(cfg: Config) -> Runner:
         InputError: head, assigner and loss of the model do not fit together.
     """
     check_model(cfg.get("model") or {})
+    collect_between_machines(cfg)
     prepare_processes(cfg)
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)

@@ -1,16 +1,19 @@
 """The checkpoint from which a run starts: which one it is, and whether it can be used."""
 
+import os
 import sys
+import zlib
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dist import all_gather_object
 
 from ..engine.checkpoint import check_training_state, is_local, read_checkpoint
 from ..engine.hooks.atomic_checkpoint_hook import last_good_checkpoint
 from ..engine.package_weights import weights_file
 from ..errors import CheckpointError
 from ..utils import walk
-from ..utils.processes import is_first_process
+from ..utils.processes import is_first_process, machine_count
 
 
 def resolve_resume(cfg: Config, resume: str | None = None) -> None:
@@ -94,3 +97,42 @@ def preload_checkpoint(cfg: Config) -> None:
         checkpoint = read_checkpoint(start)
         if cfg.get("resume"):
             check_training_state(checkpoint, start)
+
+
+def check_same_start(cfg: Config) -> None:
+    """Check that all machines start from the same checkpoint; call it when they are connected.
+
+    The first process alone writes checkpoints, and each reads the file on its own machine.
+
+    Args:
+        cfg: with ``load_from`` and ``resume``.
+
+    Raises:
+        CheckpointError: they do not; the same message on each.
+    """
+    if machine_count() == 1:
+        return
+    machine = int(os.environ.get("GROUP_RANK", os.environ.get("SLURM_NODEID", 0)))
+    starts = dict(all_gather_object((machine, _describe_start(cfg))))
+    if len(set(starts.values())) > 1:
+        each = ", ".join(f"machine {number} {start}" for number, start in sorted(starts.items()))
+        raise CheckpointError(
+            f"the machines do not start from the same checkpoint: {each}. Only machine 0 writes "
+            "checkpoints. Choose a --work-dir on a disk that all machines share, or copy the file "
+            "to each of them and continue there with --resume FILE."
+        )
+
+
+def _describe_start(cfg: Config) -> str:
+    """What a run starts from; of a file with the checksum of its content."""
+    start = cfg.get("load_from")
+    if not start:
+        return "from scratch"
+    does = "resumes" if cfg.get("resume") else "loads"
+    if not is_local(start):
+        return f"{does} {start}"
+    checksum = 0
+    with open(os.path.expanduser(start), "rb") as file:
+        while block := file.read(1 << 24):
+            checksum = zlib.crc32(block, checksum)
+    return f"{does} {Path(start).name} (checksum {checksum:08x})"

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from misalign_det.apis import resume
-from misalign_det.apis.resume import preload_checkpoint, resolve_resume
+from misalign_det.apis.resume import check_same_start, preload_checkpoint, resolve_resume
 from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.errors import CheckpointError
 
@@ -117,3 +117,38 @@ def test_the_start_is_read_before_the_data(tmp_path):
         preload_checkpoint(Config({"load_from": path, "resume": False}))
         with pytest.raises(CheckpointError, match="cannot be resumed from"):
             preload_checkpoint(Config({"load_from": path, "resume": True}))
+
+
+def test_all_machines_start_from_the_same_checkpoint(tmp_path, monkeypatch):
+    """Two machines, whose processes are this one in turn."""
+    files = [tmp_path / name / "iter_2.pth" for name in ("0", "1", "2")]
+    for file, content in zip(files, ("a", "a", "b")):
+        file.parent.mkdir()
+        file.write_text(content)
+    sent = []
+    monkeypatch.setattr(resume, "all_gather_object", lambda value: [*sent, value])
+
+    def check(*starts):
+        sent.clear()
+        for number, start in enumerate(starts):
+            monkeypatch.setenv("GROUP_RANK", str(number))
+            cfg = Config({"load_from": start and str(start), "resume": True})
+            if number == len(starts) - 1:
+                check_same_start(cfg)
+            else:
+                sent.append((number, resume._describe_start(cfg)))
+
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    check(None, None)
+    check(files[0], files[1])
+    check("https://example.org/x.pth", "https://example.org/x.pth")
+    with pytest.raises(
+        CheckpointError,
+        match=r"machine 0 resumes iter_2.pth \(checksum e8b7be43\), machine 1 from scratch\. "
+        "Only machine 0 writes.*--work-dir.*--resume FILE",
+    ):
+        check(files[0], None)
+    with pytest.raises(CheckpointError, match="checksum e8b7be43.*checksum 71beeff9"):
+        check(files[0], files[2])
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    check(files[0], None)  # of one machine nobody is asked

@@ -1,10 +1,23 @@
-"""Processes on the CPU. That two of them train together is in tests/tools/test_mim.py."""
+"""Processes on the CPU, and on several machines.
 
+That two train together is in tests/tools/test_mim.py, on two nodes in test_two_nodes.py there.
+"""
+
+from datetime import timedelta
+
+import pytest
 import torch
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 
 from misalign_det.engine import distributed
-from misalign_det.engine.distributed import finish_processes, prepare_processes
+from misalign_det.engine.distributed import (
+    collect_between_machines,
+    collect_device,
+    finish_processes,
+    interface_towards,
+    prepare_processes,
+)
 
 
 def test_nothing_is_done_without_launcher_or_with_a_gpu(monkeypatch):
@@ -87,3 +100,70 @@ def test_address_and_port_that_are_set_stay():
     )
     assert found["MASTER_PORT"] == "4000"
     assert "MASTER_ADDR" not in found  # and nobody asks scontrol
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """With a process group that is only asked for; the arguments of that."""
+    asked = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *_, **kw: asked.update(kw))
+    monkeypatch.setattr(distributed, "interface_towards", {"10.0.0.1": "net7"}.get)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "unset")  # so that it is restored afterwards
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    return asked
+
+
+def test_the_timeout_of_the_config_holds_without_a_gpu(started):
+    prepare_processes(Config({"launcher": "pytorch"}))
+    assert started == {}
+    env_cfg = {"dist_cfg": {"backend": "nccl", "timeout": 90}}
+    prepare_processes(Config({"launcher": "pytorch", "env_cfg": env_cfg}))
+    assert started == {"timeout": timedelta(seconds=90)}
+
+
+def test_gloo_gets_the_interface_towards_another_machine(started, monkeypatch):
+    def chosen():
+        prepare_processes(Config({"launcher": "pytorch"}))
+        return distributed.os.environ.get("GLOO_SOCKET_IFNAME")
+
+    assert chosen() is None  # one machine
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    assert chosen() == "net7"
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "own")
+    assert chosen() == "own"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setenv("MASTER_ADDR", "unknown")
+    assert chosen() is None
+
+
+def test_a_loopback_leads_to_no_other_machine():
+    assert interface_towards("127.0.0.1") is None
+    assert interface_towards("no such host") is None
+
+
+def test_metrics_need_no_common_folder_on_several_machines(monkeypatch):
+    def evaluators(launcher):
+        cfg = Config(
+            {
+                "launcher": launcher,
+                "val_evaluator": [
+                    {"type": "CocoMetric"},
+                    {"type": CocoMetric, "collect_device": "cpu"},
+                    {"type": "CocoMetric", "collect_dir": "/shared"},
+                    {"type": "UnknownMetric"},
+                ],
+                "test_evaluator": {"type": "MisalignmentMetric"},
+            }
+        )
+        collect_between_machines(cfg)
+        found = [*cfg.val_evaluator, cfg.test_evaluator]
+        return [metric.get("collect_device") for metric in found]
+
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "1")
+    assert evaluators("pytorch") == [None, "cpu", None, None, None] and collect_device() == "cpu"
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    assert evaluators("none") == [None, "cpu", None, None, None]
+    assert evaluators("pytorch") == ["gpu", "cpu", None, None, "gpu"] and collect_device() == "gpu"
