@@ -109,7 +109,7 @@ def main(store, out):
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=world,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(minutes=10),
     )  # fmt: skip
     found = {(head, counts): step(head, counts, rank, world) for head in CASES for counts in COUNTS}
     if rank == 0:

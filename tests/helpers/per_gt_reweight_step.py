@@ -41,7 +41,7 @@ def main(store, out):
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{store}", rank=rank, world_size=world,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(minutes=10),
     )  # fmt: skip
     assigner = TASK_UTILS.build(dict(type="mmdet.JLAAssigner", per_gt_reweight=1.0))
     here = rank == 0

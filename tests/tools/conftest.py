@@ -70,7 +70,7 @@ def call(environ):
             cwd=cwd,
             env=environ,
             text=True,
-            timeout=600,
+            timeout=1800,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

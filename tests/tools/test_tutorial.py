@@ -33,7 +33,7 @@ def test_it_runs_from_the_first_cell_to_the_last(shapes, tiny_config, tmp_path, 
     )
     shown = list(notebook.cells)
     notebook.cells = [part for cell in shown for part in with_check(cell)]
-    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}})
+    client = NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": tmp_path}})
     try:
         client.execute()
     except CellExecutionError as error:
