@@ -65,7 +65,7 @@ def convert(
     Raises:
         InputError: the folder cannot be read, or nothing can be written to the work dir.
     """
-    files = FolderFiles(osp.abspath(osp.expanduser(folder)))
+    files = FolderFiles(osp.abspath(osp.expanduser(folder)), work_dir=work_dir)
     state = f"{_VERSION} {files.root} {files.fingerprint()}"
     name = f"{osp.basename(files.root)}-"
     parent = Path(osp.abspath(work_dir), "data")

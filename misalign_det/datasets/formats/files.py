@@ -19,11 +19,12 @@ _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
 
 class FolderFiles:
-    """Images and annotation files below a folder; hidden ones are left out.
+    """Images and annotation files below a folder; hidden ones and those of runs are left out.
 
     Args:
         root: the folder. Symbolic links are followed.
         only: the one annotation file to be read; default: all.
+        work_dir: of the run, whose files are not data. Nor are those of folders ``work_dirs``.
 
     Attributes:
         root: the folder.
@@ -34,7 +35,7 @@ class FolderFiles:
         InputError: there is no such folder, or no image in it.
     """
 
-    def __init__(self, root: str, only: str | None = None) -> None:
+    def __init__(self, root: str, only: str | None = None, work_dir: str | None = None) -> None:
         self.root = root
         if not osp.isdir(root):
             raise InputError(f"there is no folder {root}.")
@@ -43,7 +44,7 @@ class FolderFiles:
         self._annotations: dict[str, list[str]] = defaultdict(list)
         self._by_name: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[tuple[str, bool], list[str]] = defaultdict(list)
-        for path in sorted(_walk(root)):
+        for path in sorted(_walk(root, work_dir)):
             suffix = osp.splitext(path)[1].lower()
             image = suffix in IMAGE_SUFFIXES
             if image:
@@ -154,16 +155,18 @@ def split_of_words(words: Iterable[str]) -> str | None:
     return None
 
 
-def _walk(root: str) -> Iterable[str]:
+def _walk(root: str, work_dir: str | None = None) -> Iterable[str]:
     """Relative paths of files; a folder that is linked into itself is read once."""
     seen = set()
+    if work_dir and osp.realpath(work_dir) != osp.realpath(root):
+        seen.add(osp.realpath(work_dir))
     for folder, folders, names in os.walk(root, followlinks=True):
         real = osp.realpath(folder)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if name[0] != "." and name != "work_dirs"]
         head = osp.relpath(folder, root)
         for name in names:
             if not name.startswith("."):

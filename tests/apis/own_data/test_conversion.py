@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,17 @@ def test_a_folder_is_converted_again_only_when_it_has_changed(tmp_path):
     }
     other = convert(str(root), str(tmp_path / "run"), classes=["nut", "bolt"])
     assert other.classes == ["nut", "bolt"] != again.classes
+
+
+@pytest.mark.parametrize("inside", ["run", "work_dirs/run"])
+def test_a_work_dir_inside_the_folder_is_not_data(inside, tmp_path):
+    root = write_folder(tmp_path / "set", "VOC")
+    first = convert(str(root), str(root / inside))
+    shutil.copy(root / "JPEGImages/a.jpg", root / inside / "picture.jpg")
+    again = convert(str(root), str(root / inside))
+    assert again == first and again.lines[0].startswith(f"{root}: VOC, ")
+    if inside == "work_dirs/run":  # nor is that of another run
+        assert convert(str(root), str(root / "work_dirs/other")).converted
 
 
 def test_without_splits_a_fifth_is_held_out(tmp_path):
