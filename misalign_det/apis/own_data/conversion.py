@@ -65,7 +65,13 @@ def convert(
     Raises:
         InputError: the folder cannot be read, or nothing can be written to the work dir.
     """
-    files = FolderFiles(osp.abspath(osp.expanduser(folder)), work_dir=work_dir)
+    root = osp.abspath(osp.expanduser(folder))
+    if osp.realpath(work_dir) == osp.realpath(root):
+        raise InputError(
+            f"--work-dir {work_dir} is the folder of --data, where the files of the run would be "
+            "read as data. Choose another one, which may be inside it."
+        )
+    files = FolderFiles(root, work_dir=work_dir)
     state = f"{_VERSION} {files.root} {files.fingerprint()}"
     name = f"{osp.basename(files.root)}-"
     parent = Path(osp.abspath(work_dir), "data")

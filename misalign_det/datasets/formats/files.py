@@ -157,9 +157,7 @@ def split_of_words(words: Iterable[str]) -> str | None:
 
 def _walk(root: str, work_dir: str | None = None) -> Iterable[str]:
     """Relative paths of files; a folder that is linked into itself is read once."""
-    seen = set()
-    if work_dir and osp.realpath(work_dir) != osp.realpath(root):
-        seen.add(osp.realpath(work_dir))
+    seen = {osp.realpath(work_dir)} if work_dir else set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = osp.realpath(folder)
         if real in seen:

@@ -63,6 +63,8 @@ def test_a_work_dir_inside_the_folder_is_not_data(inside, tmp_path):
     assert again == first and again.lines[0].startswith(f"{root}: VOC, ")
     if inside == "work_dirs/run":  # nor is that of another run
         assert convert(str(root), str(root / "work_dirs/other")).converted
+    with pytest.raises(InputError, match="--work-dir .*set is the folder of --data"):
+        convert(str(root), str(root))
 
 
 def test_without_splits_a_fifth_is_held_out(tmp_path):
