@@ -8,6 +8,7 @@
 - ``model_check``: whether head, assigner and loss fit together
 - ``own_data``: a folder of images and annotations filled into a config (``--data``)
 - ``inference``, ``export``: detection on images and videos; ONNX and ``torch.export`` files
+- ``console``: what a tool prints of the log
 - ``error_reporting``, ``build_errors``: one line for an error of the user
 """
 

@@ -17,6 +17,7 @@ from ..errors import ConfigError, InputError
 from ..utils.old_names import RenamedWarning
 from .config_lookup import find_config
 from .config_options import merge_options
+from .console import ConciseRunner
 from .error_reporting import config_in_use, errors_in_one_line
 from .model_check import check_model
 
@@ -284,4 +285,4 @@ def build_runner(cfg: Config) -> Runner:
     check_model(cfg.get("model") or {})
     collect_between_machines(cfg)
     prepare_processes(cfg)
-    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    return RUNNERS.build(cfg) if "runner_type" in cfg else ConciseRunner.from_cfg(cfg)

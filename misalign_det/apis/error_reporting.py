@@ -24,6 +24,7 @@ from ..errors import (
     NonFiniteLossError,
 )
 from .build_errors import explain_build_error
+from .console import leave_out_notices
 
 _USER_ERRORS = (
     CheckpointError,
@@ -44,7 +45,9 @@ config_in_use: ContextVar[Config | None] = ContextVar(
 def errors_in_one_line(tool: str, resumable: bool = False) -> Iterator[None]:
     """Exit with status 1 and the message alone where the user's input is at fault.
 
-    After Ctrl-C the exit status is 130. Errors of the program itself keep their traceback.
+    Notices of libraries are left out of what the tool prints, see
+    :func:`~misalign_det.apis.console.leave_out_notices`. After Ctrl-C the exit status is 130.
+    Errors of the program itself keep their traceback.
 
     Args:
         tool: name before the message.
@@ -56,6 +59,7 @@ def errors_in_one_line(tool: str, resumable: bool = False) -> Iterator[None]:
             cfg = load_config(args)
     """
     token = config_in_use.set(None)
+    leave_out_notices()
     try:
         yield
     except KeyboardInterrupt:

@@ -1,0 +1,70 @@
+"""What a tool prints: the log without the parts that fill a screen, and no library's notices."""
+
+import logging
+import re
+import warnings
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+
+# In the log file these stay. Beginnings of messages, but for the one about frozen parameters.
+_FILE_ONLY = re.compile(
+    r"\n-+\nSystem environment:"
+    r"|Config:\n"
+    r"|Hooks will be executed in the following order:"
+    r"|Distributed training is not used, all SyncBatchNorm"
+    r"|paramwise_options -- "
+    r"|\S+ is skipped since its requires_grad=False"
+    r'|"FileClient" will be deprecated'
+    r'|"HardDiskBackend" is the alias'
+    r'|Failed to search registry with scope "\S+" in the "function" registry'
+    r"|The prefix is not set in metric class"
+)
+
+
+def leave_out_notices() -> None:
+    """Leave out what torch and mmengine say of their own code; for tools, not for plugins."""
+    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+    shorten_console(MMLogger.get_current_instance())
+
+
+def shorten_console(logger: logging.Logger) -> None:
+    """Print a logger's messages without environment, config, hooks and notices of libraries.
+
+    Args:
+        logger: its stream handlers are changed, those that write to files are not.
+    """
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(
+            handler, logging.FileHandler
+        ):
+            handler.addFilter(_is_for_the_console)
+
+
+def _is_for_the_console(record: logging.LogRecord) -> bool:
+    return not _FILE_ONLY.match(record.getMessage())
+
+
+class ConciseRunner(Runner):
+    """mmengine's runner, whose log has everything and whose console has the progress.
+
+    The console has neither environment, config, hooks and parameter options, about 400 lines, nor
+    notices of libraries. It names the log file.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> "ConciseRunner":
+        """Build the runner of a config, as mmengine's; the console then names the log file."""
+        runner = super().from_cfg(cfg)
+        runner.logger.info(
+            f"Log, with environment, config and hooks: {runner.log_dir}/{runner.timestamp}.log"
+        )
+        return runner
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """mmengine's logger, with a short console."""
+        logger = super().build_logger(*args, **kwargs)
+        shorten_console(logger)
+        return logger

@@ -1,0 +1,68 @@
+"""What a tool prints, and what only the log file has."""
+
+import logging
+import warnings
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import MMLogger, print_log
+from torch import nn
+
+from misalign_det.apis.cli import build_runner
+from misalign_det.apis.console import leave_out_notices
+
+FILE_ONLY = (
+    "System environment:",
+    "Config:",
+    "Hooks will be executed",
+    "is skipped since its requires_grad=False",
+    "paramwise_options -- ",
+)
+
+
+def make_runner(tmp_path, monkeypatch):
+    """Of a config with a frozen layer and an option for parameters, before the first step."""
+    frozen = nn.BatchNorm2d(1).requires_grad_(False)
+    model = nn.ModuleDict(dict(frozen=frozen, layer=nn.Linear(1, 1)))
+    monkeypatch.setattr("misalign_det.apis.console.Runner.build_model", lambda self, cfg: model)
+    cfg = dict(
+        model=dict(type="Model"), work_dir=str(tmp_path), experiment_name="run", launcher="none",
+        default_scope="mmdet", train_cfg=dict(by_epoch=True, max_epochs=1),
+        train_dataloader=dict(dataset=[], sampler=None, batch_size=1),
+        optim_wrapper=dict(
+            optimizer=dict(type="SGD", lr=0.1, weight_decay=0.1),
+            paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0),
+        ),
+    )  # fmt: skip
+    runner = build_runner(Config(cfg))
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    return runner
+
+
+def test_the_log_file_has_everything_and_the_console_the_progress(tmp_path, monkeypatch, capsys):
+    runner = make_runner(tmp_path, monkeypatch)
+    runner.logger.info("Epoch(train) [1][1/2]")
+    print_log("a warning of the run", logger="current", level=logging.WARNING)
+    printed = capsys.readouterr().out
+    (log,) = Path(runner.log_dir).glob("*.log")
+    written = log.read_text()
+    assert "Epoch(train) [1][1/2]" in printed and "a warning of the run" in printed
+    assert str(log) in printed
+    for part in FILE_ONLY:
+        assert part in written and part not in printed, part
+    assert len(printed.splitlines()) < 10 < len(written.splitlines())
+
+
+def test_notices_of_libraries(capsys):
+    leave_out_notices()
+    leave_out_notices()
+    notice = 'Failed to search registry with scope "mmdet" in the "function" registry tree.'
+    MMLogger.get_current_instance().warning(notice)
+    MMLogger.get_current_instance().warning("no image has an object")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.warn("torch.meshgrid: in an upcoming release, it will be required", stacklevel=1)
+        warnings.warn("another", stacklevel=1)
+    said = capsys.readouterr()
+    assert "Failed to search" not in said.out + said.err
+    assert "no image has an object" in said.out + said.err
+    assert [str(w.message) for w in caught] == ["another"]
