@@ -12,6 +12,7 @@ from ...datasets.formats import DataFolder, read_folder
 from ...datasets.formats.files import FolderFiles
 from ...datasets.formats.records import SPLITS, CocoSplit
 from ...datasets.formats.splits import split_content
+from ...errors import InputError
 from ...utils.json_file import write_json
 
 HELD_OUT = {"train": 0.8, "val": 0.2}
