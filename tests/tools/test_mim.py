@@ -7,13 +7,11 @@ one behind its own.
 """
 
 import re
-import shutil
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
+from helpers.installs import build_wheel, copy_repository, make_environment
 from helpers.paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -21,21 +19,10 @@ pytestmark = pytest.mark.slow
 MIMS = {"onedl": "onedl-mim==0.5.1", "openmmlab": "openmim==0.3.9"}
 
 
-def pip(*arguments):
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
-
-
 @pytest.fixture(scope="session")
 def copy(tmp_path_factory, tiny_config):
     """A copy of the repository with one more config, tiny_one_step.py."""
-    folder = tmp_path_factory.mktemp("copy") / "misalign_det"
-    skip = shutil.ignore_patterns("__pycache__")
-    for name in ("misalign_det", "configs", "tools"):
-        shutil.copytree(ROOT / name, folder / name, ignore=skip)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "model-index.yml"):
-        shutil.copy(ROOT / name, folder)
+    folder = copy_repository(tmp_path_factory.mktemp("copy") / "misalign_det")
     text = tiny_config.read_text().replace(str(ROOT / "configs"), ".")
     (folder / "configs/tiny_one_step.py").write_text(text)
     return folder
@@ -44,26 +31,7 @@ def copy(tmp_path_factory, tiny_config):
 @pytest.fixture(scope="session")
 def wheel(copy, tmp_path_factory):
     """The package's wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    pip("wheel", "--quiet", "--no-build-isolation", "--no-deps", "--wheel-dir", folder, copy)
-    return next(folder.glob("*.whl"))
-
-
-def make_environment(folder, mim, package):
-    """An environment with a mim and the package, and behind them all that the running one has.
-
-    Returns:
-        tuple[Path, Path]: its Python and its site-packages.
-    """
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    python = folder / "bin/python"
-    site = next(folder.glob("lib/python*/site-packages"))
-    # Named so that it is read last: the environment's own packages come first.
-    (site / "zz_behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    pip(
-        "--python", python, "install", "--quiet", "--no-build-isolation", "--no-deps", mim, *package
-    )
-    return python, site
+    return build_wheel(copy, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(
@@ -75,11 +43,11 @@ def installed(request, copy, tmp_path_factory):
     install, mim = request.param.split("-")
     if install == "editable":
         # Inside the repository, as quickstart.sh puts it: onedl-mim searches all of that.
-        python, _ = make_environment(copy / f".venv-{mim}", MIMS[mim], ["-e", copy])
+        python, _ = make_environment(copy / f".venv-{mim}", MIMS[mim], "-e", copy)
         return install, python, copy
     wheel = request.getfixturevalue("wheel")
     folder = tmp_path_factory.mktemp("environment")
-    python, site = make_environment(folder, MIMS[mim], [wheel])
+    python, site = make_environment(folder, MIMS[mim], wheel)
     tree = "_misalign_det_mim" if mim == "onedl" else "misalign_det"
     return install, python, site / tree / ".mim"
 
