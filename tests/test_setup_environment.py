@@ -39,6 +39,10 @@ def setup(tmp_path):
         (stubs / "pip").mkdir(parents=True)
         torch = TORCH.format(version=version) if version else "raise ImportError"
         (stubs / "torch.py").write_text(torch)
+        known = Version(version).public if version else "0"
+        (stubs / f"torch-{known}.dist-info").mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: torch\nVersion: {known}\n"
+        (stubs / f"torch-{known}.dist-info/METADATA").write_text(metadata)
         (stubs / "pip/__init__.py").write_text("")
         (stubs / "pip/__main__.py").write_text(PIP)
         environment = repository / ".venv" if own else tmp_path / "env"
@@ -85,6 +89,28 @@ def test_other_torches_are_compiled_against(setup, version):
     _, text, calls = setup(version)  # the stand-in for pip makes no wheel, so it ends there
     assert "does not compile against" not in text
     assert "Compiling onedl-mmcv==2.3.6" in text and "wheel -v" in calls
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numpy"),
+    [("2.1.2", 1), ("2.2.0", 1), ("2.3.0", 2), ("2.13.0", 2), ("2.20.0", 2), ("", 2)],
+)
+def test_the_torch_asked_for_is_installed_with_its_numpy(setup, wanted, numpy):
+    _, _, calls = setup(None, MISALIGN_DET_TORCH=wanted)
+    torch = wanted or re.search(r"^TORCH=(\S+)$", SCRIPT.read_text(), re.MULTILINE)[1]
+    assert f" torch=={torch} numpy " in calls and f"constraints-numpy{numpy}.txt" in calls
+
+
+@pytest.mark.parametrize(("version", "numpy"), [("2.1.2+cu121", 1), ("2.2.2", 1), ("2.4.1+cpu", 2)])
+def test_an_installed_torch_is_kept_with_its_numpy(setup, version, numpy):
+    _, _, calls = setup(version, MISALIGN_DET_TORCH="2.13.0")
+    assert "torch==" not in calls and f"constraints-numpy{numpy}.txt" in calls.splitlines()[0]
+
+
+def test_pip_gets_the_version_of_torch_that_it_knows(setup, tmp_path):
+    """Of a build with CUDA from PyPI: 2.13.0, and not torch.__version__."""
+    setup("2.13.0+cu130")
+    assert (tmp_path / "env/.misalign_det-torch.txt").read_text() == "torch==2.13.0\n"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@
 # It uses the active virtual environment, or makes .venv in the repository. Variables:
 #
 #   MISALIGN_DET_STACK   onedl (default) or openmmlab: source of mmcv, mmengine, mmdet and mim
+#   MISALIGN_DET_TORCH   version of torch, where none is installed (default: TORCH below)
 #   MISALIGN_DET_CACHE   folder of the compiled mmcv (default ~/.cache/misalign_det)
 #   MAX_JOBS             compilers at a time (default: one per core, and per 2 GB of memory)
 #   FORCE_CUDA=1         compile mmcv's CUDA ops on a machine that has the toolkit but no GPU
@@ -21,6 +22,7 @@ TORCH=2.13.0
 REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 STACK=${MISALIGN_DET_STACK:-onedl}
 CACHE=${MISALIGN_DET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/misalign_det}
+WANTED_TORCH=${MISALIGN_DET_TORCH:-$TORCH}
 
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
@@ -122,10 +124,19 @@ fingerprint() {
     } 2>/dev/null | cksum
 }
 
+# The constraints of NumPy for a torch: before 2.3 it was compiled against NumPy 1.
+numpy_constraints() {
+    case $1 in
+        2.[0-2] | 2.[0-2].*) echo "$REPOSITORY/tools/environment/constraints-numpy1.txt" ;;
+        *) echo "$REPOSITORY/tools/environment/constraints-numpy2.txt" ;;
+    esac
+}
+
 # A build with CUDA is a long download: the large files are named.
 install_torch() {
     python -m pip --disable-pip-version-check install --no-compile --progress-bar off \
-        "torch==$TORCH" numpy -c "$REPOSITORY/tools/environment/constraints.txt" |
+        "torch==$WANTED_TORCH" numpy -c "$(numpy_constraints "$WANTED_TORCH")" \
+        -c "$REPOSITORY/tools/environment/constraints.txt" |
         { grep --line-buffered -E 'Downloading .*([0-9]{3}\.[0-9] MB|GB)' || true; }
 }
 
@@ -253,7 +264,7 @@ install_package() {
 }
 
 set_up_environment() {
-    local start=$SECONDS stamp
+    local start=$SECONDS stamp torch
     [ -f "$REPOSITORY/tools/environment/constraints-$STACK.txt" ] ||
         die "MISALIGN_DET_STACK=$STACK: it is onedl or openmmlab"
     choose_environment
@@ -264,10 +275,14 @@ set_up_environment() {
         return
     fi
     check_machine
-    python -c 'import torch' 2>/dev/null || step "Installing torch $TORCH" install_torch
-    # The packages installed below must not replace the torch that mmcv is compiled against.
-    python -c 'import torch; print(f"torch=={torch.__version__}")' >"$stamp-torch.txt"
-    CONSTRAINTS=(-c "$stamp-torch.txt"
+    python -c 'import torch' 2>/dev/null || step "Installing torch $WANTED_TORCH" install_torch
+    # The packages installed below must not replace the torch that mmcv is compiled against. To pip
+    # the version is that of the metadata: a build with CUDA may have 2.13.0 there, and 2.13.0+cu130
+    # as torch.__version__.
+    torch=$(python -c 'import torch, importlib.metadata as m; print(m.version("torch"))') ||
+        die "torch cannot be imported"
+    echo "torch==$torch" >"$stamp-torch.txt"
+    CONSTRAINTS=(-c "$stamp-torch.txt" -c "$(numpy_constraints "$torch")"
                  -c "$REPOSITORY/tools/environment/constraints-$STACK.txt")
     step "Installing the build tools" install_build_tools
     provide_mmcv
