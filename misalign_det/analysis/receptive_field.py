@@ -188,7 +188,10 @@ def receptive_fields(
 
 
 def draw_receptive_fields(fields: list[ReceptiveField], title: str = "") -> Figure:
-    """One row per level, one column per branch: the mean gradient and the effective field."""
+    """One row per level, one column per branch: the mean gradient, and both fields as squares.
+
+    A theoretical field that is larger than the panel stands in its title alone.
+    """
     rows = len(fields) // 2
     fig = Figure(figsize=(8.4, 3.7 * rows + 0.9), layout="constrained")
     axes = fig.subplots(rows, 2, squeeze=False)
@@ -213,9 +216,10 @@ def draw_receptive_fields(fields: list[ReceptiveField], title: str = "") -> Figu
     for axis in axes[:, 0]:
         axis.set_ylabel("pixels from the location", fontsize=8)
     fig.colorbar(shown, ax=axes, shrink=0.5, label="square root of the gradient over its maximum")
-    legend_below(
-        fig, [("effective field", effective), ("theoretical field, where it fits", theoretical)]
-    )
+    marks = [("effective field", effective)]
+    if any(field.theoretical < len(field.gradient) for field in fields):
+        marks.append(("theoretical field, where it fits", theoretical))
+    legend_below(fig, marks)
     fig.suptitle(title, fontsize=10)
     return fig
 

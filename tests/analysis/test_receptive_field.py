@@ -10,6 +10,8 @@ from torch import nn
 from misalign_det.analysis.receptive_field import (
     BRANCHES,
     CUT,
+    ReceptiveField,
+    draw_receptive_fields,
     effective_field,
     feature_fields,
     head_kernels,
@@ -76,6 +78,14 @@ def test_a_window_lies_around_its_location():
     rows, columns = np.nonzero(window)
     assert rows.min() == columns.min() == 40 - 12
     assert 40 + 16 <= columns.max() < 40 + 24
+
+
+@pytest.mark.parametrize(("theoretical", "marks"), [(20, 2), (64, 1), (900, 1)])
+def test_the_legend_names_what_is_drawn(theoretical, marks):
+    shared = dict(stride=8, feature=8, theoretical=theoretical, effective=9.0)
+    fields = [ReceptiveField(branch=b, gradient=np.eye(64), **shared) for b in BRANCHES]
+    (legend,) = draw_receptive_fields(fields).legends
+    assert len(legend.get_texts()) == marks
 
 
 def test_no_image():

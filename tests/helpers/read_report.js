@@ -22,6 +22,8 @@ addEventListener('load', () => {
         .map(c => c.querySelectorAll('.trace').length);
     found.pictures = [...document.querySelectorAll('image')]
         .filter(i => i.getAttribute('href')).length;
+    found.legend = [...document.querySelectorAll('#scatter-0 .legendpoints path')]
+        .map(mark => mark.getBBox().width);
     found.all = [marks(), cells()];
     input('threshold', 0.5, 'input');
     found.above = [marks(), cells(), document.getElementById('threshold-value').textContent];

@@ -81,6 +81,10 @@ def test_axes_are_labelled_and_show_the_figures(tmp_path):
     assert lines["AP"] == [[2, 0.125]] and lines["AP50"] == [[2, 0.25]]
     legend = [text.get_text() for text in right.get_legend().get_texts()]
     assert legend == ["AP, last 0.125", "AP50, last 0.250"]
+    figure.draw_without_rendering()
+    low, high = right.get_xlim()
+    ticks = [tick for tick in right.get_xticks() if low <= tick <= high]
+    assert ticks == [2]  # one evaluation: no fractions of an epoch
     markers = [line.get_marker() for line in right.lines]
     assert len(set(markers)) == 2  # shapes as well as colours
 

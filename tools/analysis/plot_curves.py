@@ -144,7 +144,7 @@ def plot(train: Sequence[dict], evaluation: Sequence[dict], title: str) -> Figur
     if evaluation:
         right.legend()
         right.margins(x=0.1)
-        right.xaxis.get_major_locator().set_params(integer=True)
+        right.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     else:
         right.text(0.5, 0.5, "no evaluation logged yet", ha="center", transform=right.transAxes)
     for axes in (left, right):

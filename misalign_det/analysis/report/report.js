@@ -42,7 +42,7 @@
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colors.soft, activecolor: colors.text },
       xaxis: axis(...x), yaxis: axis(...y), hovermode: "closest",
       hoverlabel: { bgcolor: colors.card, font: { color: colors.text } },
-      legend: { orientation: "h", y: -0.22, yanchor: "top" }, ...more,
+      legend: { orientation: "h", y: -0.22, yanchor: "top", itemsizing: "constant" }, ...more,
     };
   }
 

@@ -141,6 +141,7 @@ def test_in_a_browser(tmp_path, width, dark):
     # Scatter plots by kind of box, two curves and the diagonal, headroom, bars.
     kinds = [len(set(detector["dots"]["kind"])) for detector in content["detectors"]]
     assert found["drawn"] == [*kinds, 3, 2, 2] and kinds[0] > 0
+    assert len(found["legend"]) == kinds[0] and min(found["legend"]) >= 8
     assert found["pictures"] == sum(1 for _ in re.finditer("<image data-image", path.read_text()))
 
     def numbers(cells):
