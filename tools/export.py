@@ -92,13 +92,19 @@ def image_paths(args: argparse.Namespace, cfg: Config) -> list[str]:
     """The images to check with, evenly spread over those of the folder or the validation set.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or the validation set is missing.
     """
     if args.images:
         paths = find_sources([args.images]).images
     else:
         init_default_scope(cfg.get("default_scope", "mmdet"))
-        dataset = build_dataset(cfg, "val")
+        try:
+            dataset = build_dataset(cfg, "val")
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{error.filename}, of the validation set, is missing. Give images to check with "
+                "by --images FOLDER."
+            ) from error
         paths = [str(dataset.get_data_info(i)["img_path"]) for i in range(len(dataset))]
     step = max(len(paths) // args.num_images, 1)
     readable = [path for path in paths[::step][: args.num_images] if read_image(path) is not None]

@@ -47,6 +47,12 @@ def test_the_example_gives_the_detectors_boxes(detector, images, capsys):
     assert near.max() < 0.05  # pixels of the image
 
 
+def test_a_missing_validation_set_is_named(detector, images):
+    options = ["--cfg-options", "val_dataloader.dataset.ann_file=nowhere.json"]
+    with pytest.raises(SystemExit, match=r"nowhere\.json, of the validation set, is missing"):
+        export.main([*detector, "--out", "model.onnx", *options])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("nms", [False, True])
 def test_a_file_that_differs_is_not_written(detector, images, capsys, monkeypatch, nms):
