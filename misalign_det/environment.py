@@ -7,6 +7,7 @@ distribution they come from.
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import os
 import sys
@@ -95,6 +96,9 @@ def find_problems(
             continue
         if Version(version) < Version(floor):
             problems.append((module, f"{module} {version} is too old, {floor} or later is needed"))
+    if "mmengine" in versions and _lacks_distutils():
+        text = "mmengine needs distutils, which Python 3.12 and later have from setuptools only"
+        problems.append(("setuptools", text))
     if not any(module in ("torch", "mmcv") for module, _ in problems):
         try:
             import_module("mmcv._ext")
@@ -158,6 +162,11 @@ def installed_stack() -> tuple[dict[str, str], list[str]]:
     """
     onedl, openmmlab = (list(filter(_is_installed, s.values())) for s in (ONEDL, OPENMMLAB))
     return (OPENMMLAB, []) if openmmlab and not onedl else (ONEDL, openmmlab)
+
+
+def _lacks_distutils() -> bool:
+    """Whether a run would end when mmengine describes its environment; nothing is imported."""
+    return sys.version_info >= (3, 12) and importlib.util.find_spec("setuptools") is None
 
 
 def _is_installed(distribution: str) -> bool:

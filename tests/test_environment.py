@@ -79,6 +79,22 @@ def test_what_a_module_needs_is_named_too():
     assert subject == "mmdet" and "MMCV==2.3.6 is used but incompatible." in text
 
 
+def test_python_3_12_without_setuptools(monkeypatch):
+    """mmengine would say it in the middle of a run's start."""
+    asked = []
+    monkeypatch.setattr(environment.importlib.util, "find_spec", asked.append)
+    for version, lacks in [((3, 11, 9), False), ((3, 12, 0), True), ((3, 13, 0), True)]:
+        monkeypatch.setattr(environment.sys, "version_info", version)
+        assert environment._lacks_distutils() == lacks
+    assert asked == ["setuptools"] * 2
+    monkeypatch.undo()
+    monkeypatch.setattr(environment, "_lacks_distutils", lambda: True)
+    [(subject, text)] = find_problems(importer())
+    assert subject == "setuptools" and "mmengine needs distutils" in text
+    assert '    pip install "setuptools<81"' in describe([(subject, text)], ONEDL).splitlines()
+    assert len(find_problems(importer(mmengine=missing("mmengine")))) == 1
+
+
 def test_missing_ops():
     problems = find_problems(importer(mmcv__ext=missing("mmcv._ext")))
     assert [subject for subject, _ in problems] == ["ops"]

@@ -45,8 +45,10 @@ def make_environment(folder, *packages):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = Path(folder) / "bin/python"
     (site,) = Path(folder).glob("lib/python*/site-packages")
-    # Named so that it is read last: the environment's own packages come first.
-    (site / "zz_behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    # Named so that it is read last: the environment's own packages come first. The second line is
+    # in setuptools' own .pth file: from Python 3.12 on mmengine has distutils from there.
+    lines = [sysconfig.get_path("purelib"), "import _distutils_hack; _distutils_hack.add_shim()"]
+    (site / "zz_behind.pth").write_text("\n".join(lines) + "\n")
     options = ["--quiet", "--no-build-isolation", "--no-deps"]
     pip("--python", python, "install", *options, *packages)
     return python, site
