@@ -1,7 +1,8 @@
 """Two machines on one: network namespaces, each with an address of its own, joined by a cable.
 
-Each namespace lives as long as a process that reads a pipe of this one, so that nothing stays
-behind, however this process ends; and no name is taken outside, so that tests may run in parallel.
+Each namespace is held by a process that reads a pipe of this one, so that none stays behind when
+this process and what it started there have ended, however they end. No name is taken outside: tests
+may run in parallel.
 """
 
 import os
