@@ -95,7 +95,9 @@ def test_a_row_runs_in_a_clone_and_is_not_repeated(matrix):
 def test_a_killed_run_goes_on_where_it_was(matrix):
     status, _, calls = matrix(ROW, suite="kill -9 0")  # its whole group
     assert status != 0 and [call[0] for call in calls] == ["environment", "suite"]
-    assert [result["step"] for result in read_results(matrix.tests)] == ["environment"]
+    results = read_results(matrix.tests)
+    assert [result["step"] for result in results] == ["environment"]
+    assert render(results) in (matrix.tests / "README.md").read_text()
     assert [call[0] for call in matrix(ROW)[2]] == ["suite", "quickstart"]
 
 

@@ -121,7 +121,7 @@ def output(*command, **kwargs):
 
 
 def record(row, step, status, seconds, log, clone, arguments=""):
-    """Append a result, with commit, date and versions, and print what it says."""
+    """Append a result, with commit, date and versions, render the table, print the result."""
     text = Path(log).read_text(errors="replace")
     result = make_result(row, step, int(status), int(seconds), text, clone, arguments)
     result["date"] = datetime.date.today().isoformat()
@@ -130,6 +130,7 @@ def record(row, step, status, seconds, log, clone, arguments=""):
     result["versions"] = json.loads((python.exists() and output(python, "-c", VERSIONS)) or "{}")
     with open(TESTS / "matrix.jsonl", "a") as file:
         file.write(json.dumps(result) + "\n")
+    write_table()
     print(f"    {result['result']}: {result['said']}")
 
 
