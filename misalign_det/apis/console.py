@@ -23,10 +23,17 @@ _FILE_ONLY = re.compile(
     r"|The prefix is not set in metric class"
 )
 
+_WARNINGS = (
+    r"torch\.meshgrid: in an upcoming release",
+    "'pin_memory' argument is set as true but no accelerator is found",
+    "DeprecationWarning: `num_anchors` is deprecated",
+)
+
 
 def leave_out_notices() -> None:
-    """Leave out what torch and mmengine say of their own code; for tools, not for plugins."""
-    warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+    """Leave out what torch, mmengine and mmdet say of their own code; for tools, not plugins."""
+    for beginning in _WARNINGS:
+        warnings.filterwarnings("ignore", message=beginning)
     shorten_console(MMLogger.get_current_instance())
 
 

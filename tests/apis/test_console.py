@@ -61,6 +61,9 @@ def test_notices_of_libraries(capsys):
     MMLogger.get_current_instance().warning("no image has an object")
     with warnings.catch_warnings(record=True) as caught:
         warnings.warn("torch.meshgrid: in an upcoming release, it will be required", stacklevel=1)
+        warnings.warn(
+            "'pin_memory' argument is set as true but no accelerator is found", stacklevel=1
+        )
         warnings.warn("another", stacklevel=1)
     said = capsys.readouterr()
     assert "Failed to search" not in said.out + said.err
