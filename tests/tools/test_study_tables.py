@@ -7,7 +7,7 @@ import pytest
 from compare import comparisons
 from grid import STUDIES
 from plots import digest_of, gains, plot, plot_digest
-from records import append
+from records import REPEATS, append
 from render import PAGES, main
 from tables import Column, Results, render
 
@@ -155,6 +155,25 @@ def page_of(folder, block="study: main, val"):
     page.parent.mkdir()
     page.write_text(f"before\n<!-- {block} -->\nold\n<!-- end -->\nafter\n")
     return page
+
+
+def test_trainings_made_again_on_another_device(tmp_path):
+    page = page_of(tmp_path, "repeats: main, val")
+    options = ["--pages", str(page), "--results-dir", str(tmp_path)]
+    main(options)
+    assert "No results yet." in page.read_text()
+    append(tmp_path / "main.jsonl", *(dict(one, device="GPU") for one in LINES))
+    other = [line("atss", "bccd", 1, ap, device=name) for ap, name in ((0.5, "CPU"), (0.6, "TPU"))]
+    append(tmp_path / REPEATS, *other, line("fcos", "bccd", 0, 0.41, device="CPU"))
+    main(options)
+    assert page.read_text() == (
+        "before\n<!-- repeats: main, val -->\n\n"
+        "| AP, val | seed | CPU | GPU | TPU |\n"
+        "| --- | --- | --- | --- | --- |\n"
+        "| `atss`, bccd | 1 | 50.0 | 52.0 | 60.0 |\n"
+        "| `fcos`, bccd | 0 | 41.0 | 40.0 | – |\n"
+        "\n<!-- end -->\nafter\n"
+    )
 
 
 def test_pages_are_written_and_checked(tmp_path, capsys):

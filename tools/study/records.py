@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name("results")
 # What tells one result, or one comparison, from another; a later line replaces an earlier one.
 KEYS = ("kind", "method", "reference", "data", "backbone", "epochs", "length", "split", "seed")
+
+# Trainings made again on another device, whose first result a study has.
+REPEATS = "repeats.jsonl"
 
 
 @contextmanager
@@ -51,10 +54,14 @@ def append(path: Path, *lines: Mapping[str, Any]) -> None:
         os.fsync(descriptor)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path, keys: Sequence[str] = KEYS) -> list[dict[str, Any]]:
     """The lines of a file, the last of each run or comparison; none if there is no file.
 
     A last line that was cut off while it was written is left out.
+
+    Args:
+        path: of the file.
+        keys: what tells one line from another.
 
     Raises:
         InputError: another line is not JSON.
@@ -71,7 +78,7 @@ def read(path: Path) -> list[dict[str, Any]]:
                 raise InputError(f"{path.name}, line {number}, is not JSON: {error}") from error
             continue
         if line is not None:
-            found[tuple(str(line.get(key)) for key in KEYS)] = line
+            found[tuple(str(line.get(key)) for key in keys)] = line
     return list(found.values())
 
 

@@ -4,8 +4,9 @@
     python tools/study/render.py --check    # compare only; exit status 1 if anything differs
 
 Tables stand between `<!-- study: NAME, SPLIT -->` (or NAME, SPLIT, BACKBONE) and `<!-- end -->`;
-everything between these is replaced. With `<!-- AP: NAME, SPLIT -->` it is the table of AP alone.
-They come from the lines in RESULTS_DIR alone.
+everything between these is replaced. With `<!-- AP: NAME, SPLIT -->` it is the table of AP alone,
+with `<!-- repeats: NAME, SPLIT -->` that of the trainings that were made on several devices. They
+come from the lines in RESULTS_DIR alone.
 """
 
 import argparse
@@ -20,17 +21,17 @@ import misalign_det  # noqa: F401  (first: it checks the environment)
 from compose import BACKBONES
 from grid import STUDIES
 from plots import digest_of, gains, plot, plot_digest
-from records import RESULTS, ROOT, read
-from tables import Results, ap_table, render
+from records import KEYS, REPEATS, RESULTS, ROOT, read
+from tables import Results, ap_table, render, repeat_table
 
 from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.errors import InputError
 
 PAGES = [ROOT / page for page in ("README.md", "configs/studies.md", "configs/misalign.md")]
 BLOCK = re.compile(
-    r"(<!-- (study|AP): ([\w-]+), (\w+)(?:, ([\w-]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL
+    r"(<!-- (study|AP|repeats): ([\w-]+), (\w+)(?:, ([\w-]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL
 )
-STARTS = ("<!-- study:", "<!-- AP:")
+STARTS = ("<!-- study:", "<!-- AP:", "<!-- repeats:")
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -80,7 +81,11 @@ def rendered(text: str, page: Path, results_dir: Path, write: bool) -> tuple[str
                 f"{page}: {start.strip()}: studies are {', '.join(STUDIES)}; splits val and test; "
                 f"backbones {', '.join(BACKBONES)}"
             )
-        results = Results(read(results_dir / f"{name}.jsonl"), STUDIES[name], split, backbone)
+        lines = read(results_dir / f"{name}.jsonl")
+        if kind == "repeats":
+            again = read(results_dir / REPEATS, (*KEYS, "device"))
+            return f"{start}\n{repeat_table(lines, again, split)}\n\n{end}"
+        results = Results(lines, STUDIES[name], split, backbone)
         if kind == "AP":
             return f"{start}\n{ap_table(results)}\n\n{end}"
         picture = page.parent.parent / ".github" / f"study_{name}_{split}_{backbone}.svg"

@@ -196,6 +196,30 @@ def _ap_cell(results: Results, method: str, column: Column, best: float) -> str:
     return text if len(values) >= declared else f"{text} (n = {len(values)})"
 
 
+def repeat_table(
+    lines: Iterable[Mapping[str, Any]], repeats: Iterable[Mapping[str, Any]], split: str
+) -> str:
+    """AP of the trainings that were made on several devices, by device.
+
+    Args:
+        lines: of a study, from `records.read`.
+        repeats: the same trainings on other devices.
+        split: what was tested.
+    """
+    found: dict[tuple, dict[str, float]] = {}
+    for line in [*repeats, *lines]:
+        if line["kind"] == "result" and line["split"] == split:
+            key = (line["method"], line["data"], line["seed"])
+            found.setdefault(key, {})[line["device"]] = line["AP"]
+    found = {key: each for key, each in found.items() if len(each) > 1}
+    devices = sorted({device for each in found.values() for device in each})
+    rows = [[f"AP, {split}", "seed", *devices]]
+    for (method, data, seed), each in sorted(found.items()):
+        cells = [f"{100 * each[d]:.1f}" if d in each else NONE for d in devices]
+        rows.append([f"`{method}`, {data}", str(seed), *cells])
+    return _table(rows) if found else "No results yet."
+
+
 def _ranks(results: Results) -> dict[str, float]:
     """Mean rank over the columns, of the methods that have a result in all of them.
 
