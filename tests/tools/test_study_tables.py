@@ -75,6 +75,10 @@ def test_tables_are_the_golden_ones():
     costs.append(dict(LINES[7], kind="cost", inference_ratio=9, training_ratio=9, config="old"))
     text = render(Results([*LINES, *costs], STUDY, "val"))
     assert text == f"{TABLE}\n\n{COST}"
+    # Without a measured time there are no columns of times.
+    rows = render(Results(LINES, STUDY, "val")).splitlines()[-5:]
+    assert rows[0] == "| cost | parameters, millions |"
+    assert rows[-1] == "| `jla_triplehead` | 3.33 |"
 
 
 def test_equal_methods_share_their_rank():

@@ -265,17 +265,18 @@ def _gain_cell(line: Mapping[str, Any] | None) -> str:
 
 
 def cost_rows(results: Results) -> Iterator[list[str]]:
-    """Parameters, and the times of `cost.py` as ratios to `REFERENCE`'s."""
-    rows = []
+    """Parameters and, if any was measured, the times of `cost.py` as ratios to `REFERENCE`'s."""
+    rows, timed = [], False
     for method in results.methods:
         counts = [n for c in results.columns for n in results.values(method, c, "parameters")]
         times = [results.time_ratio(method, f"{what}_ratio") for what in ("training", "inference")]
+        timed = timed or any(times)
         cells = [NONE if time is None else f"{time:.2f}" for time in times]
         rows.append([f"`{method}`", f"{statistics.mean(counts) / 1e6:.2f}", *cells])
     if rows:
         over = f"time over `{REFERENCE}`'s"
-        yield ["cost", "parameters, millions", f"training {over}", f"inference {over}"]
-        yield from rows
+        rows.insert(0, ["cost", "parameters, millions", f"training {over}", f"inference {over}"])
+        yield from rows if timed else (row[:2] for row in rows)
 
 
 def _label(results: Results, column: Column, whole: bool = False) -> str:
