@@ -109,7 +109,8 @@ def test_two_processes_without_gpu(tiny_config, call, tmp_path):
         ],
         tmp_path,
     )
-    assert "Distributed training: True" in text
-    assert "GPU number: 2" in text
+    (log,) = (tmp_path / "work").glob("*/*.log")
+    assert "Distributed training: True" in log.read_text()
+    assert "GPU number: 2" in log.read_text()
     assert "Iter(val) [1/1]" in text  # 4 images, 2 at a time, by 2 processes
     assert (tmp_path / "work/iter_1.pth").is_file()
