@@ -1,4 +1,4 @@
-"""configs/README.md: its config for one's own data builds, its options and names are right."""
+"""The pages of configs/: the config for one's own data builds, options and names are right."""
 
 import argparse
 import re
