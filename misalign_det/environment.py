@@ -21,9 +21,9 @@ from packaging.version import Version
 # The oldest releases that the tests have run on; a newer one is never refused.
 FLOORS = {"torch": "2.1", "mmengine": "0.10.5", "mmcv": "2.1.0", "mmdet": "3.3.0"}
 
-# The oldest torch whose headers need C++20: mmcv's ops, of either stack, are compiled as C++17.
-# It matters for the compilation only. tools/setup_environment.sh reads this line.
-TORCH_TOO_NEW_TO_COMPILE_MMCV = "2.14"
+# The oldest torch whose headers need C++20; the setup.py of mmcv, of either stack, compiles its ops
+# as C++17. tools/setup_environment.sh reads this line.
+FIRST_TORCH_WITH_CXX20 = "2.14"
 
 ONEDL = {"mmengine": "onedl-mmengine", "mmcv": "onedl-mmcv", "mmdet": "onedl-mmdetection"}
 OPENMMLAB = {"mmengine": "mmengine", "mmcv": "mmcv", "mmdet": "mmdet"}
@@ -32,6 +32,11 @@ _BUILD_TOOLS = 'pip install "setuptools<81" wheel ninja packaging'
 _BUILD_MMCV = (
     "MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary {0} --no-cache-dir "
     "--force-reinstall --no-deps {0}"
+)
+_BUILD_MMCV_AS_CXX20 = (
+    "pip download --no-build-isolation --no-binary :all: --no-deps {0}",
+    "tar -xzf {1}-*.tar.gz && sed -i s/std=c++17/std=c++20/g {1}-*/setup.py",
+    "MMCV_WITH_OPS=1 pip install --no-build-isolation --force-reinstall --no-deps ./{1}-*/",
 )
 
 
@@ -84,7 +89,7 @@ def find_problems(
 
     Returns:
         Pairs of subject and description. The subject is a key of `FLOORS`, ``'ops'`` for mmcv's
-        compiled operators, or ``'setuptools'``.
+        compiled operators, ``'cxx20'`` for the C++ standard of these, or ``'setuptools'``.
     """
     problems: list[tuple[str, str]] = []
     versions: dict[str, str] = {}
@@ -107,10 +112,10 @@ def find_problems(
             problems.append(("ops", text))
     torch = versions.get("torch", "0")
     if any(module in ("mmcv", "ops") for module, _ in problems) and (
-        Version(torch).release >= Version(TORCH_TOO_NEW_TO_COMPILE_MMCV).release
+        Version(torch).release >= Version(FIRST_TORCH_WITH_CXX20).release
     ):
-        text = f"mmcv's ops do not compile against torch {torch}, whose headers need C++20"
-        problems.insert(0, ("torch", text))
+        text = f"torch {torch} needs C++20, and mmcv's setup.py compiles its ops as C++17"
+        problems.append(("cxx20", text))
     return problems
 
 
@@ -137,14 +142,17 @@ def describe(problems: Sequence[tuple[str, str]], stack: dict[str, str] | None =
     if "setuptools" in what:
         commands.append('pip install "setuptools<81"')
     if "torch" in what:
-        bound = TORCH_TOO_NEW_TO_COMPILE_MMCV
+        # mmcv compiles with pip alone against an older one
+        bound = FIRST_TORCH_WITH_CXX20
         commands.append(f'pip install "torch>={FLOORS["torch"]},<{bound}"')
     wanted = [f'"{stack[m]}>={FLOORS[m]}"' for m in ("mmengine", "mmdet") if m in what]
     if wanted:
         commands.append(f"pip install {' '.join(wanted)}")
     if what & {"mmcv", "ops"}:
         # The ops are compiled against the installed torch: no cached wheel, none from elsewhere.
-        commands += [_BUILD_TOOLS, _BUILD_MMCV.format(stack["mmcv"])]
+        build = _BUILD_MMCV_AS_CXX20 if "cxx20" in what else (_BUILD_MMCV,)
+        names = stack["mmcv"], stack["mmcv"].replace("-", "_")
+        commands += [_BUILD_TOOLS, *(command.format(*names) for command in build)]
         if "mmcv" in what:
             commands.append(f"pip install {stack['mmcv']}")  # its dependencies
     lines = ["misalign_det cannot be used in this environment:"]

@@ -138,21 +138,27 @@ def test_the_commands_fit_the_stack(stack, commands):
     "absent", [{"mmcv": missing("mmcv")}, {"mmcv__ext": missing("mmcv._ext")}, {"mmcv": "2.0.1"}]
 )
 @pytest.mark.parametrize(
-    ("torch", "too_new"),
+    ("torch", "cxx20"),
     [("2.13.9", False), ("2.14", True), ("2.14.0", True), ("2.14.0.dev1+cpu", True), ("3.0", True)],
 )
-def test_a_torch_against_which_mmcv_does_not_compile(absent, torch, too_new):
+@pytest.mark.parametrize(
+    ("stack", "name", "folder"), [(ONEDL, "onedl-mmcv", "onedl_mmcv"), (OPENMMLAB, "mmcv", "mmcv")]
+)
+def test_mmcv_is_compiled_as_cxx20_where_torch_needs_it(absent, torch, cxx20, stack, name, folder):
     problems = find_problems(importer(torch=torch, **absent))
-    assert (problems[0][0] == "torch") == too_new
-    lines = describe(problems, ONEDL).splitlines()
-    command = '    pip install "torch>=2.1,<2.14"'
-    assert (command in lines) == too_new
-    if too_new:
-        assert lines[1] == (
-            f"  - mmcv's ops do not compile against torch {torch}, whose headers need C++20"
-        )
-        build = next(line for line in lines if "MMCV_WITH_OPS=1" in line)
-        assert lines.index(command) < lines.index(build)
+    lines = describe(problems, stack).splitlines()
+    assert not any('pip install "torch' in line for line in lines)
+    said = f"  - torch {torch} needs C++20, and mmcv's setup.py compiles its ops as C++17"
+    assert (said in lines) == cxx20
+    as_it_is = f"    MMCV_WITH_OPS=1 pip install --no-build-isolation --no-binary {name} "
+    assert any(line.startswith(as_it_is) for line in lines) != cxx20
+    changed = [
+        f"    pip download --no-build-isolation --no-binary :all: --no-deps {name}",
+        f"    tar -xzf {folder}-*.tar.gz && sed -i s/std=c++17/std=c++20/g {folder}-*/setup.py",
+        "    MMCV_WITH_OPS=1 pip install --no-build-isolation --force-reinstall --no-deps "
+        f"./{folder}-*/",
+    ]
+    assert [line for line in lines if line in changed] == (changed if cxx20 else [])
 
 
 def test_such_a_torch_is_fine_with_ops_that_are_there():

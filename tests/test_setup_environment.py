@@ -10,7 +10,7 @@ import pytest
 from helpers.paths import ROOT
 from packaging.version import Version
 
-from misalign_det.environment import TORCH_TOO_NEW_TO_COMPILE_MMCV
+from misalign_det.environment import FIRST_TORCH_WITH_CXX20
 
 SCRIPT = ROOT / "tools/setup_environment.sh"
 TORCH = """
@@ -18,10 +18,22 @@ __version__ = {version!r}
 class cuda:
     is_available = staticmethod(lambda: False)
 """
+# `download` gives an archive like mmcv's, and `wheel` logs the setup.py of a folder that it gets.
 PIP = """
-import os, sys
-with open(os.environ["PIP_LOG"], "a") as log:
-    print(*sys.argv[1:], file=log)
+import io, os, sys, tarfile
+log = open(os.environ["PIP_LOG"], "a")
+print(*sys.argv[1:], file=log)
+if "download" in sys.argv:
+    if os.environ.get("OFFLINE"):
+        sys.exit("no index")
+    folder = sys.argv[sys.argv.index("--dest") + 1]
+    with tarfile.open(f"{folder}/onedl_mmcv-2.3.6.tar.gz", "w:gz") as archive:
+        text = b"cxx = ['-Wall', '-std=c++17']; nvcc = ['-std=c++17']"
+        member = tarfile.TarInfo("onedl_mmcv-2.3.6/setup.py")
+        member.size = len(text)
+        archive.addfile(member, io.BytesIO(text))
+if "wheel" in sys.argv and os.path.isdir(sys.argv[-1]):
+    print(open(f"{sys.argv[-1]}/setup.py").read(), file=log)
 """
 
 
@@ -75,20 +87,27 @@ def setup(tmp_path):
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["active", "own"])
-def test_a_torch_too_new_is_said_before_compiling(setup, own):
-    status, text, calls = setup("2.14.0+cpu", own)
-    assert status == 1
-    assert "onedl-mmcv==2.3.6 does not compile against torch 2.14.0+cpu" in text
-    assert "2.14 and later need C++20" in text and "pip install torch==2.13.0" in text
-    assert ("remove the folder" in text) == own and ("deactivate it" in text) == (not own)
-    assert "Compiling" not in text and "wheel -v" not in calls
+@pytest.mark.parametrize("version", ["2.14.0+cpu", "2.20.0", "3.0.0"])
+def test_mmcv_is_compiled_as_cxx20_where_torch_needs_it(setup, version, own):
+    _, text, calls = setup(version, own)  # the stand-in for pip makes no wheel, so it ends there
+    assert "Compiling onedl-mmcv==2.3.6" in text
+    download = next(line for line in calls.splitlines() if " download " in line)
+    assert "--no-build-isolation --no-binary :all:" in download and "onedl-mmcv==2.3.6" in download
+    assert "cxx = ['-Wall', '-std=c++20']; nvcc = ['-std=c++20']" in calls
+
+
+def test_a_source_that_cannot_be_had(setup, tmp_path):
+    status, text, calls = setup("2.14.0", OFFLINE="1")
+    assert status == 1 and "error: the source of onedl-mmcv==2.3.6, to be compiled as C++20" in text
+    assert "wheel -v" not in calls and not list(tmp_path.glob("cache/**/.building*"))
 
 
 @pytest.mark.parametrize("version", ["2.13.0+cpu", "2.9.1"])
-def test_other_torches_are_compiled_against(setup, version):
-    _, text, calls = setup(version)  # the stand-in for pip makes no wheel, so it ends there
-    assert "does not compile against" not in text
-    assert "Compiling onedl-mmcv==2.3.6" in text and "wheel -v" in calls
+def test_other_torches_take_mmcv_as_it_is(setup, version):
+    _, text, calls = setup(version)
+    assert "Compiling onedl-mmcv==2.3.6" in text and " download " not in calls
+    (build,) = (line for line in calls.splitlines() if "wheel -v" in line)
+    assert build.endswith(" onedl-mmcv==2.3.6")
 
 
 @pytest.mark.parametrize(
@@ -153,9 +172,9 @@ def test_a_full_disk_is_said_before_the_downloads(setup, free_space, free, stops
     assert (calls == "") == stops
 
 
-def test_the_torch_that_it_installs_can_be_compiled_against():
+def test_the_default_torch_takes_mmcv_as_it_is():
     torch = re.search(r"^TORCH=(\S+)$", SCRIPT.read_text(), re.MULTILINE)[1]
-    assert Version(torch) < Version(TORCH_TOO_NEW_TO_COMPILE_MMCV)
+    assert Version(torch) < Version(FIRST_TORCH_WITH_CXX20)
 
 
 def test_no_python_that_fits_names_ways_to_one(tmp_path):

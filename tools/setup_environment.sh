@@ -14,7 +14,7 @@
 #   FORCE_CUDA=1         compile mmcv's CUDA ops on a machine that has the toolkit but no GPU
 #   PIP_INDEX_URL, PIP_FIND_LINKS, ...   indexes of pip, for instance for a CPU build of torch
 #
-# An installed torch is kept if mmcv compiles against it.
+# An installed torch is kept.
 
 set -euo pipefail
 
@@ -140,28 +140,29 @@ install_torch() {
         { grep --line-buffered -E 'Downloading .*([0-9]{3}\.[0-9] MB|GB)' || true; }
 }
 
-# The first torch against which mmcv does not compile; misalign_det/environment.py says why.
-torch_too_new() {
-    sed -n 's/^TORCH_TOO_NEW_TO_COMPILE_MMCV = "\(.*\)"$/\1/p' \
-        "$REPOSITORY/misalign_det/environment.py"
-}
-
-# Reported at once, and not by a compiler after some minutes.
-check_that_mmcv_compiles() {
-    local bound found way="deactivate it, and this makes an environment of its own"
-    bound=$(torch_too_new)
-    found=$(python - "$bound" <<'PYTHON'
+# Whether torch's headers need C++20; misalign_det/environment.py says from which version on.
+torch_needs_cxx20() {
+    python - "$(sed -n 's/^FIRST_TORCH_WITH_CXX20 = "\(.*\)"$/\1/p' \
+        "$REPOSITORY/misalign_det/environment.py")" <<'PYTHON'
 import re, sys, torch
 numbers = lambda version: [int(part) for part in re.findall(r"\d+", version)[:2]]
-print(torch.__version__ if numbers(torch.__version__) >= numbers(sys.argv[1]) else "")
+sys.exit(numbers(torch.__version__) < numbers(sys.argv[1]))
 PYTHON
-    ) || die "torch cannot be imported"
-    [ -n "$found" ] || return 0
-    [ "$ENVIRONMENT" != "$REPOSITORY/.venv" ] ||
-        way="remove the folder $ENVIRONMENT, and this makes it anew"
-    die "$(mmcv_requirement) does not compile against torch $found, which $ENVIRONMENT has: torch" \
-        "$bound and later need C++20. Install an older one there (python -m pip install" \
-        "torch==$TORCH), or $way with torch $TORCH. Then run this again."
+}
+
+# Prints what pip is to build: mmcv's name and version, or the folder of its source, with C++20 in
+# its setup.py in place of C++17 where torch needs that.
+mmcv_source() {
+    local folder=$1
+    if ! torch_needs_cxx20; then
+        mmcv_requirement
+        return
+    fi
+    python -m pip --disable-pip-version-check download --quiet --no-deps --no-build-isolation \
+        --no-binary :all: --dest "$folder" "$(mmcv_requirement)" >&2 || return 1
+    tar -xzf "$folder"/*.tar.gz -C "$folder" || return 1
+    sed -i.orig 's/std=c++17/std=c++20/g' "$folder"/*/setup.py || return 1
+    dirname "$folder"/*/setup.py
 }
 
 install_build_tools() {
@@ -203,15 +204,20 @@ jobs_that_fit() {
 # Builds into a temporary folder and moves the finished wheel into place, so that no incomplete wheel
 # is ever found. The build is its own session, so that its compilers end when it is interrupted.
 build_mmcv() {
-    local folder=$1 building log=$1/build.log pid start=$SECONDS count said=""
+    local folder=$1 building log=$1/build.log pid start=$SECONDS count said="" source
     check_compiler
     rm -rf "$folder"/.building.* # of a build that was killed
     building=$(mktemp -d "$folder/.building.XXXXXX") || return 1
+    mkdir "$building/source"
+    if ! source=$(mmcv_source "$building/source"); then
+        rm -rf "$building"
+        die "the source of $(mmcv_requirement), to be compiled as C++20, cannot be had"
+    fi
     export MMCV_WITH_OPS=1 MAX_JOBS=${MAX_JOBS:-$(jobs_that_fit)}
     echo "    about 10 minutes on two cores; compilers at a time: $MAX_JOBS; log: $log"
     setsid python -m pip --disable-pip-version-check wheel -v --no-build-isolation --no-deps \
         --no-cache-dir --no-binary "$(mmcv_requirement | sed 's/==.*//')" \
-        --wheel-dir "$building" "$(mmcv_requirement)" >"$log" 2>&1 </dev/null &
+        --wheel-dir "$building" "$source" >"$log" 2>&1 </dev/null &
     pid=$!
     # shellcheck disable=SC2064
     trap "kill -- -$pid 2>/dev/null; rm -rf '$building'; exit 130" INT TERM HUP
@@ -244,7 +250,6 @@ provide_mmcv() {
         flock 9
     fi
     if [ -z "$(find "$folder" -maxdepth 1 -name '*.whl')" ]; then
-        check_that_mmcv_compiles
         step "Compiling $(mmcv_requirement) with its ops (once; the wheel is kept in $folder)" \
             build_mmcv "$folder"
     else

@@ -59,7 +59,7 @@ ROWS = (
     Row("torch2.13-py311", "3.11", "2.13.0"),
     Row("torch2.13-py312", "3.12", "2.13.0"),
     Row("torch2.13-py313", "3.13", "2.13.0", refusal="Python 3.10 to 3.12 with its headers"),
-    Row("torch2.14-py311", "3.11", "2.14.1", refusal="does not compile against torch 2.14"),
+    Row("torch2.14-py311", "3.11", "2.14.1"),
 )
 
 
