@@ -29,6 +29,7 @@ PAGES = [
     "tests/README.md",
     "tools/README.md",
     "tools/benchmarks/README.md",
+    "tools/environment/README.md",
 ]
 
 

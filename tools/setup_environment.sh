@@ -118,7 +118,7 @@ quiet_pip() {
 
 # What the environment depends on; a change reinstalls it.
 fingerprint() {
-    { cat "$REPOSITORY"/pyproject.toml "$REPOSITORY"/tools/environment/*.* "${BASH_SOURCE[0]}"
+    { cat "$REPOSITORY"/pyproject.toml "$REPOSITORY"/tools/environment/*.{txt,py} "${BASH_SOURCE[0]}"
       echo "$STACK $REPOSITORY"
       python -c 'import sys, torch; print(sys.version, torch.__version__)'
     } 2>/dev/null | cksum
