@@ -3,13 +3,14 @@
 import copy
 from pathlib import Path
 
-import grid
+import methods
 import pytest
 from children import Children
 from compose import Run, check_bases, config_hash, model_base, nested, runs_of, training_hash
-from grid import DATA, METHODS, STUDIES, Study
+from grid import DATA, STUDIES, Study
 from helpers.paths import CONFIGS
 from jobs import make_jobs, parse
+from methods import METHODS
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
@@ -112,7 +113,7 @@ def test_the_other_backbone():
 
 
 def test_missing_bases_are_named_with_what_can_run(monkeypatch):
-    monkeypatch.setitem(METHODS, "new", grid.Method("new", "unheard-of"))
+    monkeypatch.setitem(METHODS, "new", methods.Method("new", "unheard-of"))
     with pytest.raises(InputError, match=r"lacks unheard-of_effnet-lite0_fpn.py.*--methods fcos$"):
         check_bases(["fcos", "new"], "effnet-lite0")
     check_bases(["fcos"], "effnet-lite0")
@@ -122,9 +123,9 @@ def test_missing_bases_are_named_with_what_can_run(monkeypatch):
 
 def test_nested():
     assert nested({"a.b": dict(c=1), "a.b.d": 2, "e": 3}) == dict(a=dict(b=dict(c=1, d=2)), e=3)
-    towers = copy.deepcopy(grid.FCOS_TOWERS)
-    nested({"model.bbox_head": grid.FCOS_TOWERS, "model.bbox_head.num_classes": 3})
-    assert grid.FCOS_TOWERS == towers
+    towers = copy.deepcopy(methods.FCOS_TOWERS)
+    nested({"model.bbox_head": methods.FCOS_TOWERS, "model.bbox_head.num_classes": 3})
+    assert methods.FCOS_TOWERS == towers
 
 
 class TestHash:
@@ -174,7 +175,7 @@ def test_variants_share_a_training(tmp_path):
 
 
 def test_a_variant_that_changes_training_is_refused(tmp_path, monkeypatch):
-    wrong = grid.changed(
+    wrong = methods.changed(
         METHODS["fcos"], "wrong", {"optim_wrapper.optimizer.lr": 1}, trained_as="fcos"
     )
     monkeypatch.setitem(METHODS, "wrong", wrong)
@@ -213,7 +214,7 @@ def test_workers_are_options_of_the_command():
 OWN_BASES = {
     name: base
     for name in THERE
-    for base in [model_base(grid.Method(name, name), "effnet-lite0")]
+    for base in [model_base(methods.Method(name, name), "effnet-lite0")]
     if METHODS[name].base != name and base.is_file()
 }
 

@@ -228,7 +228,7 @@ def test_a_block_without_an_end_is_named(tmp_path):
 
 
 def test_the_pages_of_configs_are_what_the_results_give():
-    blocks = ("AP: main, test", "study: main, test", "study: parts, val")
+    blocks = ("AP: main, test", "study: main, test", "study: assigner, val")
     for block, page in zip(blocks, PAGES, strict=True):
         assert f"<!-- {block} -->" in page.read_text()
     main(["--check"])

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grid import DATA, METHODS, Method, Study
+from grid import DATA, Study
+from methods import METHODS, Method
 from mmengine.config import Config
 
 from misalign_det.errors import InputError

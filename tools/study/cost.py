@@ -22,8 +22,9 @@ import misalign_det.apis  # noqa: F401  (first: it checks the environment)
 # isort: split
 import torch
 from compose import BACKBONES, Run
-from grid import DATA, REFERENCE, STUDIES
+from grid import DATA, STUDIES
 from jobs import Job, make_jobs, parse
+from methods import REFERENCE
 from mmdet.apis import init_detector
 from mmdet.registry import DATASETS
 from mmdet.utils import register_all_modules

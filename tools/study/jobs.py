@@ -84,8 +84,8 @@ def make_jobs(runs: Sequence[Run], split: str, out_dir: Path) -> list[Job]:
         job = jobs[root]
         if run != root and training_hash(cfg) != job.trained_hash:
             raise ValueError(
-                f"grid.py: the options of {run.method} change its training, so it cannot be tested "
-                f"with the checkpoint of {root.method}; remove trained_as."
+                f"methods.py: the options of {run.method} change its training, so it cannot be "
+                f"tested with the checkpoint of {root.method}; remove trained_as."
             )
         job.tests.append(run)
         job.hashes[run.method] = config_hash(cfg)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grid import REFERENCE
+from methods import REFERENCE
 from tables import Column, Results, groups
 
 # Okabe and Ito's palette; each colour with a marker of its own.

@@ -28,8 +28,9 @@ import torch
 from children import Children, RunBusy
 from compose import BACKBONES, Run, check_bases, model_base, runs_of
 from evaluate import figures, parameters
-from grid import DATA, METHODS, STUDIES
+from grid import DATA, STUDIES
 from jobs import Job, make_jobs, parse, work_all
+from methods import METHODS
 from mmengine.logging import MMLogger
 from records import RESULTS, append, device_name, read, software
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from compose import Run
-from grid import DATA, METHODS, REFERENCE, Study
+from grid import DATA, Study
+from methods import METHODS, REFERENCE
 
 NONE = "–"
 
