@@ -216,7 +216,7 @@ def test_the_systems_own_python_is_named_where_it_fits(tmp_path, system, way):
     assert done.stdout.strip() == way and done.stderr == ""
 
 
-def test_the_fingerprint_passes_over_compiled_files(tmp_path):
+def test_the_fingerprint_passes_over_compiled_files_and_pages(tmp_path):
     """Python leaves __pycache__ beside the build hook, unless a variable forbids it."""
     shutil.copytree(ROOT / "tools/environment", tmp_path / "tools/environment", dirs_exist_ok=True)
     (tmp_path / "tools/environment/__pycache__").mkdir(exist_ok=True)
@@ -233,5 +233,7 @@ def test_the_fingerprint_passes_over_compiled_files(tmp_path):
 
     first = run()
     assert first.split()[0].isdigit() and run() == first
+    (tmp_path / "tools/environment/README.md").write_text("another sentence")
+    assert run() == first
     (tmp_path / "tools/environment/constraints.txt").write_text("torch==0")
     assert run() != first
