@@ -93,6 +93,7 @@ def test_what_starts_in_an_epoch_starts_at_the_same_share_of_any_length():
             for epochs in (6, 12, 36)
         ]
         assert starts == [2, 4, 12]
+    assert parse(Run("tood-initial", "bccd", 0, 6), None).model.train_cfg.initial_epoch == 6
 
 
 def test_lengths_multiply_the_epochs():

@@ -5,7 +5,16 @@
 
 from dataclasses import dataclass
 
-from methods import ASSIGNERS, CANDIDATES, PARTS, THRESHOLDS, TUNING, VOTING, WITH_CLNMS
+from methods import (
+    ASSIGNERS,
+    CANDIDATES,
+    PARTS,
+    THRESHOLDS,
+    TOOD_TRIALS,
+    TUNING,
+    VOTING,
+    WITH_CLNMS,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,12 @@ STUDIES = {
             "tuning",
             methods=("atss", "paa", "tood", *(method.name for method in TUNING), "misalign"),
             data=("bccd", "hit-uav"),
+            seeds=(0,),
+        ),
+        Study(
+            "tood",
+            methods=("fcos", "tood", *(method.name for method in TOOD_TRIALS)),
+            data=("cards",),
             seeds=(0,),
         ),
         Study(

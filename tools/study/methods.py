@@ -105,6 +105,20 @@ TUNING = [
     )
     for name in ("atss", "paa", "tood")
 ]
+TOOD_TRIALS = [  # configs/studies.md: what its AP on the cards does not come from
+    *(
+        changed(_peer["tood"], f"tood-convs{n}", {f"{HEAD}.stacked_convs": n}, peer=True)
+        for n in (3, 6)
+    ),
+    # ATSS's positives and the focal loss in all epochs.
+    changed(
+        _peer["tood"],
+        "tood-initial",
+        {},
+        peer=True,
+        epoch_shares={"model.train_cfg.initial_epoch": 1},
+    ),
+]
 
 NO_CENTERNESS = changed(
     _peer["fcos"], "fcos-no-centerness", {f"{HEAD}.type": "FCOSHeadWithoutCenterness"}
@@ -223,7 +237,18 @@ ASSIGNERS = [
 ]
 
 _TRAINED = [
-    *(*PEERS, *TUNING, *COMPONENTS, TRIPLE, *CANDIDATES, *THRESHOLDS, RFA, ALIGN_FCOS, RFA_FCOS),
+    *(
+        *PEERS,
+        *TUNING,
+        *TOOD_TRIALS,
+        *COMPONENTS,
+        TRIPLE,
+        *CANDIDATES,
+        *THRESHOLDS,
+        RFA,
+        ALIGN_FCOS,
+        RFA_FCOS,
+    ),
     *(ALIGN_TRIPLE, IAC, IAC_DC, *DC, *DROP_INS, DEFAULT),
     *(part for part in (*PARTS, *ASSIGNERS) if part.trained_as is None),
 ]
