@@ -66,7 +66,7 @@ def test_what_a_class_of_this_package_refuses():
         "stacked_conv (did you mean stacked_convs?), which TripleHead does not"
     )
     text = said(lambda: TASK_UTILS.build(dict(type="JLAAssigner", topk=0)))
-    assert text == "topk must be at least 1, not 0."
+    assert text == "topk must be an integer from 1, not 0."
 
     class Foreign:
         def __init__(self):

@@ -1,7 +1,4 @@
-"""Two processes over gloo take the step that one takes on the joint batch.
-
-mmdet's RetinaHead is left out: it divides by the positives of each process alone.
-"""
+"""Two processes over gloo take the step that one takes on the joint batch."""
 
 import os
 import subprocess
@@ -56,3 +53,16 @@ def test_losses_and_gradients_of_the_joint_batch(joint, shared, head, counts):
         torch.testing.assert_close(
             gradients[name], value, rtol=1e-3, atol=1e-4 * scale + 1e-7, msg=name
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counts", COUNTS, ids=["crowded", "one rank without GT"])
+def test_eq_2_keeps_the_loss_that_the_processes_average(shared, counts):
+    """Also where a head divides by the positives of its own process, as mmdet's RetinaHead."""
+    (mine, gradients), (theirs, others) = (
+        shared[head, counts] for head in ("DCRetinaHead", "RetinaHead")
+    )
+    torch.testing.assert_close(mine["loss_cls"], theirs["loss_cls"], rtol=1e-4, atol=1e-6)
+    assert mine["loss_bbox"] == theirs["loss_bbox"]
+    name = "bbox_head.retina_cls.weight"
+    assert not torch.allclose(gradients[name], others[name], rtol=1e-3)

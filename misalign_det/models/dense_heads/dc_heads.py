@@ -16,6 +16,13 @@ from typing import Any
 
 import torch
 from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RetinaHead
+from mmdet.models.losses import (
+    GHMC,
+    CrossEntropyLoss,
+    FocalLoss,
+    QualityFocalLoss,
+    VarifocalLoss,
+)
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
@@ -31,6 +38,9 @@ class DCMixin(BoxVotingMixin, Float32LogitsMixin):
     """Base class ahead of one of mmdet's dense heads: ``loss_cls`` may be a DCLoss."""
 
     labels_index = 1  # of the labels in what mmdet's get_targets returns
+    cls_targets = "class indices"  # what mmdet's head gives loss_cls
+    fit_losses = "FocalLoss, GHMC or another loss of class indices"
+    unfit_losses: tuple[type, ...] = (QualityFocalLoss, VarifocalLoss)
     _last_targets: tuple[Any, tuple] | None = None  # what get_targets took and returned
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -41,6 +51,11 @@ class DCMixin(BoxVotingMixin, Float32LogitsMixin):
             raise ValueError(
                 f"loss_cls is a DCLoss of use_sigmoid={self.loss_cls.use_sigmoid}, but its config "
                 "does not say so: write use_sigmoid beside its type."
+            )
+        if isinstance(self.loss_cls, DCLoss) and isinstance(self.loss_cls.loss, self.unfit_losses):
+            raise ValueError(
+                f"{type(self).__name__} trains on {self.cls_targets}, which "
+                f"{type(self.loss_cls.loss).__name__} does not take. Wrap {self.fit_losses}."
             )
 
     def loss_by_feat(
@@ -211,6 +226,10 @@ class DCGFLHead(_CenterAnchorMixin, GFLHead):
             loss_cls=dict(_delete_=True, type='DCLoss', loss=dict(
                 type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0))))
     """
+
+    cls_targets = "class indices with the IoU of each box"
+    fit_losses = "QualityFocalLoss"
+    unfit_losses = (CrossEntropyLoss, FocalLoss, GHMC, VarifocalLoss)
 
     def _decode(
         self, anchors: Tensor, rows: Tensor, labels: Sequence[Tensor], positive: Tensor

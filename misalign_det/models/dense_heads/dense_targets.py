@@ -8,6 +8,7 @@ from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
 from ...utils import new_tensor_without_sync
+from ..losses import DCLoss
 from ..task_modules.assigners.ambiguity import BatchAssignResult
 from ..task_modules.assigners.candidates import BatchGroundTruth
 from ..utils.multi_level import flatten_levels
@@ -74,7 +75,7 @@ class DenseTargets:
         weights = torch.cat([background.to(self.weights), self.weights])
         logits = at_least_float32(logits)  # Float32LogitsMixin says why
         target: Tensor | tuple[Tensor, Tensor] = labels
-        if isinstance(loss, QualityFocalLoss):
+        if isinstance(loss.loss if isinstance(loss, DCLoss) else loss, QualityFocalLoss):
             ious = self.ious(self.bboxes)
             target = labels, torch.cat([ious.new_zeros(len(background)), ious])
         return loss(logits, target, weights, avg_factor=self.avg_factor)

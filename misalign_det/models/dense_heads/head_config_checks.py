@@ -8,8 +8,10 @@ from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.losses import (
     BalancedL1Loss,
     BoundedIoULoss,
+    EQLV2Loss,
     L1Loss,
     MSELoss,
+    SeesawLoss,
     SmoothL1Loss,
     VarifocalLoss,
 )
@@ -20,8 +22,10 @@ from mmengine.config.config import DELETE_KEY
 from torch import Tensor
 
 from ...utils import argument_names, find_type, is_type
+from ..losses import DCLoss
 
 COORDINATE_LOSSES = (L1Loss, SmoothL1Loss, BalancedL1Loss, MSELoss, BoundedIoULoss)
+BACKGROUND_LOSSES = (SeesawLoss, EQLV2Loss)
 ASSIGNERS = "JLAAssigner, SpatialAlignAssigner or another BatchAssigner"
 
 
@@ -97,10 +101,10 @@ def _unread(key: str, config: Mapping, read: set[str], reader: str) -> list[str]
     return [f"{key} has {', '.join(unread)}, which {reader} does not read"] if unread else []
 
 
-def _wrong_parts(config: Mapping) -> list[str]:
+def _wrong_parts(head_config: Mapping) -> list[str]:
     """Arguments that the head reads, with the value of another head."""
     problems = []
-    parts = {key: value for key, value in config.items() if isinstance(value, Mapping)}
+    parts = {key: value for key, value in head_config.items() if isinstance(value, Mapping)}
     coder = find_type(parts.get("bbox_coder", {}).get("type"), TASK_UTILS)
     if coder and not is_type(coder, DistancePointBBoxCoder, TASK_UTILS):
         problems.append(
@@ -109,10 +113,14 @@ def _wrong_parts(config: Mapping) -> list[str]:
         )
     losses: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
         ("loss_cls", VarifocalLoss, "takes no class labels: FocalLoss and QualityFocalLoss do"),
+        ("loss_cls", BACKGROUND_LOSSES, "reads a column for background: FocalLoss does not"),
         ("loss_bbox", COORDINATE_LOSSES, "compares coordinates, not whole boxes as IoULoss does"),
     )
     for key, unfit, why in losses:
-        loss = find_type(parts.get(key, {}).get("type"), MODELS)
+        config = parts.get(key, {})
+        loss = find_type(config.get("type"), MODELS)
+        if is_type(loss, DCLoss, MODELS):  # acts as the loss that it wraps
+            loss = find_type((config.get("loss") or {}).get("type"), MODELS)
         if is_type(loss, unfit, MODELS):
             problems.append(f"bbox_head.{key} is {loss.__name__}, which {why}")
     return problems

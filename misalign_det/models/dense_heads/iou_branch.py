@@ -125,6 +125,26 @@ def check_score_mode(score_mode: str, score_alpha: float, with_iou_branch: bool)
         )
 
 
+def check_iou_loss(loss: nn.Module) -> None:
+    """Raise a ValueError for a loss that does not train a sigmoid towards an IoU.
+
+    Args:
+        loss: called with logits, IoUs in [0, 1] and weights, ``(E,)`` each.
+    """
+    fits = bool(getattr(loss, "use_sigmoid", False))
+    try:
+        value = loss(torch.zeros(2), torch.full((2,), 0.5), torch.ones(2), avg_factor=2)
+        fits = fits and value.ndim == 0
+    except Exception:  # whatever a loss raises that expects other targets
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"loss_iou is {type(loss).__name__}, which does not train one logit per box towards "
+            "its IoU. Binary cross entropy does: dict(type='CrossEntropyLoss', use_sigmoid=True); "
+            "use_sigmoid has to be written beside the type."
+        )
+
+
 def logits_of_powers(levels: Sequence[Tensor], exponent: float) -> list[Tensor]:
     """``x`` -> ``logit(sigmoid(x)^exponent)`` of each level, ``(N, D, H, W)``.
 

@@ -23,21 +23,23 @@ from ..utils.multi_level import (
     scaled_levels,
     split_levels,
 )
+from ..utils.pretrained import load_pretrained
 from .box_voting_head import BoxVotingMixin
 from .dense_targets import DenseTargets
+from .distances import distance_per_level, exp_distance
 from .head_config_checks import (
     ASSIGNERS,
     check_head_config,
     check_levels,
     without_delete_keys,
 )
-from .iou_branch import IoUBranchMixin, check_score_mode
+from .iou_branch import IoUBranchMixin, check_iou_loss, check_score_mode
 
-# exp(8) strides is far beyond any image; without a bound one bad step overflows to inf.
-MAX_LOG_DISTANCE = 8.0
-# What stands for absent keys of test_cfg. Under -1, its own default for nms_pre, mmdet leaves out
-# the last candidate of each level.
+# What stands for keys of test_cfg that are absent or None, or negative counts. Under -1, its own
+# default for nms_pre, mmdet leaves out the last candidate of each level.
 NO_LIMITS = dict(nms_pre=2**31 - 1, nms=None, max_per_img=None)
+COUNTS = ("nms_pre", "max_per_img")
+GROUP_NORM = dict(type="GN", num_groups=32, requires_grad=True)
 # mmdet's defaults with its scope: in another default scope a bare name may be another class.
 FOCAL_LOSS = dict(type="mmdet.FocalLoss", use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0)
 IOU_LOSS = dict(type="mmdet.IoULoss", loss_weight=1.0)
@@ -60,7 +62,8 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         with_iou_branch: add a branch of one 3x3 convolution that predicts the box's IoU.
         iou_branch_on: tower whose features it reads, ``'regression'`` or ``'classification'``.
         iou_mode: what it is trained to predict, ``'iou'`` or ``'giou'``, clamped to [0, 1].
-        loss_iou: loss of the IoU branch, binary cross entropy of weight 1 by default.
+        loss_iou: loss of the IoU branch, binary cross entropy of weight 1 by default; another needs
+            ``use_sigmoid=True`` and takes one logit and one IoU per box.
         score_mode: detection score, the ``'class'`` probability alone, its ``'product'`` with the
             predicted IoU or their ``'geometric_mean'``. ``test_cfg.score_thr`` and ``nms_pre``
             select by the class probability in every mode.
@@ -72,14 +75,14 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
             untrained boxes fit, so this decides which level learns objects of which size.
         strides: of each level in pixels.
         conv_bias: whether the towers' convolutions have a bias.
-        norm_cfg: group norm of 32 groups by default.
+        norm_cfg: group norm of 32 groups by default; None for no norm layers.
         loss_cls: focal loss (0.25, 2) of weight 1 by default; another needs ``use_sigmoid=True``.
             mmdet's ``QualityFocalLoss`` trains the class scores towards the IoU of the box.
         loss_bbox: IoU loss of weight 1 by default.
         bbox_coder: mmdet's ``DistancePointBBoxCoder`` by default.
         **kwargs: passed to mmdet's ``AnchorFreeHead``. Of ``train_cfg`` the head reads
-            ``assigner``, one of this package's; training needs it. Absent keys of ``test_cfg``, and
-            None, exclude nothing: without ``nms`` no box is suppressed. For
+            ``assigner``, one of this package's; training needs it. Absent keys of ``test_cfg``,
+            None and negative counts exclude nothing: without ``nms`` no box is suppressed. For
             ``box_voting`` see :class:`~.box_voting_head.BoxVotingMixin`.
 
     Raises:
@@ -116,7 +119,7 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         init_distance: float | Sequence[float] = 4.0,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
         conv_bias: bool | str = True,
-        norm_cfg: OptConfigType = None,
+        norm_cfg: OptConfigType = GROUP_NORM,
         loss_cls: OptConfigType = None,
         loss_bbox: OptConfigType = None,
         bbox_coder: OptConfigType = None,
@@ -135,8 +138,6 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         check_choice("iou_branch_on", iou_branch_on, ("regression", "classification"))
         check_choice("iou_mode", iou_mode, ("iou", "giou"))
         check_score_mode(score_mode, score_alpha, with_iou_branch)
-        if norm_cfg is None:
-            norm_cfg = dict(type="GN", num_groups=32, requires_grad=True)
         if not all(isinstance(stride, int | float) and stride > 0 for stride in strides):
             raise ValueError(f"strides must be one positive number per level, not {strides}.")
         self.with_iou_branch = with_iou_branch
@@ -162,6 +163,8 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
                 "joint loss sums one sigmoid per class."
             )
         self.loss_iou = MODELS.build(loss_iou or BINARY_CROSS_ENTROPY)
+        if with_iou_branch:
+            check_iou_loss(self.loss_iou)
         # Factors on the distances of the levels, which share the bias of the last convolution.
         ratios = torch.tensor(distances) / distances[0]
         self.register_buffer("init_ratios", None if (ratios == 1).all() else ratios, False)
@@ -178,6 +181,11 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
 
     def init_weights(self) -> None:
         super().init_weights()
+        self._set_initial_outputs()
+        load_pretrained(self)  # of init_cfg, over what was just set
+
+    def _set_initial_outputs(self) -> None:
+        """What an untrained head predicts, where it is not left to ``init_cfg``."""
         self._set_init_distance(self.conv_reg)
 
     def _set_init_distance(self, conv: nn.Conv2d) -> None:
@@ -229,11 +237,11 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
 
         Args:
             cls_scores, bbox_preds: outputs per level; see :meth:`forward`.
-            *args, **kwargs: the IoU logits if there is an IoU branch; then mmdet's
+            *args, **kwargs: the IoU logits, ``iou_preds``, if there is an IoU branch; then mmdet's
                 ``batch_gt_instances``, ``batch_img_metas`` and ``batch_gt_instances_ignore``.
         """
-        iou_preds, *rest = args if self.with_iou_branch else ([], *args)
-        return self._losses(cls_scores, bbox_preds, iou_preds, *rest, **kwargs)
+        without: tuple = () if self.with_iou_branch else ([],)
+        return self._losses(cls_scores, bbox_preds, *without, *args, **kwargs)
 
     def _losses(
         self,
@@ -313,26 +321,7 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
             **kwargs: passed to mmdet's method of this name.
         """
         cfg = (self.test_cfg or {}) if cfg is None else cfg
-        cfg = ConfigDict(NO_LIMITS, **{k: v for k, v in cfg.items() if v is not None})
+        limits = {k: v for k, v in cfg.items() if v is not None and not (k in COUNTS and v < 0)}
+        cfg = ConfigDict(NO_LIMITS, **limits)
         cls_scores, factors = self._score_factors(cls_scores, iou_preds, cfg)
         return super().predict_by_feat(cls_scores, bbox_preds, factors, cfg=cfg, **kwargs)
-
-
-def distance_per_level(distance: float | Sequence[float], num_levels: int) -> list[float]:
-    """``init_distance`` of each level.
-
-    Raises:
-        ValueError: not one positive number, nor one per level.
-    """
-    each = [distance] * num_levels if isinstance(distance, int | float) else list(distance)
-    if len(each) != num_levels or not all(isinstance(d, int | float) and d > 0 for d in each):
-        raise ValueError(
-            f"init_distance must be a positive number, or one for each of the {num_levels} levels, "
-            f"not {distance}."
-        )
-    return each
-
-
-def exp_distance(log_distance: Tensor) -> Tensor:
-    """Positive distances from a head's output, in float32 even under autocast."""
-    return log_distance.float().clamp(max=MAX_LOG_DISTANCE).exp()

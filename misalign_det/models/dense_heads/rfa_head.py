@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...utils.old_names import renamed_arguments
 from ..layers import adapt_receptive_field, init_offsets
+from ..utils.pretrained import load_pretrained
 from .box_voting_head import BoxVotingMixin
 from .fcos_no_centerness_head import FCOS_PARTS
 from .float32_logits import Float32LogitsMixin
@@ -90,9 +91,8 @@ class RFAHead(LossAwareFCOSHead):
         super()._init_layers()
         adapt_branches(self.rfa_position, self.rfa_modulated, self.cls_convs, self.reg_convs)
 
-    def init_weights(self) -> None:
-        """Offset fields at zero, all other weights by ``init_cfg``."""
-        super().init_weights()
+    def _set_initial_outputs(self) -> None:
+        super()._set_initial_outputs()
         init_offsets(self)
 
 
@@ -135,6 +135,7 @@ class RFAFCOSHead(BoxVotingMixin, Float32LogitsMixin, FCOSHead):
         """Offset fields at zero, all other weights by ``init_cfg``."""
         super().init_weights()
         init_offsets(self)
+        load_pretrained(self)  # of init_cfg, over the offset fields that were just set
 
     def forward(self, x: tuple[Tensor]) -> tuple[list[Tensor], ...]:
         """Class logits ``(N, C, H, W)``, distances ``(N, 4, H, W)``, centerness per level."""

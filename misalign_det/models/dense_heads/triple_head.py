@@ -22,8 +22,9 @@ from ..layers import (
 )
 from ..layers.star_offsets import OFFSET_MODES
 from ..utils.multi_level import join_levels, scaled_levels, split_levels
+from .distances import exp_distance
 from .head_config_checks import check_levels, without_delete_keys
-from .loss_aware_fcos_head import IOU_LOSS, LossAwareFCOSHead, exp_distance
+from .loss_aware_fcos_head import IOU_LOSS, LossAwareFCOSHead
 from .rfa_head import adapt_branches
 from .sparse_refinement import detectable_levels, guided_around
 
@@ -183,8 +184,8 @@ class TripleHead(LossAwareFCOSHead):
             ]
         )
 
-    def init_weights(self) -> None:
-        super().init_weights()
+    def _set_initial_outputs(self) -> None:
+        super()._set_initial_outputs()
         self._set_init_distance(self.conv_coarse)
         if self.refine_mode != "none":
             # An untrained refinement keeps the coarse box: noise on it would decide which

@@ -38,13 +38,18 @@ class UnreducedLoss:
     scale: Tensor | None
 
     def rows(self) -> Tensor:
-        """Loss of each row, ``(n,)``, without gradient, in float32 or wider.
+        """What each row adds to the loss, ``(n,)``, without gradient, in float32 or wider.
 
-        Multiplied by ``scale``, which differs between calls; the head's divisor is the same.
+        Divided by the call's divisor: losses that find it themselves (``scale``) differ in it
+        between calls, and heads that divide by their own process's positives between processes.
         """
         losses = self.losses.detach().to(_wide(self.losses))
         rows = losses.flatten(1).sum(dim=1) if losses.ndim > 1 else losses
-        return rows if self.scale is None else rows * self.scale
+        if self.scale is not None:
+            return rows * self.scale
+        if self.avg_factor is None or self.reduction == "none":
+            return rows
+        return rows / self.avg_factor
 
     def reduce(self, factor: Tensor) -> Tensor:
         """Value of the call with its rows multiplied by ``factor``, ``(n,)``."""
@@ -66,7 +71,7 @@ class DCLoss(nn.Module):
     wrapped loss.
 
     Args:
-        loss: config of the wrapped loss: focal, quality focal, varifocal, cross entropy, GHMC, ...
+        loss: config of the wrapped loss: focal, quality focal, cross entropy, GHMC, ...
             It must give the loss of each row under ``reduction_override='none'``. One that takes
             no ``avg_factor``, as GHMC, keeps the divisor that it finds itself.
         distance, eps: of eq. 1; see :func:`~.dynamic_coefficient.dynamic_coefficient`.

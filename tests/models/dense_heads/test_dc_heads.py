@@ -53,7 +53,8 @@ class TestConstruction:
                         dict(loss=loss, use_sigmoid=None)):  # fmt: skip
             head = make(kind, loss_cls=dict(type="DCLoss", **options))
             assert head.use_sigmoid_cls and head.cls_out_channels == 3
-        for options in (dict(), dict(use_sigmoid=False)):
+        softmax = (dict(), dict(use_sigmoid=False)) if kind != "DCGFLHead" else ()
+        for options in softmax:  # GFL's targets are for its own loss alone
             head = make(kind, loss_cls=dict(type=DCLoss, loss=SOFTMAX, **options))
             assert not head.use_sigmoid_cls and head.cls_out_channels == 4
         with pytest.raises(ValueError, match="use_sigmoid"):
@@ -62,6 +63,14 @@ class TestConstruction:
     def test_a_config_that_hides_the_wrapped_loss(self, kind):
         with pytest.raises(ValueError, match="use_sigmoid beside its type"):
             make(kind, loss_cls=dict(type=SilentDCLoss))
+
+    def test_a_wrapped_loss_of_other_targets(self, kind):
+        quality = kind == "DCGFLHead"
+        for name in ("VarifocalLoss", "FocalLoss" if quality else "QualityFocalLoss"):
+            wrong = dict(type="DCLoss", loss=dict(type=name, use_sigmoid=True))
+            fit = "QualityFocalLoss" if quality else "FocalLoss"
+            with pytest.raises(ValueError, match=f"class indices.* {name} does not take.*{fit}"):
+                make(kind, loss_cls=wrong)
 
     def test_default_loss_is_mmdets(self, kind):
         mine, theirs = make(kind), make(kind[2:])

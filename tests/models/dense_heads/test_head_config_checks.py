@@ -90,6 +90,42 @@ def test_a_loss_without_labels_is_refused():
     assert "loss_cls is VarifocalLoss" in complaint(loss_cls=dict(type="mmdet.VarifocalLoss"))
 
 
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("loss", ["SeesawLoss", "EQLV2Loss"])
+def test_losses_with_a_column_for_background_are_refused(kind, loss):
+    message = complaint(kind=kind, loss_cls=dict(type=loss, use_sigmoid=True))
+    assert f"loss_cls is {loss}, which reads a column for background" in message
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_dc_loss_acts_as_the_loss_that_it_wraps(kind):
+    def config(name):
+        return dict(type="DCLoss", loss=dict(type=name, use_sigmoid=True), use_sigmoid=True)
+
+    assert "loss_cls is VarifocalLoss" in complaint(kind=kind, loss_cls=config("VarifocalLoss"))
+    found = []
+    for loss_cls in (config("QualityFocalLoss"), config("QualityFocalLoss")["loss"]):
+        torch.manual_seed(0)
+        head = build(kind, loss_cls=loss_cls)
+        head.init_weights()
+        found.append(losses_of(head, [ONE])[0]["loss_cls"])
+    assert found[0] == found[1] > 0
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [dict(type="CrossEntropyLoss"), dict(type="MSELoss"), dict(type="SmoothL1Loss"),
+     dict(type="QualityFocalLoss", use_sigmoid=True)],
+    ids=lambda loss: loss["type"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", OURS)
+def test_losses_that_do_not_train_a_sigmoid_towards_the_iou_are_refused(kind, loss):
+    with pytest.raises(ValueError, match=f"loss_iou is {loss['type']}, .*use_sigmoid=True"):
+        build(kind, loss_iou=loss, with_iou_branch=True)
+    build(kind, loss_iou=loss, with_iou_branch=False, score_mode="class")  # it has no part then
+    build(kind, loss_iou=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=0.5))
+
+
 @pytest.mark.parametrize(
     "assigner",
     ["MaxIoUAssigner", "ATSSAssigner", "SimOTAAssigner", "TaskAlignedAssigner", "IACAssigner",

@@ -20,9 +20,9 @@ from mmengine.config import ConfigDict
 
 from misalign_det.models.dense_heads import dense_targets
 from misalign_det.models.dense_heads.dense_targets import DenseTargets
+from misalign_det.models.dense_heads.distances import exp_distance
 from misalign_det.models.dense_heads.float32_logits import at_least_float32
 from misalign_det.models.dense_heads.iou_branch import logits_of_powers
-from misalign_det.models.dense_heads.loss_aware_fcos_head import exp_distance
 
 HEADS = ("LossAwareFCOSHead", "RFAHead", "TripleHead")
 
@@ -247,6 +247,60 @@ def test_absent_keys_of_test_cfg_exclude_nothing(kind, none, absent):
     if absent == "nms":
         assert len(found) == 7  # the best of all, one beside the other
     assert (found.scores.diff() <= 0).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("key", ["nms_pre", "max_per_img"])
+@pytest.mark.parametrize("kind", HEADS)
+def test_negative_counts_exclude_nothing(kind, key):
+    """Under -1 mmdet leaves out the last candidate, be it the only one."""
+    head = make_head(kind).eval()
+    outs = head(features(1))
+    found = []
+    for value in (None, -1):
+        cfg = ConfigDict({**head.test_cfg, "max_per_img": None, key: value})
+        if key == "nms_pre":
+            cfg.score_thr = 0.009
+        found.append(head.predict_by_feat(*outs, batch_img_metas=METAS[:1], cfg=cfg)[0])
+    assert len(found[1]) == len(found[0]) > 20
+    torch.testing.assert_close(found[1].bboxes, found[0].bboxes, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("iou_branch", [False, True])
+@pytest.mark.parametrize("kind", HEADS)
+def test_losses_of_outputs_by_name(kind, iou_branch):
+    options = {} if iou_branch else dict(score_mode="class")
+    head = make_head(kind, with_iou_branch=iou_branch, **options)
+    outs = head(features(1))
+    names = ("cls_scores", "bbox_preds", "iou_preds", "coarse_preds")
+    named = dict(zip(names, outs), batch_gt_instances=[ONE], batch_img_metas=METAS[:1])
+    assert head.loss_by_feat(**named) == head.loss_by_feat(*outs, [ONE], METAS[:1])
+
+
+def test_without_norm_layers():
+    for kind in HEADS:
+        config = dict(type=kind, num_classes=3, in_channels=8, feat_channels=8, norm_cfg=None)
+        assert not any(isinstance(m, torch.nn.GroupNorm) for m in MODELS.build(config).modules())
+    config = dict(type="LossAwareFCOSHead", num_classes=3, in_channels=8, feat_channels=64)
+    assert MODELS.build(config).cls_convs[0].norm.num_groups == 32
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize("kind", [*HEADS, "RFAFCOSHead"])
+def test_init_weights_keeps_the_checkpoint_of_init_cfg(kind, as_list, tmp_path):
+    options = dict(assigner=False) if kind == "RFAFCOSHead" else {}
+    expected = make_head(kind, **options).state_dict()
+    for value in expected.values():
+        value.uniform_(-1, 1)
+    path = str(tmp_path / "detector.pth")
+    torch.save({f"bbox_head.{name}": value for name, value in expected.items()}, path)
+    pretrained = dict(type="Pretrained", checkpoint=path, prefix="bbox_head.")
+    normal = dict(type="Normal", layer="Conv2d", std=0.01)
+    head = make_head(kind, init_cfg=[normal, pretrained] if as_list else pretrained, **options)
+    found = head.state_dict()
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
 
 
 @torch.no_grad()

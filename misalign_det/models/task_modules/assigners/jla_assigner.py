@@ -9,7 +9,7 @@ from typing import Any
 from mmdet.registry import TASK_UTILS
 from torch import Tensor
 
-from ....utils.validation import check_choice
+from ....utils.validation import check_choice, check_count
 from ...utils.training_progress import training_progress
 from .ambiguity import AMBIGUOUS_MODES, BatchAssignResult, resolve_ambiguity
 from .batch_assigner import BatchAssigner
@@ -30,8 +30,8 @@ class JLAAssigner(BatchAssigner):
     Args:
         topk: candidates per GT, k of table 1, at least 1.
         alpha: weight of the localisation loss (eq. 2), 0 or larger.
-        theta: weight threshold for two GTs (eq. 6). Below 0.5 ambiguous locations always go to the
-            GT of least loss (section 4.3.2).
+        theta: weight threshold for two GTs (eq. 6), in [0, 1]. Below 0.5 ambiguous locations
+            always go to the GT of least loss (section 4.3.2).
         ambiguous: ``'soft'``, ``'ignore'`` or ``'argmin'``; see
             :func:`~misalign_det.models.task_modules.assigners.ambiguity.resolve_ambiguity`.
         weighted_until: share of the training, in [0, 1], after which ``'argmin'`` takes over. It is
@@ -67,8 +67,9 @@ class JLAAssigner(BatchAssigner):
     ) -> None:
         super().__init__(**kwargs)
         check_choice("ambiguous", ambiguous, AMBIGUOUS_MODES)
-        if topk < 1:
-            raise ValueError(f"topk must be at least 1, not {topk}.")
+        check_count("topk", topk)
+        if not 0 <= theta <= 1:
+            raise ValueError(f"theta is a threshold on weights in [0, 1], not {theta}.")
         if not 0 <= weighted_until <= 1:
             raise ValueError(
                 f"weighted_until is a share of training in [0, 1], not {weighted_until}."

@@ -12,7 +12,7 @@ from mmdet.registry import TASK_UTILS
 from mmdet.utils import ConfigType
 from torch import Tensor
 
-from ....utils.validation import check_choice
+from ....utils.validation import check_choice, check_count
 from .ambiguity import BatchAssignResult, resolve_ambiguity
 from .batch_assigner import BatchAssigner
 from .candidates import BatchGroundTruth, CandidatePairs, TopCandidates, build_candidate_pairs
@@ -94,17 +94,19 @@ class SpatialAlignAssigner(BatchAssigner):
                 "SpatialAlignAssigner chooses levels by their strides, which priors of format "
                 "'box' do not carry. Use prior_format='point'."
             )
-        if topk < 1 or not 1 <= num_levels <= MAX_LEVELS:
+        check_count("topk", topk)
+        check_count("num_levels", num_levels, most=MAX_LEVELS)
+        ranges = tuple(tuple(pair) for pair in regress_ranges)
+        if not ranges or not all(len(pair) == 2 and pair[0] < pair[1] for pair in ranges):
             raise ValueError(
-                f"topk must be at least 1 and num_levels between 1 and {MAX_LEVELS}, "
-                f"not {topk} and {num_levels}."
+                f"regress_ranges must be pairs (least, largest distance), not {regress_ranges}."
             )
         if cost_scale <= 0:
             raise ValueError(f"cost_scale must be positive, not {cost_scale}.")
         self.topk = topk
         self.num_levels = num_levels
         self.level_mode = level_mode
-        self.regress_ranges = tuple(regress_ranges)
+        self.regress_ranges = ranges
         self.fitness = fitness
         self.cost_scale = cost_scale
 

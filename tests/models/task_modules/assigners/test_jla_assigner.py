@@ -153,6 +153,9 @@ def test_autocast_changes_no_label():
     "kwargs, named",
     [
         (dict(topk=0), "topk"),
+        (dict(topk=2.5), "topk"),
+        (dict(theta=1.5), "theta"),
+        (dict(theta=float("nan")), "theta"),
         (dict(ambiguous="hard"), "ambiguous"),
         (dict(separation="peak"), "separation"),
         (dict(weighted_until=1.5), "weighted_until"),

@@ -205,6 +205,10 @@ def test_rtmdet_trains_with_it():
     "kwargs, named",
     [
         (dict(topk=0), "topk"),
+        (dict(topk=2.5), "topk"),
+        (dict(regress_ranges=()), "regress_ranges"),
+        (dict(regress_ranges=((0, 64, 128),)), "regress_ranges"),
+        (dict(regress_ranges=((64, 0),)), "regress_ranges"),
         (dict(num_levels=0), "num_levels"),
         (dict(level_mode="best"), "level_mode"),
         (dict(fitness="mean"), "fitness"),
