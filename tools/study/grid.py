@@ -76,7 +76,7 @@ STUDIES = {
         ),
         Study(
             "tood",
-            methods=("fcos", "tood", *(method.name for method in TOOD_TRIALS)),
+            methods=("fcos", "tood", "tood-anchor4", *(method.name for method in TOOD_TRIALS)),
             data=("cards",),
             seeds=(0,),
         ),
