@@ -34,8 +34,7 @@ def coco_files(files: FolderFiles) -> dict[str, str]:
         paths = marked or paths
     found: dict[str, list[str]] = {}
     for path in paths:
-        words = re.split(r"[-_. ]", osp.splitext(osp.basename(path))[0])
-        found.setdefault(split_of_words(words) or split_of_folder(path) or "", []).append(path)
+        found.setdefault(_split_of_file(path) or "", []).append(path)
     if "train" in found:
         found.pop("trainval", None)
     elif "trainval" in found:
@@ -50,6 +49,12 @@ def coco_files(files: FolderFiles) -> dict[str, str]:
             )
     return {split: next((p for p in several if _is_coco(files, p)), several[0])
             for split, several in found.items()}  # fmt: skip
+
+
+def _split_of_file(path: str) -> str | None:
+    """The split that an annotation file, or else a folder that it is in, is named after."""
+    words = re.split(r"[-_. ]", osp.splitext(osp.basename(path))[0])
+    return split_of_words(words) or split_of_folder(path)
 
 
 def _is_coco(files: FolderFiles, path: str) -> bool:
@@ -114,10 +119,10 @@ def read_coco_file(files: FolderFiles, path: str) -> CocoSplit:
 def _image_folder(files: FolderFiles, path: str, images: Sequence[Mapping]) -> Path:
     """The folder below which most of the images are."""
     folders: dict[str, int] = {}
-    sample = images[:: max(1, len(images) // 100)]
+    sample, split = images[:: max(1, len(images) // 100)], _split_of_file(path)
     for image in sample:
         name = str(image["file_name"]).removeprefix("./")
-        found = files.image_named(name, path)
+        found = files.image_named(name, path, split)
         if found and f"/{found}".endswith(f"/{name}"):
             folder = found[: -len(name)].rstrip("/")
             folders[folder] = folders.get(folder, 0) + 1

@@ -64,10 +64,10 @@ def _cvat_image(
     files: FolderFiles, path: str, node: ET.Element, names: set[str], counts: Counts
 ) -> AnnotatedImage | None:
     stated = (node.get("width", ""), node.get("height", ""))
-    image = _find(files, node.get("name", ""), path, stated, counts)
+    subset = split_of_words([node.get("subset", "")])
+    image = _find(files, node.get("name", ""), path, stated, counts, subset)
     if image is None:
         return None
-    subset = split_of_words([node.get("subset", "")])
     image.split = subset or split_of_folder(image.path) or split_of_folder(path)
     for shape in node:
         if shape.tag in _CVAT_SHAPES:
@@ -134,10 +134,15 @@ def _labelme_files(files: FolderFiles, counts: Counts) -> Iterator[tuple[str, di
 
 
 def _find(
-    files: FolderFiles, name: str, path: str, stated: tuple[str, str], counts: Counts
+    files: FolderFiles,
+    name: str,
+    path: str,
+    stated: tuple[str, str],
+    counts: Counts,
+    split: str | None = None,
 ) -> AnnotatedImage | None:
     """The image of an annotation, with its real size."""
-    image = (files.image_named(name, path) if name else None) or files.image_of(path)
+    image = (files.image_named(name, path, split) if name else None) or files.image_of(path)
     if image is None:
         counts.add("missing images", name or path)
         return None

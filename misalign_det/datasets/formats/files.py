@@ -61,13 +61,14 @@ class FolderFiles:
         """Relative paths of the files with a suffix such as ``'.xml'``, sorted."""
         return sorted(path for suffix in suffixes for path in self._annotations.get(suffix, ()))
 
-    def image_named(self, name: str, near: str) -> str | None:
+    def image_named(self, name: str, near: str, split: str | None = None) -> str | None:
         """The image that an annotation names.
 
         Args:
             name: file name, with or without leading folders; or without its suffix.
             near: relative path of the annotation file. Of several images of the name, the one in
                 the most similar folder is taken.
+            split: that the annotation is of. Of several images, those in a folder of it come first.
 
         Returns:
             Relative path; None if there is none.
@@ -75,7 +76,9 @@ class FolderFiles:
         name = name.replace("\\", "/")
         found = self._by_name.get(osp.basename(name), [])
         below = [path for path in found if f"/{path}".endswith(f"/{name.lstrip('./')}")]
-        return _nearest(below or found or self._by_stem.get((osp.basename(name), True), []), near)
+        found = below or found or self._by_stem.get((osp.basename(name), True), [])
+        of_split = [path for path in found if split and split_of_folder(path) == split]
+        return _nearest(of_split or found, near)
 
     def image_of(self, annotations: str) -> str | None:
         """The image with the stem of an annotation file, in the most similar folder."""

@@ -90,7 +90,9 @@ def _read_file(
     missing = set()
     for row in rows:
         name = (row[columns["image"]] or "").strip()
-        image = files.image_named(name, path) if name else None
+        words = [row.get(columns["split"]) or "", osp.splitext(osp.basename(path))[0]]
+        of_row = split_of_words(words)
+        image = files.image_named(name, path, of_row) if name else None
         if image is None:
             if name not in missing:
                 counts.add("missing images", name or path)
@@ -100,8 +102,7 @@ def _read_file(
         if size is None:
             continue
         if image not in read:
-            words = [row.get(columns["split"]) or "", osp.splitext(osp.basename(path))[0]]
-            split = split_of_words(words) or split_of_folder(image) or split_of_folder(path)
+            split = of_row or split_of_folder(image) or split_of_folder(path)
             others = set(row) - set(columns.values()) - _OWN_KEYS - {None}
             read[image] = AnnotatedImage(image, size, split, [], {key: row[key] for key in others})
         label, texts = row[columns["label"]], [row[columns[corner]] for corner in _CORNERS]

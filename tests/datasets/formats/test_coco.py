@@ -53,6 +53,17 @@ def test_images_in_folders_of_their_own(tmp_path):
         assert split.images == tmp_path / f"{name}2017"
 
 
+def test_images_of_the_same_names_in_both_splits(tmp_path):
+    """As tools/dataset_converters/shapes.py writes them: the annotation files are in neither."""
+    for split in ("train", "val", "test"):
+        write_image(tmp_path / split / "b.jpg")
+        write_text(tmp_path / f"annotations/instances_{split}.json", coco_of("b"))
+    found = read_folder(str(tmp_path)).splits
+    assert {name: split.images for name, split in found.items()} == {
+        name: tmp_path / name for name in ("train", "val", "test")
+    }
+
+
 def test_images_that_are_elsewhere(coco):
     for image in (coco / "images").iterdir():
         image.rename(coco / f"images/other_{image.name}")

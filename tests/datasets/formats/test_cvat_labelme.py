@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from helpers.data_folders import IMAGES, boxes_in, write_folder
+from helpers.data_folders import IMAGES, boxes_in, write_folder, write_image, write_text
 
 from misalign_det.datasets.formats import read_folder
 from misalign_det.errors import InputError
@@ -52,3 +52,21 @@ def test_polygons_of_labelme_become_boxes_and_circles_are_counted(tmp_path):
         "unreadable boxes": 1,
         "unreadable annotations": 1,
     }
+
+
+def test_images_of_the_same_name_in_both_subsets_of_cvat(tmp_path):
+    nodes = []
+    for number, subset in enumerate(("Train", "Validation")):
+        write_image(tmp_path / "images" / subset / "b.jpg")
+        nodes.append(
+            f'<image name="b.jpg" subset="{subset}"><box label="a" xtl="{number}" ytl="2" xbr="9" '
+            'ybr="9"/></image>'
+        )
+    write_text(tmp_path / "annotations.xml", f"<annotations>{''.join(nodes)}</annotations>")
+    found = read_folder(str(tmp_path)).splits
+    assert {name: boxes_in(split.content)["b"] for name, split in found.items()} == {
+        "train": [("a", (0, 2, 9, 9))], "val": [("a", (1, 2, 9, 9))]}  # fmt: skip
+    for split, folder in (("train", "Train"), ("val", "Validation")):
+        (image,) = found[split].content["images"]
+        path = found[split].images / image["file_name"]
+        assert str(path) == str(tmp_path / "images" / folder / "b.jpg")

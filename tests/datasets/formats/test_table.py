@@ -36,3 +36,16 @@ def test_a_table_without_the_columns(tmp_path):
     write_text(tmp_path / "boxes.csv", "a.png,nut,1,1,9,9\n")
     with pytest.raises(InputError, match="no CSV file has a header with the columns of a box"):
         read_folder(str(tmp_path), kind="csv")
+
+
+def test_images_of_the_same_name_in_both_splits(tmp_path):
+    for split in ("train", "val"):
+        write_image(tmp_path / split / "b.jpg")
+    header = "filename,class,xmin,ymin,xmax,ymax,split\n"
+    write_text(tmp_path / "boxes.csv", header + "b.jpg,a,1,2,9,9,train\nb.jpg,a,3,4,8,8,val\n")
+    found = read_folder(str(tmp_path)).splits
+    assert {name: boxes_in(split.content)["b"] for name, split in found.items()} == {
+        "train": [("a", (1, 2, 9, 9))], "val": [("a", (3, 4, 8, 8))]}  # fmt: skip
+    for name, split in found.items():
+        (image,) = split.content["images"]
+        assert str(split.images / image["file_name"]) == str(tmp_path / name / "b.jpg")
