@@ -1,10 +1,13 @@
 """What a tool prints: the log without the parts that fill a screen, and no library's notices."""
 
+import builtins
 import logging
 import re
 import warnings
 from typing import Any
 
+import pycocotools.coco
+import pycocotools.cocoeval
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -29,12 +32,27 @@ _WARNINGS = (
     "DeprecationWarning: `num_anchors` is deprecated",
 )
 
+# Lines that pycocotools prints while it reads and evaluates; its table of figures is printed.
+_COCO_PROGRESS = re.compile(
+    r"(loading annotations into memory|creating index|Loading and preparing results"
+    r"|Running per image evaluation|Accumulating evaluation results)\.\.\.$"
+    r"|index created!$|Done \(t=|DONE \(t=|Evaluate annotation type "
+)
+
 
 def leave_out_notices() -> None:
-    """Leave out what torch, mmengine and mmdet say of their own code; for tools, not plugins."""
+    """Leave out what libraries say of their own code and steps; for tools, not plugins."""
     for beginning in _WARNINGS:
         warnings.filterwarnings("ignore", message=beginning)
     shorten_console(MMLogger.get_current_instance())
+    for module in (pycocotools.coco, pycocotools.cocoeval):  # which have no logger
+        module.print = _print_without_progress
+
+
+def _print_without_progress(*values: Any, **kwargs: Any) -> None:
+    """`print`, but for pycocotools' lines of progress."""
+    if not (values and _COCO_PROGRESS.match(str(values[0]))):
+        builtins.print(*values, **kwargs)
 
 
 def shorten_console(logger: logging.Logger) -> None:

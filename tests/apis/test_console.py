@@ -1,11 +1,14 @@
 """What a tool prints, and what only the log file has."""
 
+import json
 import logging
 import warnings
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from misalign_det.apis.cli import build_runner
@@ -69,3 +72,20 @@ def test_notices_of_libraries(capsys):
     assert "Failed to search" not in said.out + said.err
     assert "no image has an object" in said.out + said.err
     assert [str(w.message) for w in caught] == ["another"]
+
+
+def test_pycocotools_prints_its_figures_only(tmp_path, capsys):
+    box = dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 9, 9], area=81, iscrowd=0)
+    images, classes = [dict(id=1, width=9, height=9)], [dict(id=1, name="cell")]
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(dict(images=images, categories=classes, annotations=[box])))
+    leave_out_notices()
+    truth = COCO(path)
+    evaluation = COCOeval(truth, truth.loadRes([{**box, "score": 1.0}]), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    assert not capsys.readouterr().out
+    evaluation.summarize()
+    assert len(capsys.readouterr().out.splitlines()) == 12
+    truth.download()  # without a folder
+    assert "Please specify target directory" in capsys.readouterr().out
