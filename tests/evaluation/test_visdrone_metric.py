@@ -1,4 +1,4 @@
-"""VisDroneMetric against CocoMetric, which it equals with few detections and no regions."""
+"""VisDroneMetric: the figures of VisDrone's toolkit, by hand and against CocoMetric's."""
 
 import json
 
@@ -69,16 +69,60 @@ def boxes():
     return [(0, (16 * (i % 25), 20 * (i // 25), 12, 16)) for i in range(200)]
 
 
-def test_few_detections_give_cocos_figures(tmp_path, boxes):
-    ann_file = write(tmp_path / "a.json", boxes[:20] + [(1, (5, 200, 40, 40))])
+def test_classes_with_few_detections_against_cocos_figures(tmp_path, boxes):
+    ann_file = write(tmp_path / "a.json", boxes[:20])
     moved = [
         (0, (x + i % 4, y, w, h), 1 - i / 100) for i, (_, (x, y, w, h)) in enumerate(boxes[:30])
     ]
-    moved.append((1, (9, 204, 40, 40), 0.5))
     ours, theirs = evaluate(ann_file, moved), evaluate_coco(ann_file, moved)
     for name, other in (("AP", "mAP"), ("AP50", "mAP_50"), ("AP75", "mAP_75")):
-        assert ours[f"visdrone/{name}"] == pytest.approx(theirs[f"coco/bbox_{other}"], abs=6e-4)
+        # The area under the curve against its height at 101 recalls.
+        assert ours[f"visdrone/{name}"] == pytest.approx(theirs[f"coco/bbox_{other}"], abs=0.01)
     assert 0 < ours["visdrone/AP"] < ours["visdrone/AP50"]
+
+
+def test_ap_is_the_area_under_the_curve_and_recalls_are_of_the_highest_scores(tmp_path, boxes):
+    ann_file = write(tmp_path / "a.json", boxes[:4])
+    # Right, wrong, right, wrong, right: precision 1, 1/2, 2/3, 1/2, 3/5 at recall 1/4, 1/2, 3/4.
+    wrong = [(0, (300, 280, 12, 16)), (0, (330, 280, 12, 16))]
+    rows = [boxes[0], wrong[0], boxes[1], wrong[1], boxes[2]]
+    found = [(label, box, 0.9 - i / 10) for i, (label, box) in enumerate(rows)]
+    figures = evaluate(ann_file, found, max_dets=(1, 3, 500))
+    assert figures["visdrone/AP"] == pytest.approx((1 + 2 / 3 + 3 / 5) / 4)
+    recalls = [figures[f"visdrone/AR{k}"] for k in (1, 3, 500)]
+    assert recalls == pytest.approx([0.25, 0.5, 0.75])
+
+
+def test_a_class_counts_as_often_as_there_are_images_with_it(tmp_path):
+    boxes = [(0, (0, 0, 20, 20)), (1, (100, 100, 20, 20))]
+    ann_file = write(tmp_path / "a.json", boxes)
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["images"] += [{**content["images"][0], "id": i} for i in (6, 7)]
+    content["annotations"] += [
+        {**content["annotations"][0], "id": 10 + i, "image_id": i} for i in (6, 7)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    metric = METRICS.build({"type": "VisDroneMetric", "ann_file": ann_file, "classwise": True})
+    metric.dataset_meta = {"classes": CLASSES}
+    found = sample([(0, boxes[0][1], 0.9)])
+    metric.process({}, [{**found, "img_id": i} for i in (5, 6, 7)])
+    figures = metric.evaluate(3)
+    assert figures["visdrone/AP"] == 3 / 4  # three images with cars, one with a van
+    assert figures["visdrone/AP_car"] == 1 and figures["visdrone/AP_van"] == 0
+
+
+def test_objects_without_a_score_are_no_errors_but_are_missed(tmp_path, boxes):
+    ann_file = write(tmp_path / "a.json", boxes[:4], [[300, 200, 60, 60]])
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["annotations"][0]["iscrowd"] = 1
+    # As converted: the region is a crowd of each class, and no object.
+    region = {**content["annotations"][1], "bbox": [300, 200, 60, 60], "iscrowd": 1}
+    content["annotations"] += [{**region, "id": 8}, {**region, "id": 9, "category_id": 2}]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = [(label, box, 0.9) for label, box in boxes[:4]]
+    figures = evaluate(ann_file, found, classwise=True)
+    assert figures["visdrone/AP"] == 3 / 4
+    assert np.isnan(figures["visdrone/AP_van"])
 
 
 def test_more_than_100_detections_count(tmp_path, boxes):
@@ -109,12 +153,16 @@ def test_detections_half_inside_regions_do_not_count(tmp_path, boxes):
 
 
 def test_fractions_of_boxes_at_the_border():
-    boxes = np.array([[-10, 0, 10, 10], [90, 0, 130, 10], [0, 0, 0, 0]])
+    boxes = np.array([[-10, 1, 10, 11], [90, 1, 130, 11], [0, 0, 0, 0]])
+    # A box begins at pixel 1 and keeps its width; a part outside the image is not covered.
     assert covered_fraction(boxes, np.array([[-5, -5, 200, 50]]), (50, 100)).tolist() == [
-        0.5,
+        1,
         0.25,
-        0,
+        1,
     ]
+    # Pixels 10 to 20 of a region that begins at 10: one more than its width.
+    beside = np.array([[9, 9, 19, 19], [20, 9, 30, 19], [19, 9, 29, 19]])
+    assert covered_fraction(beside, np.array([[10, 1, 20, 40]]), (50, 100)).tolist() == [1, 0, 0.1]
     assert covered_fraction(boxes, np.zeros((0, 4)), (50, 100)).tolist() == [0, 0, 0]
 
 
