@@ -2,6 +2,8 @@
 
 import os
 import os.path as osp
+import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +20,8 @@ from .transforms import LoadImageOrSkip, transform_class
 ImageFile = tuple[str, tuple[int, int] | None]  # path, and (width, height) where it is stated
 
 _SAMPLES = 24  # images loaded per dataset, evenly spread
+_SECONDS = 10.0  # for loading the others, where an image that does not load stops the run
+_NOT_LOADED = re.compile(r"failed to load image: (.+)")  # an AssertionError of mmcv's
 _SKIP = "(In training they are skipped if the pipeline begins with dict(type='LoadImageOrSkip').)"
 
 
@@ -77,7 +81,10 @@ class Loader:
 def check_images(
     files: Sequence[ImageFile], where: str, pipeline: Sequence[Mapping] | None, training: bool
 ) -> list[str]:
-    """Check that the images exist and that a sample of them can be loaded.
+    """Check that the images exist and can be loaded.
+
+    A sample is loaded; and, unless the loader leaves out what it cannot load, as many of the others
+    as ten seconds allow, since the run stops where it comes to an image that does not load.
 
     Args:
         files: path and (width, height) of each image; None where the annotations state no size.
@@ -114,8 +121,10 @@ def check_images(
         )
     sample = _spread(there)
     loaded = [(path, stated, *loader(path)) for path, stated in sample]
+    if not (training and loader.skips):
+        loaded += _load_others(loader, there, sample)
     bad = [(path, why) for path, _, size, why in loaded if size is None]
-    if len(bad) == len(sample) and all(loader(path)[0] is None for path, _ in there):
+    if len(bad) == len(loaded) and all(loader(path)[0] is None for path, _ in there):
         raise InputError(
             f"{where}: none of the {len(there)} image files can be decoded, e.g. "
             f"{bad[0][0]} ({bad[0][1]}). Are they complete image files?"
@@ -126,7 +135,7 @@ def check_images(
         (
             [path for path, _ in bad],
             [why for _, why in bad],
-            f"of {len(sample)} images tested cannot be decoded",
+            f"of {len(loaded)} images tested cannot be decoded",
         ),
     ):
         if paths:
@@ -137,6 +146,39 @@ def check_images(
                 )
             notes.append(f"{text} Training skips them.")
     return notes + _mis_sized(loaded, where)
+
+
+def _load_others(
+    loader: Loader, files: Sequence[ImageFile], sample: Sequence[ImageFile]
+) -> list[tuple]:
+    """Load the images that are not in the sample, for `_SECONDS` at most."""
+    tested = {path for path, _ in sample}
+    loaded: list[tuple] = []
+    end = time.monotonic() + _SECONDS
+    for path, stated in files:
+        if time.monotonic() > end:
+            break
+        if path not in tested:
+            loaded.append((path, stated, *loader(path)))
+    return loaded
+
+
+def explain_load_error(error: BaseException) -> str | None:
+    """What to do about an image that validation or a test could not load.
+
+    Args:
+        error: as the run raised it, perhaps in a process of the dataloader.
+
+    Returns:
+        A message that names the image; None if the error is another one.
+    """
+    found = _NOT_LOADED.findall(str(error)) if isinstance(error, AssertionError) else []
+    if not found:
+        return None
+    return (  # the last one: before it the dataloader quotes the line of code
+        f"{found[-1]} cannot be decoded. Is it a complete image file? Restore it or take it out of "
+        "the annotation file, then run again, a training with --resume."
+    )
 
 
 def _mis_sized(loaded: Sequence[tuple], where: str) -> list[str]:

@@ -3,13 +3,14 @@
 import cv2
 import numpy as np
 import pytest
+import torch.utils.data
 from helpers.coco_set import CocoSet
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from PIL import Image
 
 from misalign_det.datasets import image_checks
-from misalign_det.datasets.image_checks import _spread
+from misalign_det.datasets.image_checks import _spread, explain_load_error
 from misalign_det.datasets.preflight import InputError, check_config
 from misalign_det.datasets.transforms import LoadImageOrSkip
 
@@ -239,3 +240,51 @@ def test_a_sample_is_loaded(count):
     sample = _spread(list(range(count)))
     assert len(sample) == min(count, 24) and sample[0] == 0
     assert len(set(sample)) == len(sample) and sample[-1] >= count * 0.9
+
+
+# --- an image that would stop the run --------------------------------------------------------
+
+
+def many(good, number=60):
+    """The set with many images, of which only the last cannot be decoded."""
+    good.content["images"] = [
+        {"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 48} for i in range(number)
+    ]
+    for i in range(number):
+        cv2.imwrite(str(good.image(i)), np.zeros((48, 64, 3), np.uint8))
+    good.image(number - 1).write_bytes(good.image(number - 1).read_bytes()[:300])
+    good.write()
+    return number - 1
+
+
+def test_every_image_is_decoded_where_one_would_stop_the_run(good, monkeypatch):
+    last = many(good)
+    assert f"1 of 60 images tested cannot be decoded: {good.image(last)}" in good.fault(("val",))
+    with pytest.raises(InputError, match="1 of 60 images tested"):
+        check_config(spoilt(good, type="LoadImageFromFile"), ("train",))
+    assert not any("decoded" in note for note in good.notes(("train",)))  # it is skipped there
+    monkeypatch.setattr(image_checks, "_SECONDS", -1.0)  # no time but for the sample
+    good.notes(("val",))
+
+
+class Images(torch.utils.data.Dataset):
+    def __init__(self, paths):
+        self.paths = paths
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        return LoadImageFromFile().transform({"img_path": str(self.paths[index])})["img"].shape
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_error_of_an_image_that_does_not_load_is_explained(good, workers):
+    good.image(2).write_bytes(good.image(2).read_bytes()[:300])
+    loader = torch.utils.data.DataLoader(Images([good.image(2)]), num_workers=workers)
+    with pytest.raises(AssertionError) as caught:
+        list(loader)
+    said = explain_load_error(caught.value)
+    assert said.startswith(f"{good.image(2)} cannot be decoded.") and "--resume" in said
+    assert explain_load_error(AssertionError("failed")) is None
+    assert explain_load_error(ValueError("failed to load image: a")) is None

@@ -17,7 +17,7 @@ from ...utils.json_file import write_json
 
 HELD_OUT = {"train": 0.8, "val": 0.2}
 _RECORD = "data.json"
-_VERSION = 1  # of the conversion; another one converts again
+_VERSION = 2  # of the conversion; another one converts again
 
 
 @dataclass
@@ -31,6 +31,7 @@ class ConvertedData:
         image_folders: {split: absolute path}.
         lines: what was found, for the user; the first says it in one line.
         converted: whether the boxes come from another format than COCO.
+        warnings: what is perhaps wrong, for the user.
         state: of the folder's files.
         preferred: the order of classes that was preferred.
     """
@@ -41,6 +42,7 @@ class ConvertedData:
     image_folders: dict[str, str]
     lines: list[str] = field(default_factory=list)
     converted: bool = False
+    warnings: list[str] = field(default_factory=list)
     state: str = ""
     preferred: list[str] = field(default_factory=list)
 
@@ -64,7 +66,8 @@ def convert(
         prefer: classes whose order is taken if they are the folder's.
 
     Raises:
-        InputError: the folder cannot be read, or nothing can be written to the work dir.
+        InputError: the folder cannot be read, or most of a split cannot be used, or nothing can be
+            written to the work dir.
     """
     root = osp.abspath(osp.expanduser(folder))
     if osp.realpath(work_dir) == osp.realpath(root):
@@ -91,6 +94,7 @@ def convert(
         {},
         {},
         converted="COCO" not in data.format,
+        warnings=data.warnings,
         state=state,
         preferred=list(prefer or ()),
     )

@@ -1,5 +1,6 @@
 """The option ``--data`` of the tools."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,3 +45,5 @@ def use_data(
     if is_first_process():
         for line in data.lines:
             print_log(line, logger="current")
+        for line in data.warnings:
+            print_log(line, logger="current", level=logging.WARNING)

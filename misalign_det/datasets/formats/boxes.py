@@ -1,6 +1,8 @@
 """Single boxes, parsed by globox; a box that cannot be used is counted."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +13,9 @@ NO_AREA = "boxes without area"
 OUTSIDE = "boxes outside the image"
 UNREADABLE = "unreadable boxes"
 UNKNOWN = "boxes of unknown classes"
+NOT_RELATIVE = "boxes with coordinates above 1, which should be parts of the image"
+POLYGONS = "polygons read as the box around them"
+ROTATED = "rotated boxes read as the box around them"
 OTHER_SHAPES = "shapes that are not boxes"
 OTHER_SIZE = "images of another size than their annotation says"
 
@@ -33,7 +38,12 @@ def load_globox() -> ModuleType:
 
 
 def parse_box(
-    parser: Callable[..., Any], node: Any, where: str, counts: Counts, **kwargs: Any
+    parser: Callable[..., Any],
+    node: Any,
+    where: str,
+    counts: Counts,
+    split: str | None = None,
+    **kwargs: Any,
 ) -> LabelledBox | None:
     """Parse one box.
 
@@ -42,6 +52,7 @@ def parse_box(
         node: what it parses: a line, an XML element or a dict.
         where: file of the box.
         counts: counts the box if it cannot be used.
+        split: of the image.
         **kwargs: passed to the parser.
 
     Returns:
@@ -51,31 +62,88 @@ def parse_box(
     try:
         box = parser(node, **kwargs)
     except AssertionError:  # globox asserts that the right border is not left of the left one
-        counts.add(NO_AREA, where)
+        counts.add(NO_AREA, where, split=split)
         return None
     except (errors.ParsingError, ValueError, TypeError, KeyError):
-        counts.add(UNREADABLE, where)
+        counts.add(UNREADABLE, where, split=split)
         return None
     x1, y1, x2, y2 = (float(value) for value in box.ltrb)
     return LabelledBox(str(box.label).strip(), (x1, y1, x2, y2))
 
 
+def rotate_box(
+    box: LabelledBox, degrees: Any, where: str, counts: Counts, split: str | None = None
+) -> LabelledBox | None:
+    """The upright box around a box that is rotated about its centre.
+
+    Args:
+        box: before the rotation.
+        degrees: the angle as the file has it, a number or text; None or empty: 0. Whether it counts
+            clockwise makes no difference to the box around.
+        where: file of the box.
+        counts: counts the box if it is rotated, or if its angle is no number.
+        split: of the image.
+
+    Returns:
+        None if the angle is no number.
+    """
+    try:
+        angle = float(degrees or 0)
+    except (TypeError, ValueError):
+        angle = math.nan
+    if not math.isfinite(angle):
+        counts.add(UNREADABLE, where, split=split)
+        return None
+    if angle % 180 == 0:
+        return box
+    counts.add(ROTATED, where, split=split)
+    return replace(box, bbox=around_rotated(box.bbox, angle))
+
+
+def around_rotated(
+    bbox: tuple[float, float, float, float], degrees: float
+) -> tuple[float, float, float, float]:
+    """The upright box around a box that is rotated about its centre.
+
+    Args:
+        bbox: (x1, y1, x2, y2) before the rotation.
+        degrees: angle.
+
+    Example:
+        >>> [round(value) for value in around_rotated((0, 4, 10, 6), 90)]
+        [4, 0, 6, 10]
+    """
+    x1, y1, x2, y2 = bbox
+    cosine, sine = (abs(f(math.radians(degrees))) for f in (math.cos, math.sin))
+    half_width = ((x2 - x1) * cosine + (y2 - y1) * sine) / 2
+    half_height = ((x2 - x1) * sine + (y2 - y1) * cosine) / 2
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    return x - half_width, y - half_height, x + half_width, y + half_height
+
+
 def is_usable(
-    bbox: tuple[float, float, float, float], size: tuple[float, float], where: str, counts: Counts
+    bbox: tuple[float, float, float, float],
+    size: tuple[float, float],
+    where: str,
+    counts: Counts,
+    split: str | None = None,
 ) -> bool:
-    """Whether a box has an area, and a part of it is in its image.
+    """Whether a box is finite and has an area, and a part of it is in its image.
 
     Args:
         bbox: (x1, y1, x2, y2) in pixels.
         size: (width, height) of the image.
         where: file of the box.
         counts: counts the box if not.
+        split: of the image.
     """
     x1, y1, x2, y2 = bbox
-    if not (x2 > x1 and y2 > y1):
-        counts.add(NO_AREA, where)
+    if not all(map(math.isfinite, bbox)):
+        counts.add(UNREADABLE, where, split=split)
+    elif not (x2 > x1 and y2 > y1):
+        counts.add(NO_AREA, where, split=split)
     elif not (x2 > 0 and y2 > 0 and x1 < size[0] and y1 < size[1]):
-        counts.add(OUTSIDE, where)
+        counts.add(OUTSIDE, where, split=split)
     else:
         return True
     return False

@@ -6,12 +6,35 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import InputError
-from .boxes import OTHER_SHAPES, OTHER_SIZE, UNKNOWN, load_globox, parse_box
-from .files import FolderFiles, split_of_folder, split_of_words
+from .boxes import (
+    OTHER_SHAPES,
+    OTHER_SIZE,
+    POLYGONS,
+    ROTATED,
+    UNKNOWN,
+    load_globox,
+    parse_box,
+    rotate_box,
+)
+from .files import (
+    MISSING_IMAGES,
+    UNREADABLE_FILES,
+    FolderFiles,
+    first_split,
+    split_of_folder,
+    split_of_words,
+)
 from .records import AnnotatedImage, Counts
+from .text import read_text, read_xml
 from .voc import root_tag
-from .yolo import POLYGONS
 
+# LabelMe's shapes; rotated boxes have their four corners there and in X-AnyLabeling.
+_LABELME_SHAPES = {
+    "rectangle": "",
+    "polygon": POLYGONS,
+    "oriented_rectangle": ROTATED,
+    "rotation": ROTATED,
+}
 _CVAT_SHAPES = ("polygon", "polyline", "points", "mask", "ellipse", "cuboid", "skeleton")
 
 
@@ -33,26 +56,38 @@ def read_cvat(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage],
         The images; and the names of the classes in their order, None if the files list none.
 
     Raises:
-        InputError: a file is of a video and has no images.
+        InputError: a file is cut off, or is of a video and has no images, or lists a label without
+            a name.
     """
     read: list[AnnotatedImage] = []
     names: dict[str, None] = {}
     for path in files.annotations(".xml"):
         try:
-            root = ET.parse(files.full(path)).getroot()
-        except (ET.ParseError, OSError):
-            counts.add("unreadable annotations", path)
-            continue
-        if root.tag != "annotations":
-            counts.add("unreadable annotations", path)
+            root = read_xml(files.full(path), counts, path)
+        except (ET.ParseError, OSError) as error:
+            if root_tag(files.full(path)) == "annotations":  # of many images, perhaps of a split
+                raise InputError(
+                    f"{files.full(path)} is not valid XML ({error}). Perhaps it was cut off while "
+                    "it was copied; export it again."
+                ) from None
+            root = None
+        if root is None or root.tag != "annotations":
+            counts.add(UNREADABLE_FILES, path, split=first_split(split_of_folder(path)))
             continue
         if root.find("track") is not None:
             raise InputError(
                 f"{files.full(path)} is in the format 'CVAT for video'. Export the frames as 'CVAT "
                 "for images', COCO or YOLO."
             )
-        own = [label.findtext("name") or "" for label in root.findall("meta//labels/label")]
-        names |= dict.fromkeys(name for name in own if name)
+        own = [
+            (label.findtext("name") or "").strip() for label in root.findall("meta//labels/label")
+        ]
+        if "" in own:
+            raise InputError(
+                f"{files.full(path)}: label {own.index('') + 1} of {', '.join(map(repr, own))} has "
+                "an empty name. Name it, or remove it if no box has it."
+            )
+        names |= dict.fromkeys(own)
         for node in root.iter("image"):
             image = _cvat_image(files, path, node, set(own), counts)
             if image:
@@ -68,28 +103,31 @@ def _cvat_image(
     image = _find(files, node.get("name", ""), path, stated, counts, subset)
     if image is None:
         return None
-    image.split = subset or split_of_folder(image.path) or split_of_folder(path)
     for shape in node:
         if shape.tag in _CVAT_SHAPES:
-            counts.add(OTHER_SHAPES, image.path)
+            counts.add(OTHER_SHAPES, image.path, split=image.split)
         elif shape.tag == "box":
-            box = parse_box(load_globox().BoundingBox.from_cvat, shape, image.path, counts)
+            box = parse_box(
+                load_globox().BoundingBox.from_cvat, shape, image.path, counts, image.split
+            )
             if box and names and box.label not in names:
-                counts.add(UNKNOWN, image.path)
-            elif box:
+                counts.add(UNKNOWN, f"{image.path}: {box.label!r}", split=image.split)
+                continue
+            box = box and rotate_box(box, shape.get("rotation"), image.path, counts, image.split)
+            if box:
                 image.boxes.append(box)
     return image
 
 
 def is_labelme(files: FolderFiles) -> bool:
-    """Whether a JSON file with the name of an image has shapes."""
+    """Whether a JSON file has shapes."""
     return next(_labelme_files(files, Counts()), None) is not None
 
 
 def read_labelme(
     files: FolderFiles, counts: Counts
 ) -> tuple[list[AnnotatedImage], list[str] | None]:
-    """Read rectangles, and polygons as the box around them.
+    """Read rectangles, and polygons and rotated rectangles as the box around them.
 
     Args:
         files: of the data folder.
@@ -105,31 +143,37 @@ def read_labelme(
         image = _find(files, name, path, stated, counts)
         if image is None:
             continue
-        image.split = split_of_folder(path) or split_of_folder(image.path)
         for shape in content["shapes"]:
-            kind = shape.get("shape_type", "polygon") if isinstance(shape, Mapping) else None
-            if kind not in ("rectangle", "polygon"):
-                counts.add(OTHER_SHAPES, path)
+            kind = ""
+            if isinstance(shape, Mapping):
+                kind = str(shape.get("shape_type") or "polygon")
+            if kind not in _LABELME_SHAPES:
+                counts.add(OTHER_SHAPES, path, split=image.split)
                 continue
-            box = parse_box(load_globox().BoundingBox.from_labelme, shape, path, counts)
+            box = parse_box(
+                load_globox().BoundingBox.from_labelme, shape, path, counts, image.split
+            )
             if box:
+                if shape["label"] is None:
+                    box.label = ""
                 image.boxes.append(box)
-                counts.add(POLYGONS, path, number=int(kind == "polygon"))
+                counts.add(_LABELME_SHAPES[kind], path, number=int(kind != "rectangle"))
         read.append(image)
     return read, None
 
 
 def _labelme_files(files: FolderFiles, counts: Counts) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in files.annotations(".json"):
-        if files.image_of(path) is None:
-            continue
+        own = Counts()
         try:
-            with open(files.full(path), encoding="utf-8") as opened:
-                content = json.load(opened)
+            content = json.loads(read_text(files.full(path), own, path))
         except (OSError, ValueError, RecursionError):
-            counts.add("unreadable annotations", path)
+            if files.image_of(path):  # else it may be no annotation
+                counts.add(UNREADABLE_FILES, path, split=first_split(split_of_folder(path)))
             continue
         if isinstance(content, dict) and isinstance(content.get("shapes"), list):
+            for kind, number in own.number.items():
+                counts.add(kind, path, number)
             yield path, content
 
 
@@ -141,14 +185,15 @@ def _find(
     counts: Counts,
     split: str | None = None,
 ) -> AnnotatedImage | None:
-    """The image of an annotation, with its real size."""
+    """The image of an annotation, with its real size and its split; `split` comes first."""
     image = (files.image_named(name, path, split) if name else None) or files.image_of(path)
+    split = first_split(split, split_of_folder(image or ""), split_of_folder(path))
     if image is None:
-        counts.add("missing images", name or path)
+        counts.add(MISSING_IMAGES, name or path, split=split)
         return None
-    size = files.size(image, counts)
+    size = files.size(image, counts, split)
     if size is None:
         return None
     if stated != tuple(map(str, size)) and all(text.isdigit() for text in stated):
         counts.add(OTHER_SIZE, image)
-    return AnnotatedImage(image, size)
+    return AnnotatedImage(image, size, split)

@@ -9,7 +9,6 @@ from typing import Any
 
 from ...errors import InputError
 from ...utils.json_file import write_json
-from .boxes import OTHER_SIZE
 from .files import FolderFiles
 from .folder import read_folder
 from .records import SPLITS, CocoSplit, Counts
@@ -56,10 +55,10 @@ def export_coco(
             f"--out-dir {out_dir} is inside {files.root}, where its files would be read as "
             "annotations of the source. Choose a folder outside."
         )
-    data = read_folder(files.root, kind, files=files)
+    data = read_folder(files.root, kind, files=files, open_images=True)
     lines = [f"{source}: {data}."]
     contents = {
-        split: _checked(images, files, data.classes, data.counts)
+        split: _relative(images, files, data.classes, data.counts)
         for split, images in data.splits.items()
     }
     if fractions is not None or group is not None or len(contents) < 2:
@@ -73,6 +72,7 @@ def export_coco(
         numbers = f"{len(content['images'])} images, {len(content['annotations'])} boxes"
         lines.append(f"{path}: {numbers}")
         _place_images(content, files, osp.join(out_dir, "images"), copy_images)
+    lines += [f"WARNING: {text}" for text in data.warnings]
     lines.append(f"left out or changed: {str(data.counts) or 'nothing'}")
     return lines
 
@@ -89,29 +89,18 @@ def _open(source: str) -> FolderFiles:
         return FolderFiles(osp.dirname(folder), only=source)
 
 
-def _checked(
+def _relative(
     split: CocoSplit, files: FolderFiles, classes: Sequence[str], counts: Counts
 ) -> dict[str, Any]:
-    """A split with file names relative to the source, without images that cannot be opened."""
+    """A split with file names relative to the source."""
     head = osp.relpath(split.images, files.root)
-    images = []
-    left_out = set()
-    for image in split.content["images"]:
-        path = osp.normpath(osp.join(head, image["file_name"]))
-        size = files.size(path, counts) if osp.isfile(files.full(path)) else None
-        if size is None:
-            left_out.add(image["id"])
-            if not osp.isfile(files.full(path)):
-                counts.add("missing images", path)
-            continue
-        stated = (image.get("width"), image.get("height"))
-        if None not in stated and stated != size:
-            counts.add(OTHER_SIZE, path)
-        images.append({**image, "file_name": path, "width": size[0], "height": size[1]})
-    boxes = split.content["annotations"]
-    kept = [box for box in boxes if box["image_id"] not in left_out]
-    counts.add("boxes of images that are left out", number=len(boxes) - len(kept))
-    return standardise({**split.content, "images": images, "annotations": kept}, classes, counts)
+    images = [
+        {**image, "file_name": osp.normpath(osp.join(head, image["file_name"]))}
+        for image in split.content["images"]
+    ]
+    # What is left out of another one was counted when it was read.
+    counts = counts if split.file else Counts()
+    return standardise({**split.content, "images": images}, classes, counts)
 
 
 def _joined(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:

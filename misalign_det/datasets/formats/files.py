@@ -7,15 +7,21 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ...errors import InputError
 from .records import Counts
 
+MISSING_IMAGES, UNREADABLE_IMAGES = "missing images", "unreadable images"
+UNREADABLE_FILES = "unreadable annotations"
+UNANNOTATED = "listed images without an annotation file"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jpe")
 _ANNOTATION_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".names", ".labels")
 _SPLIT = re.compile(r"(trainval|train|training|val|valid|validation|test|testing)(\d{4})?")
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
+# The images of a folder up to this size are decoded, which takes ten seconds or so. By number and
+# bytes, not by time: the same folder gives the same splits on every machine.
+_DECODED_IMAGES, _DECODED_BYTES = 2000, 256 * 2**20
 
 
 class FolderFiles:
@@ -29,6 +35,7 @@ class FolderFiles:
     Attributes:
         root: the folder.
         images: paths of images relative to it, sorted.
+        small: whether the images are so few that each is decoded, not only its header read.
         sizes: {path: (width, height)} of the images opened so far.
 
     Raises:
@@ -56,6 +63,9 @@ class FolderFiles:
                 self._by_stem[_stem(path), image].append(path)
         if not self.images:
             raise InputError(f"{root}: there are no images ({', '.join(IMAGE_SUFFIXES)}) in it.")
+        self.small = len(self.images) <= _DECODED_IMAGES and (
+            sum(osp.getsize(self.full(path)) for path in self.images) <= _DECODED_BYTES
+        )
 
     def annotations(self, *suffixes: str) -> list[str]:
         """Relative paths of the files with a suffix such as ``'.xml'``, sorted."""
@@ -100,23 +110,26 @@ class FolderFiles:
         """The path of a relative path."""
         return osp.join(self.root, path)
 
-    def size(self, path: str, counts: Counts) -> tuple[int, int] | None:
+    def size(self, path: str, counts: Counts, split: str | None = None) -> tuple[int, int] | None:
         """Read the size of an image, turned as its EXIF orientation says.
 
         Args:
             path: relative path of the image.
-            counts: counts the image if it cannot be opened.
+            counts: counts the image if it cannot be opened or, in a small folder, decoded.
+            split: of the image.
 
         Returns:
-            (width, height); None if it cannot be opened.
+            (width, height); None if it cannot be opened or decoded.
         """
         if path not in self.sizes:
             try:
                 with Image.open(self.full(path)) as image:
                     width, height = image.size
                     sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
-            except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
-                counts.add("unreadable images", path)
+                    if self.small:
+                        image.load()
+            except Exception:  # decoders raise errors of any type
+                counts.add(UNREADABLE_IMAGES, path, split=split)
                 return None
             self.sizes[path] = (height, width) if sideways else (width, height)
         return self.sizes[path]
@@ -146,6 +159,20 @@ def split_of_folder(path: str) -> str | None:
         if split:
             return split
     return None
+
+
+def first_split(*found: str | None) -> str | None:
+    """The first split that is not None; images that are for training and validation are train's.
+
+    Args:
+        *found: results of :func:`split_of_folder` and :func:`split_of_words`.
+
+    Example:
+        >>> first_split(None, 'trainval', 'test')
+        'train'
+    """
+    split = next((split for split in found if split), None)
+    return "train" if split == "trainval" else split
 
 
 def split_of_words(words: Iterable[str]) -> str | None:

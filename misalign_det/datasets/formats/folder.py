@@ -1,7 +1,7 @@
 """Read a folder of annotated images in any of the formats."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ from ...utils.text import shorten
 from .coco import ROBOFLOW, coco_files, is_coco, read_coco, used_categories
 from .cvat_labelme import is_cvat, is_labelme, read_cvat, read_labelme
 from .files import FolderFiles
+from .losses import check_losses, likely_cause
 from .records import SPLITS, AnnotatedImage, CocoSplit, Counts
-from .standard import from_images, is_standard, standardise
+from .standard import count_unusable, from_images, is_standard, standardise
 from .table import is_table, read_table
 from .voc import is_voc, read_voc
-from .yolo import is_yolo, read_yolo
+from .yolo import has_class_names, is_yolo, read_yolo
 
 _Reader = Callable[[FolderFiles, Counts], tuple[list[AnnotatedImage], list[str] | None]]
 # In the order in which they are tried. COCO is read by read_coco.
@@ -38,6 +39,7 @@ class DataFolder:
         splits: {``'train'``, ``'val'`` or ``'test'``: images}, or all images as ``''``.
         counts: what was left out.
         ordered: whether the format gives the classes an order; else they are sorted.
+        warnings: what is perhaps wrong; see :func:`~.losses.check_losses`.
     """
 
     format: str
@@ -45,6 +47,7 @@ class DataFolder:
     splits: dict[str, CocoSplit]
     counts: Counts
     ordered: bool = True
+    warnings: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         noun = "class" if len(self.classes) == 1 else "classes"
@@ -68,6 +71,8 @@ def recognise(files: FolderFiles) -> str:
     for name, (_, matches, _) in _READERS.items():
         if matches(files):
             return name
+    if has_class_names(files):  # for the error that says what is missing
+        return "yolo"
     raise InputError(
         f"{files.root} has {len(files.images)} images, but no annotations in COCO, Pascal VOC, "
         "YOLO, CVAT, LabelMe or CSV format. tools/README.md shows the layouts."
@@ -80,6 +85,7 @@ def read_folder(
     classes: Sequence[str] | None = None,
     prefer: Sequence[str] | None = None,
     files: FolderFiles | None = None,
+    open_images: bool = False,
 ) -> DataFolder:
     """Read a folder.
 
@@ -91,13 +97,15 @@ def read_folder(
             Default: the order of the format, or sorted where it has none.
         prefer: an order that is taken if these are the folder's classes.
         files: of the folder, if they are known.
+        open_images: open the images of COCO files too, to find unreadable ones and their sizes.
+            Small folders are opened anyway, and those of other formats.
 
     Returns:
         The splits. COCO files that can be used as they are keep their ``file``.
 
     Raises:
-        InputError: the folder cannot be read, has no objects, or has other classes; the message
-            says what to do.
+        InputError: the folder cannot be read, has no objects, has other classes or one without a
+            name, or most of a split cannot be used; the message says what to do.
 
     Example::
 
@@ -110,23 +118,59 @@ def read_folder(
     counts = Counts()
     if found in ("coco", "roboflow"):
         title = "Roboflow COCO" if found == "roboflow" else "COCO"
-        return _read_coco(files, title, classes, prefer, counts)
+        return _read_coco(files, title, classes, prefer, counts, open_images)
     title, _, reader = _READERS[found]
     images, names = reader(files, counts)
+    images = _listed_once(images, counts)
+    _check_labels(files.root, images)
     labels = sorted({box.label for image in images for box in image.boxes})
     if not labels:
-        left_out = f" Left out: {counts}." if str(counts) else ""
+        left_out = f" Left out: {counts}. {likely_cause(counts)}" if str(counts) else ""
         raise InputError(f"{files.root}: no {title} annotation has a usable box.{left_out}")
     order = _order(files.root, names or labels, labels, classes, prefer)
     by_split = {image.split or "" for image in images}
     splits: dict[str, CocoSplit] = {}
+    warnings = []
     for split in [name for name in (*SPLITS, "") if name in by_split]:
         chosen = [image for image in images if (image.split or "") == split]
         if not split and len(by_split) > 1:
             counts.add("images in no split", chosen[0].path, len(chosen))
+            warnings.append(
+                f"{files.root}: {len(chosen)} of {len(images)} images are in no split and are left "
+                f"out, such as {chosen[0].path}; others are in {' and '.join(splits)}."
+            )
             continue
         splits[split] = CocoSplit(from_images(chosen, order, counts), Path(files.root))
-    return DataFolder(title, order, splits, counts, ordered=names is not None)
+    warnings += check_losses(files.root, _numbers(splits), counts)
+    return DataFolder(title, order, splits, counts, names is not None, warnings)
+
+
+def _listed_once(images: Sequence[AnnotatedImage], counts: Counts) -> list[AnnotatedImage]:
+    """The images, those of the same file and split as one with the boxes of all."""
+    first: dict[tuple[str, str | None], AnnotatedImage] = {}
+    for image in images:
+        known = first.setdefault((image.path, image.split), image)
+        if known is not image:
+            new = [box for box in image.boxes if box not in known.boxes]
+            counts.add("images listed twice", image.path)
+            counts.add("boxes listed twice", image.path, len(image.boxes) - len(new))
+            known.boxes += new
+    return list(first.values())
+
+
+def _check_labels(root: str, images: Sequence[AnnotatedImage]) -> None:
+    """Raise an InputError for boxes whose class is an empty name."""
+    nameless = [image.path for image in images for box in image.boxes if not box.label]
+    if nameless:
+        raise InputError(
+            f"{root}: {len(nameless)} boxes have an empty class name, the first in the annotations "
+            f"of {nameless[0]}. Name their class, or remove them."
+        )
+
+
+def _numbers(splits: Mapping[str, CocoSplit]) -> dict[str, tuple[int, int]]:
+    """{split: numbers of images and boxes}."""
+    return {name: (len(split), len(split.content["annotations"])) for name, split in splits.items()}
 
 
 def _read_coco(
@@ -135,17 +179,29 @@ def _read_coco(
     classes: Sequence[str] | None,
     prefer: Sequence[str] | None,
     counts: Counts,
+    open_images: bool,
 ) -> DataFolder:
-    read = read_coco(files)
+    read = read_coco(files, counts, open_images)
     if not read:
         raise InputError(f"{files.root}: there is no COCO file in it.")
     names = used_categories([split.content for split in read.values()])
     order = _order(files.root, names, names, classes, prefer)
     splits = {name: read[name] for name in (*SPLITS, "") if name in read}
-    for split in splits.values():
-        if not is_standard(split.content, order):
-            split.content, split.file = standardise(split.content, order, counts), None
-    return DataFolder(title, order, splits, counts)
+    paths = coco_files(files)
+    unused = Counts()  # boxes of files that stay as they are; mmdet leaves them out
+    for name, split in splits.items():
+        if is_standard(split.content, order):
+            count_unusable(split.content, unused, paths[name], name)
+        else:
+            split.content = standardise(split.content, order, counts, paths[name], name)
+            split.file = None
+    numbers = _numbers(splits)
+    for name in numbers:
+        left_out = sum(unused.of_split(name).number.values())
+        numbers[name] = (numbers[name][0], numbers[name][1] - left_out)
+    check_losses(files.root, numbers, unused)  # its warnings are preflight's
+    warnings = check_losses(files.root, numbers, counts)
+    return DataFolder(title, order, splits, counts, warnings=warnings)
 
 
 def _order(

@@ -1,10 +1,12 @@
 """What the readers of all formats return, and the count of what they leave out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 SPLITS = ("train", "val", "test")
+MERGED = "classes of the same name, which were merged"
 
 
 @dataclass
@@ -65,29 +67,47 @@ class CocoSplit:
 class Counts:
     """What is left out or changed, by kind, each with the first place where it was found.
 
+    Attributes:
+        number: {kind: how often}.
+        first: {kind: the first place}.
+
     Example:
         >>> counts = Counts()
         >>> counts.add('boxes without area', 'a.xml')
-        >>> counts.add('boxes without area', 'b.xml')
-        >>> str(counts)
-        '2 boxes without area (first: a.xml)'
+        >>> counts.add('boxes without area', 'b.xml', split='val')
+        >>> str(counts), str(counts.of_split('val'))
+        ('2 boxes without area (first: a.xml)', '1 boxes without area (first: b.xml)')
     """
 
     def __init__(self) -> None:
         self.number: dict[str, int] = {}
         self.first: dict[str, str] = {}
+        self._splits: dict[str, Counts] = {}
 
-    def add(self, kind: str, where: str = "", number: int = 1) -> None:
+    def add(self, kind: str, where: str = "", number: int = 1, split: str | None = None) -> None:
         """Count one thing, or several.
 
         Args:
             kind: in the plural, such as ``'boxes without area'``.
             where: file in which it was found.
             number: how many.
+            split: that it belongs to, if it is known.
         """
         if number:
-            self.number[kind] = self.number.get(kind, 0) + number
-            self.first.setdefault(kind, where)
+            for counts in (self, self.of_split(split)):
+                counts.number[kind] = counts.number.get(kind, 0) + number
+                counts.first.setdefault(kind, where)
+
+    def of_split(self, split: str | None) -> "Counts":
+        """What was counted for one split; for None or ``''``, what belongs to no known one."""
+        return self._splits.setdefault(split or "", Counts())
+
+    def only(self, kinds: Iterable[str]) -> "Counts":
+        """What was counted of some kinds."""
+        chosen = Counts()
+        for kind in kinds:
+            chosen.add(kind, self.first.get(kind, ""), self.number.get(kind, 0))
+        return chosen
 
     def __str__(self) -> str:
         texts = []

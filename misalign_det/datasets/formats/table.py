@@ -1,14 +1,16 @@
 """Boxes in CSV files: one row per box, with a header."""
 
 import csv
+import io
 import os.path as osp
 import re
 from collections.abc import Mapping, Sequence
 
 from ...errors import InputError
 from .boxes import load_globox, parse_box
-from .files import FolderFiles, split_of_folder, split_of_words
+from .files import MISSING_IMAGES, FolderFiles, first_split, split_of_folder, split_of_words
 from .records import AnnotatedImage, Counts
+from .text import read_text
 
 # Names that a column may have, in lower case without "_", "-" and spaces.
 _COLUMNS = {
@@ -20,6 +22,9 @@ _COLUMNS = {
     "y2": ("ymax", "y2", "bottom"),
     "split": ("split", "set", "subset"),
 }
+# Neither their unit nor the centre of the rotation is the same everywhere.
+_ANGLES = ("rotation", "angle", "theta", "boxrotation", "rotationangle")
+_SEPARATORS = ",;\t|"
 _CORNERS = ("x1", "y1", "x2", "y2")
 _OWN_KEYS = {"id", "file_name", "width", "height"}
 
@@ -33,7 +38,8 @@ def read_table(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage]
     """Read CSV files with a header.
 
     Coordinates are pixels or, if none of a file is above 1, parts of the image. A row without a
-    class and coordinates is an image without objects. Other columns become keys of the image.
+    class and coordinates is an image without objects. Other columns become keys of the image. The
+    separator is one of ``, ; | `` and the tab; with another than the comma, decimal commas count.
 
     Args:
         files: of the data folder.
@@ -43,7 +49,7 @@ def read_table(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage]
         The images; and None, since the format has no list of classes.
 
     Raises:
-        InputError: no file has the columns of a box.
+        InputError: no file has the columns of a box, or a file is no table or has rotated boxes.
     """
     read: dict[str, AnnotatedImage] = {}
     found = False
@@ -60,20 +66,68 @@ def read_table(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage]
     return list(read.values()), None
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.lower())
+
+
+def _lines_of(text: str) -> tuple[io.StringIO, str]:
+    """The text from its header on, and its separator."""
+    start, _, rest = text.partition("\n")
+    if start.lower().startswith("sep="):  # a line of Excel's
+        return io.StringIO(rest, newline=""), start[4:5]
+    try:
+        separator = csv.Sniffer().sniff(start, _SEPARATORS).delimiter
+    except csv.Error:  # a header of one column
+        separator = ","
+    return io.StringIO(text, newline=""), separator
+
+
 def _columns(files: FolderFiles, path: str) -> dict[str, str]:
     """{meaning: name of the column}; empty if the table is of something else."""
     try:
-        with open(files.full(path), newline="", encoding="utf-8-sig") as opened:
-            header = next(csv.reader(opened), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
+        lines, separator = _lines_of(read_text(files.full(path)))
+        header = next(csv.reader(lines, delimiter=separator), [])
+    except (OSError, csv.Error):
         return {}
-    plain = {re.sub(r"[-_ ]", "", name.lower()): name for name in header}
+    plain = {_plain(name): name for name in header}
     columns = {
         meaning: next((plain[name] for name in names if name in plain), "")
         for meaning, names in _COLUMNS.items()
     }
     complete = all(columns[meaning] for meaning in ("image", "label", *_CORNERS))
     return columns if complete else {}
+
+
+def _rows(files: FolderFiles, path: str, corners: Sequence[str], counts: Counts) -> list[dict]:
+    """The rows of a CSV file.
+
+    Raises:
+        InputError: a row cannot be read, or a box is rotated.
+    """
+    lines, separator = _lines_of(read_text(files.full(path), counts, path))
+    try:
+        rows = list(csv.DictReader(lines, delimiter=separator))
+    except csv.Error as error:
+        raise InputError(f"{files.full(path)} is no CSV file that can be read: {error}.") from None
+    for number, row in enumerate(rows, 2):
+        if separator != ",":
+            row.update({corner: (row[corner] or "").replace(",", ".") for corner in corners})
+        for name in row:
+            if name and _plain(name) in _ANGLES and not _is_zero(row[name]):
+                raise InputError(
+                    f"{files.full(path)}, row {number}: {name} is {row[name]}. The boxes of a CSV "
+                    "file are upright: write the box around the rotated corners, and remove the "
+                    "column. If it is no rotation of boxes, rename it."
+                )
+    return rows
+
+
+def _is_zero(text: str | None) -> bool:
+    """Whether the text is empty or the number 0."""
+    try:
+        return float((text or "").replace(",", ".") or 0) == 0
+    except ValueError:
+        return False
 
 
 def _read_file(
@@ -84,32 +138,32 @@ def _read_file(
     counts: Counts,
 ) -> None:
     """Add the boxes of a CSV file to the images."""
-    with open(files.full(path), newline="", encoding="utf-8-sig") as opened:
-        rows = list(csv.DictReader(opened))
-    relative = _are_relative(rows, [columns[corner] for corner in _CORNERS])
+    corners = [columns[corner] for corner in _CORNERS]
+    rows = _rows(files, path, corners, counts)
+    relative = _are_relative(rows, corners)
     missing = set()
     for row in rows:
         name = (row[columns["image"]] or "").strip()
         words = [row.get(columns["split"]) or "", osp.splitext(osp.basename(path))[0]]
         of_row = split_of_words(words)
         image = files.image_named(name, path, of_row) if name else None
+        split = first_split(of_row, split_of_folder(image or ""), split_of_folder(path))
         if image is None:
             if name not in missing:
-                counts.add("missing images", name or path)
+                counts.add(MISSING_IMAGES, name or path, split=split)
             missing.add(name)
             continue
-        size = files.size(image, counts)
+        size = files.size(image, counts, split)
         if size is None:
             continue
         if image not in read:
-            split = of_row or split_of_folder(image) or split_of_folder(path)
             others = set(row) - set(columns.values()) - _OWN_KEYS - {None}
             read[image] = AnnotatedImage(image, size, split, [], {key: row[key] for key in others})
-        label, texts = row[columns["label"]], [row[columns[corner]] for corner in _CORNERS]
+        label, texts = row[columns["label"]], [row[corner] for corner in corners]
         if not label and not any(texts):
             continue
         line = " ".join(["0", *(text or "?" for text in texts)])
-        box = parse_box(load_globox().BoundingBox.from_txt, line, path, counts,
+        box = parse_box(load_globox().BoundingBox.from_txt, line, path, counts, split,
                         relative=relative, image_size=size)  # fmt: skip
         if box:
             box.label = (label or "").strip()

@@ -1,7 +1,6 @@
 """VisDrone-DET: its text files as COCO dictionaries, with ignored regions."""
 
 import os.path as osp
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +8,16 @@ import numpy as np
 from ...errors import InputError
 from ...evaluation.visdrone_metric import covered_fraction
 from .boxes import NO_AREA, UNREADABLE
-from .files import FolderFiles
+from .files import MISSING_IMAGES, FolderFiles
+from .losses import check_losses
 from .records import AnnotatedImage, Counts, LabelledBox
 from .standard import from_images
+from .text import read_text
 
 CLASSES = ("pedestrian", "people", "bicycle", "car", "van", "truck", "tricycle", "awning-tricycle",
            "bus", "motor")  # fmt: skip
 IGNORED_REGION, OTHERS = 0, 11
+IN_REGIONS, OF_OTHERS = "objects in ignored regions", "objects of the category others"
 FOLDERS = {
     "train": "VisDrone2019-DET-train",
     "val": "VisDrone2019-DET-val",
@@ -40,37 +42,45 @@ def read_visdrone(root: str, counts: Counts) -> dict[str, dict[str, Any]]:
         ``others`` are no objects. ``truncation`` and ``occlusion`` are keys of the annotations.
 
     Raises:
-        InputError: none of the folders is there, or one of them has no annotations.
+        InputError: none of the folders is there, or one of them has no annotations, or most of
+            its boxes cannot be used.
     """
     found = {split: name for split, name in FOLDERS.items() if osp.isdir(osp.join(root, name))}
     if not found:
         raise InputError(f"{root} has none of the folders {', '.join(FOLDERS.values())}.")
-    return {split: _read_split(root, name, counts) for split, name in found.items()}
+    contents = {split: _read_split(root, name, split, counts) for split, name in found.items()}
+    kept = {}
+    for split, content in contents.items():
+        meant = counts.of_split(split).only([IN_REGIONS, OF_OTHERS])  # to be left out
+        objects = sum(not box["iscrowd"] for box in content["annotations"])
+        kept[split] = (len(content["images"]), objects + sum(meant.number.values()))
+    check_losses(root, kept, counts)
+    return contents
 
 
-def _read_split(root: str, name: str, counts: Counts) -> dict[str, Any]:
+def _read_split(root: str, name: str, split: str, counts: Counts) -> dict[str, Any]:
     files = FolderFiles(osp.join(root, name))
     images = []
     for path in files.annotations(".txt"):
         image = files.image_of(path)
         if image is None:
-            counts.add("missing images", f"{name}/{path}")
+            counts.add(MISSING_IMAGES, f"{name}/{path}", split=split)
             continue
-        size = files.size(image, counts)
+        size = files.size(image, counts, split)
         if size is not None:
-            rows = _rows(Path(files.full(path)), f"{name}/{path}", counts)
-            boxes, ignored = _boxes(rows, size, f"{name}/{path}", counts)
+            rows = _rows(files.full(path), f"{name}/{path}", counts, split)
+            boxes, ignored = _boxes(rows, size, f"{name}/{path}", counts, split)
             attributes = {"ignored_regions": ignored}
-            images.append(AnnotatedImage(f"{name}/{image}", size, None, boxes, attributes))
+            images.append(AnnotatedImage(f"{name}/{image}", size, split, boxes, attributes))
     if not images:
         raise InputError(f"{files.root} has no annotations/*.txt with images.")
     return from_images(images, CLASSES, counts)
 
 
-def _rows(path: Path, where: str, counts: Counts) -> list[list[int]]:
+def _rows(path: str, where: str, counts: Counts, split: str) -> list[list[int]]:
     """The lines of a file: x, y, w, h, score, category, truncation, occlusion."""
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(path).splitlines():
         if not line.strip():
             continue
         try:
@@ -78,16 +88,16 @@ def _rows(path: Path, where: str, counts: Counts) -> list[list[int]]:
         except ValueError:
             row = []
         if len(row) != 8 or not 0 <= row[5] <= OTHERS:
-            counts.add(UNREADABLE, where)
+            counts.add(UNREADABLE, where, split=split)
         elif row[2] < 1 or row[3] < 1:
-            counts.add(NO_AREA, where)
+            counts.add(NO_AREA, where, split=split)
         else:
             rows.append(row)
     return rows
 
 
 def _boxes(
-    rows: list[list[int]], size: tuple[int, int], where: str, counts: Counts
+    rows: list[list[int]], size: tuple[int, int], where: str, counts: Counts, split: str
 ) -> tuple[list[LabelledBox], list[list[int]]]:
     """Objects and crowds of an image, and its ignored regions (x, y, w, h)."""
     ignored = [row[:4] for row in rows if row[5] == IGNORED_REGION]
@@ -97,9 +107,9 @@ def _boxes(
     boxes = []
     for row, fraction in zip(rows, covered):
         if row[5] == OTHERS:
-            counts.add("objects of the category others", where)
+            counts.add(OF_OTHERS, where, split=split)
         elif fraction >= 0.5:
-            counts.add("objects in ignored regions", where)
+            counts.add(IN_REGIONS, where, split=split)
         else:
             x, y, w, h, score, category, truncation, occlusion = row
             attributes = {"truncation": truncation, "occlusion": occlusion}

@@ -1,21 +1,35 @@
 """Pascal VOC: one XML file per image, with or without lists of the splits in ImageSets/Main."""
 
+import math
 import os.path as osp
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-from .boxes import OTHER_SIZE, load_globox, parse_box
-from .files import IMAGE_SUFFIXES, FolderFiles, split_of_folder
+from .boxes import OTHER_SIZE, load_globox, parse_box, rotate_box
+from .files import (
+    IMAGE_SUFFIXES,
+    MISSING_IMAGES,
+    UNANNOTATED,
+    UNREADABLE_FILES,
+    FolderFiles,
+    first_split,
+    split_of_folder,
+)
 from .records import SPLITS, AnnotatedImage, Counts, LabelledBox
+from .text import read_text, read_xml
 
 
 def root_tag(path: str) -> str:
     """The tag of an XML file's root; empty if it is no XML."""
     try:
-        for _, element in ET.iterparse(path, events=("start",)):
-            return str(element.tag)
+        try:
+            for _, element in ET.iterparse(path, events=("start",)):
+                return str(element.tag)
+        except (ValueError, LookupError):  # an encoding that expat does not know
+            return str(read_xml(path, Counts(), path).tag)
     except (ET.ParseError, OSError):
         pass
     return ""
@@ -32,7 +46,8 @@ def read_voc(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage], 
     """Read all XML files.
 
     VOC counts pixels from 1, and as mmdet's ``XMLDataset`` this subtracts 1 from each coordinate.
-    Where any box of the folder begins at 0, the files count from 0 and nothing is subtracted.
+    Where any box of the folder begins at 0, the files count from 0 and nothing is subtracted. Nor
+    is it from the ``robndbox`` of roLabelImg, a rotated box, which is read as the box around it.
 
     Args:
         files: of the data folder.
@@ -44,22 +59,27 @@ def read_voc(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage], 
     lists = _split_lists(files)
     listed = {base for base, _ in lists}
     read: list[AnnotatedImage] = []
+    rotated: list[list[LabelledBox]] = []  # per image
     for path in files.annotations(".xml"):
         base = osp.dirname(osp.dirname(path))
         stem = osp.splitext(osp.basename(path))[0]
-        split = lists.pop((base, stem), None) if base in listed else split_of_folder(path)
+        split = first_split(lists.pop((base, stem), None) if base in listed else
+                            split_of_folder(path))  # fmt: skip
         if base in listed and split is None:
             counts.add("images in no split", path)
             continue
-        image = _read_file(files, path, counts)
-        if image:
-            read.append(replace(image, split="train" if split == "trainval" else split))
-    for base, stem in lists:
-        counts.add("listed images without an annotation file", f"{base}/{stem}".lstrip("/"))
+        found = _read_file(files, path, split, counts)
+        if found:
+            read.append(found[0])
+            rotated.append(found[1])
+    for (base, stem), split in lists.items():
+        counts.add(UNANNOTATED, f"{base}/{stem}".lstrip("/"), split=first_split(split))
     starts = [value for image in read for box in image.boxes for value in box.bbox[:2]]
     if min(starts, default=0) >= 1:
         for image in read:
             image.boxes = [_from_zero(box) for box in image.boxes]
+    for image, boxes in zip(read, rotated):
+        image.boxes += boxes
     return read, None
 
 
@@ -87,38 +107,63 @@ def _split_lists(files: FolderFiles) -> dict[tuple[str, str], str]:
 
 
 def _names(path: str) -> Iterator[str]:
-    with open(path, encoding="utf-8", errors="replace") as opened:
-        for line in opened:
-            if line.strip():
-                name = line.split()[0]
-                stem, suffix = osp.splitext(name)
-                yield stem if suffix.lower() in IMAGE_SUFFIXES else name
+    for line in read_text(path).splitlines():
+        if line.strip():
+            name = line.split()[0]
+            stem, suffix = osp.splitext(name)
+            yield stem if suffix.lower() in IMAGE_SUFFIXES else name
 
 
-def _read_file(files: FolderFiles, path: str, counts: Counts) -> AnnotatedImage | None:
+def _read_file(
+    files: FolderFiles, path: str, split: str | None, counts: Counts
+) -> tuple[AnnotatedImage, list[LabelledBox]] | None:
+    """The image of a file with its upright boxes, and its rotated boxes."""
     try:
-        root = ET.parse(files.full(path)).getroot()
+        root = read_xml(files.full(path), counts, path)
     except (ET.ParseError, OSError):
-        counts.add("unreadable annotations", path)
-        return None
-    if root.tag != "annotation":
-        counts.add("unreadable annotations", path)
+        root = None
+    if root is None or root.tag != "annotation":
+        counts.add(UNREADABLE_FILES, path, split=split)
         return None
     name = (root.findtext("filename") or "").strip()
     image = files.image_of(path) or (files.image_named(name, path) if name else None)
     if image is None:
-        counts.add("missing images", path)
+        counts.add(MISSING_IMAGES, path, split=split)
         return None
-    size = files.size(image, counts)
+    size = files.size(image, counts, split)
     if size is None:
         return None
     stated = tuple((root.findtext(f"size/{side}") or "").strip() for side in ("width", "height"))
     if all(stated) and stated != ("0", "0") and stated != tuple(map(str, size)):
         counts.add(OTHER_SIZE, path)
-    found = AnnotatedImage(image, size)
+    found = AnnotatedImage(image, size, split)
+    rotated: list[LabelledBox] = []
     for node in root.iter("object"):
-        box = parse_box(load_globox().BoundingBox.from_xml, node, path, counts)
+        turned = node.find("bndbox") is None and node.find("robndbox") is not None
+        parser = _from_robndbox if turned else load_globox().BoundingBox.from_xml
+        box = parse_box(parser, node, path, counts, split)
+        if box and turned:
+            angle = _degrees(node.findtext("robndbox/angle"))
+            box = rotate_box(box, angle, path, counts, split)
         if box:
             box.iscrowd = (node.findtext("difficult") or "").strip() == "1"
-            found.boxes.append(box)
-    return found
+            (rotated if turned else found.boxes).append(box)
+    return found, rotated
+
+
+def _from_robndbox(node: ET.Element) -> Any:
+    """A box of roLabelImg before its rotation: centre, width and height in pixels."""
+    globox, label = load_globox(), node.findtext("name")
+    if label is None:
+        raise ValueError("the object has no name")
+    coords = [float(node.findtext(f"robndbox/{key}") or "") for key in ("cx", "cy", "w", "h")]
+    box_format = globox.BoxFormat.XYWH
+    return globox.BoundingBox.create(label=label, coords=coords, box_format=box_format)
+
+
+def _degrees(radians: str | None) -> float:
+    """The angle of roLabelImg, in radians, as degrees; NaN if it is no number."""
+    try:
+        return math.degrees(float(radians or ""))
+    except ValueError:
+        return math.nan

@@ -1,26 +1,38 @@
 """YOLO: one text file per image, names of the classes in a YAML file or a list."""
 
 import os.path as osp
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import yaml
 
 from ...errors import InputError
-from .boxes import UNKNOWN, UNREADABLE, load_globox, parse_box
-from .files import FolderFiles, split_of_folder
-from .records import SPLITS, AnnotatedImage, Counts, LabelledBox
+from .boxes import NOT_RELATIVE, POLYGONS, UNKNOWN, UNREADABLE, load_globox, parse_box
+from .files import (
+    MISSING_IMAGES,
+    UNREADABLE_FILES,
+    FolderFiles,
+    first_split,
+    split_of_folder,
+)
+from .records import MERGED, SPLITS, AnnotatedImage, Counts, LabelledBox
+from .text import read_text
 
 _LISTS = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
-POLYGONS = "polygons read as the box around them"
+_TESTED = 200  # text files that are read to see whether they are labels
+_HIGHEST = 1.5  # of a coordinate; some labels reach a little over the border
 
 
 def is_yolo(files: FolderFiles) -> bool:
-    """Whether there are names of classes, or a text file that looks like an image's labels."""
-    if _yaml(files)[1] or _class_list(files):
-        return True
-    texts = (files.text_of(image) for image in files.images[:50])
-    return any(_has_labels(files.full(path)) for path in texts if path)
+    """Whether a text file looks like an image's labels."""
+    texts = (path for path in map(files.text_of, files.images) if path)
+    return any(_has_labels(files.full(path)) for path in islice(texts, _TESTED))
+
+
+def has_class_names(files: FolderFiles) -> bool:
+    """Whether there are names of classes, which other tools than those of YOLO write too."""
+    return bool(_yaml(files)[1] or _class_list(files)[1])
 
 
 def read_yolo(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage], list[str]]:
@@ -38,79 +50,90 @@ def read_yolo(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage],
             that is not there.
     """
     path, content = _yaml(files)
-    names = _names(content) if content else _class_list(files)
+    place, names = (path, _names(files, path, content)) if content else _class_list(files)
     if not names:
         raise InputError(
             f"{files.root}: there are YOLO labels, but no names of classes. Add classes.txt with "
             "one name a line, or data.yaml with names."
         )
-    splits = _split_folders(files, path, content)
+    read_text(files.full(place), counts, place)  # counted if its encoding is a guess
+    _check_names(names, files.full(place), content.get("nc"))
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            counts.add(MERGED, f"{place}: {name!r} is class {names.index(name)} and {i}")
+    splits = _split_folders(files, path, content, counts)
     read, used = [], set()
     for image in files.images:
         text = files.text_of(image)
         if text:
             used.add(text)
-        split = _split_of(image, splits) if splits else split_of_folder(image)
+        split = first_split(_split_of(image, splits) if splits else split_of_folder(image))
         if splits and split is None:
             counts.add("images in no split", image)
             continue
-        size = files.size(image, counts)
+        size = files.size(image, counts, split)
         if size is None:
             continue
-        found = AnnotatedImage(image, size, "train" if split == "trainval" else split)
+        found = AnnotatedImage(image, size, split)
         if text:
-            found.boxes = _read_labels(files, text, size, names, counts)
+            found.boxes = _read_labels(files, text, found, names, counts)
         read.append(found)
     if not used:
         raise InputError(f"{files.root}: no text file has the name of an image.")
     folders = {osp.dirname(text) for text in used}
+    used_splits = {split_of_folder(text) for text in used}
     for text in files.annotations(".txt"):
-        if osp.dirname(text) in folders and text not in used and _has_labels(files.full(text)):
-            counts.add("missing images", text)
-    return read, names
+        split = split_of_folder(text)
+        lost = split not in used_splits  # a split whose images are all missing
+        if text in used or not (lost or osp.dirname(text) in folders):
+            continue
+        if _has_labels(files.full(text)):
+            counts.add(MISSING_IMAGES, text, split=first_split(split))
+    return read, list(dict.fromkeys(names))
 
 
 def _read_labels(
-    files: FolderFiles, path: str, size: tuple[int, int], names: list[str], counts: Counts
+    files: FolderFiles, path: str, image: AnnotatedImage, names: list[str], counts: Counts
 ) -> list[LabelledBox]:
     """Read a text file; coordinates are parts of the image's width and height."""
-    parse = load_globox().BoundingBox
+    parse, split = load_globox().BoundingBox, image.split
     parsers = {5: parse.from_yolo_darknet, 6: parse.from_yolo_v5}  # 6: with a confidence
     boxes = []
     try:
-        with open(files.full(path), encoding="utf-8") as opened:
-            lines = opened.read().splitlines()
-    except (OSError, UnicodeDecodeError):
-        counts.add("unreadable annotations", path)
+        lines = read_text(files.full(path)).splitlines()
+    except OSError:
+        counts.add(UNREADABLE_FILES, path, split=split)
         return []
     for line in lines:
-        number = len(line.split())
-        if not number:
+        words = line.split()
+        if not words:
             continue
-        box = parse_box(parsers.get(number, parse.from_yolo_seg), line, path, counts,
-                        image_size=size)  # fmt: skip
+        box = parse_box(parsers.get(len(words), parse.from_yolo_seg), line, path, counts, split,
+                        image_size=image.size)  # fmt: skip
         if box is None:
             continue
-        if number > 6:
-            counts.add(POLYGONS, path)
         try:
             index = int(float(box.label))
-        except ValueError:
-            counts.add(UNREADABLE, path)
+        except (ValueError, OverflowError):
+            counts.add(UNREADABLE, path, split=split)
             continue
-        if 0 <= index < len(names):
+        highest = max(words[1:5] if len(words) < 7 else words[1:], key=float)
+        if not 0 <= index < len(names):
+            counts.add(UNKNOWN, f"{path}: class {index}, names 0 to {len(names) - 1}", split=split)
+        elif float(highest) > _HIGHEST:
+            counts.add(NOT_RELATIVE, f"{path}: {highest}", split=split)
+        else:
+            counts.add(POLYGONS, path, number=int(len(words) > 6))
             box.label = names[index]
             boxes.append(box)
-        else:
-            counts.add(UNKNOWN, path)
     return boxes
 
 
 def _has_labels(path: str) -> bool:
     """Whether the first line of a text file is a class and four or more coordinates."""
     try:
-        with open(path, encoding="utf-8") as opened:
-            words = next((line.split() for line in opened if line.strip()), [])
+        lines = read_text(path).splitlines()
+        words = next((line.split() for line in lines if line.strip()), [])
         return len(words) >= 5 and all(float(word) >= 0 for word in words)
     except (OSError, ValueError):
         return False
@@ -120,34 +143,73 @@ def _yaml(files: FolderFiles) -> tuple[str, dict[str, Any]]:
     """Path and content of the uppermost YAML file with names of classes; empty if there is none."""
     for path in sorted(files.annotations(".yaml", ".yml"), key=lambda p: (p.count("/"), p)):
         try:
-            with open(files.full(path), encoding="utf-8") as opened:
-                content = yaml.safe_load(opened)
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            content = yaml.safe_load(read_text(files.full(path)))
+        except yaml.YAMLError as error:
             raise InputError(f"{files.full(path)} is not valid YAML: {error}") from None
         if isinstance(content, Mapping) and content.get("names"):
             return path, dict(content)
     return "", {}
 
 
-def _names(content: Mapping[str, Any]) -> list[str]:
-    """Names of the classes in a YAML file, a list or a dict of numbers."""
+def _names(files: FolderFiles, path: str, content: Mapping[str, Any]) -> list[str]:
+    """Names of the classes in a YAML file.
+
+    They are a list, a dict {number: name} or {name: number}, names with commas between them, or the
+    path of a list.
+    """
     names = content["names"]
+    if isinstance(names, str):
+        listed = _place(files, osp.dirname(path), "", names.strip())
+        if listed and osp.isfile(files.full(listed)):
+            return _lines(files.full(listed))
+        return [name.strip() for name in names.split(",")]
     if isinstance(names, Mapping):
-        names = [names.get(i, f"class {i}") for i in range(max(map(int, names)) + 1)]
-    return [str(name) for name in names]
+        try:
+            if not all(str(key).strip().isdigit() for key in names):
+                names = {number: name for name, number in names.items()}
+            names = {int(number): name for number, name in names.items()}
+        except (TypeError, ValueError):
+            names = {}
+        if not names or min(names) < 0 or max(names) > 100 * len(names) + 1000:
+            raise InputError(
+                f"{files.full(path)}: names is {content['names']}, which is neither a list nor a "
+                "dict of numbers from 0 on and names."
+            )
+        names = [names.get(i, f"class {i}") for i in range(max(names) + 1)]
+    return ["" if name is None else str(name).strip() for name in names]
 
 
-def _class_list(files: FolderFiles) -> list[str]:
-    """Names of the classes in the uppermost list of them; empty if there is none."""
+def _check_names(names: Sequence[str], path: str, number: Any) -> None:
+    """Raise an InputError for an empty name, or another number of names than the file states."""
+    if "" in names:
+        raise InputError(
+            f"{path}: class {names.index('')} has an empty name: {', '.join(map(repr, names))}. "
+            "Name it, or remove the line if there is no such class."
+        )
+    if isinstance(number, int) and number != len(names):
+        raise InputError(
+            f"{path}: nc is {number}, but there are {len(names)} names: {', '.join(names)}. "
+            "Correct nc or names, so that each class number of the labels has its name."
+        )
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a list of names, without empty ones at its end."""
+    return [line.strip() for line in read_text(path).rstrip().splitlines()]
+
+
+def _class_list(files: FolderFiles) -> tuple[str, list[str]]:
+    """Path and names of the uppermost list of classes; empty if there is none."""
     paths = files.annotations(".txt", ".names", ".labels")
     paths = [p for p in paths if osp.basename(p) in _LISTS or p.endswith(".names")]
     for path in sorted(paths, key=lambda p: (p.count("/"), p)):
-        with open(files.full(path), encoding="utf-8") as opened:
-            return [line.strip() for line in opened if line.strip()]
-    return []
+        return path, _lines(files.full(path))
+    return "", []
 
 
-def _split_folders(files: FolderFiles, path: str, content: Mapping[str, Any]) -> dict[str, str]:
+def _split_folders(
+    files: FolderFiles, path: str, content: Mapping[str, Any], counts: Counts
+) -> dict[str, str]:
     """{folder or image: split}, from a YAML file; empty if it names no splits."""
     found: dict[str, str] = {}
     for split in SPLITS:
@@ -162,11 +224,12 @@ def _split_folders(files: FolderFiles, path: str, content: Mapping[str, Any]) ->
                     "Correct the path."
                 )
             if place.endswith(".txt"):
-                with open(files.full(place), encoding="utf-8") as opened:
-                    for line in opened:
-                        image = files.image_named(line.strip(), place) if line.strip() else None
-                        if image:
-                            found.setdefault(image, split)
+                for line in read_text(files.full(place)).splitlines():
+                    image = files.image_named(line.strip(), place) if line.strip() else None
+                    if image:
+                        found.setdefault(image, split)
+                    elif line.strip():
+                        counts.add(MISSING_IMAGES, f"{place}: {line.strip()}", split=split)
             else:
                 found.setdefault(place, split)
     return found

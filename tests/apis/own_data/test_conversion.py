@@ -1,13 +1,16 @@
 """What --data makes of a folder: splits, files in the work dir, the lines that it says."""
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 from helpers.data_folders import IMAGES, WRITERS, boxes_in, write_folder
+from mmengine.config import Config
 
+from misalign_det.apis.own_data import data_option
 from misalign_det.apis.own_data.conversion import convert
 from misalign_det.errors import InputError
 
@@ -132,3 +135,17 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r'pip install "misalign_det\[data\]"'):
         convert(str(root), str(tmp_path / "run"))
     convert(str(write_folder(tmp_path / "coco", "COCO")), str(tmp_path / "run"))
+
+
+def test_warnings_are_logged_as_such(tmp_path, monkeypatch):
+    root = write_folder(tmp_path / "set", "VOC")
+    (root / "JPEGImages/d.jpg").unlink()
+    said = []
+    monkeypatch.setattr(
+        data_option, "print_log", lambda text, logger, level=20: said.append((level, text))
+    )
+    for _ in range(2):  # the second time from the record
+        data_option.use_data(Config({"work_dir": str(tmp_path / "run")}), str(root))
+        (warning,) = [text for level, text in said if level == logging.WARNING]
+        assert "val: 1 of 2 images are left out: 1 missing images" in warning
+        said.clear()

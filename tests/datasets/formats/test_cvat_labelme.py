@@ -70,3 +70,54 @@ def test_images_of_the_same_name_in_both_subsets_of_cvat(tmp_path):
         (image,) = found[split].content["images"]
         path = found[split].images / image["file_name"]
         assert str(path) == str(tmp_path / "images" / folder / "b.jpg")
+
+
+def test_a_file_of_cvat_that_was_cut_off(tmp_path):
+    root = write_folder(tmp_path / "set", "CVAT")
+    text = (root / "annotations.xml").read_text()
+    (root / "val.xml").write_text(text[: len(text) // 2])
+    with pytest.raises(InputError, match="val.xml is not valid XML .*export it again"):
+        read_folder(str(root))
+
+
+def test_a_label_of_cvat_without_a_name(tmp_path):
+    root = write_folder(tmp_path / "set", "CVAT")
+    path = root / "annotations.xml"
+    path.write_text(path.read_text().replace("<name>bolt</name>", "<name> </name>"))
+    with pytest.raises(InputError, match="annotations.xml: label 2 of 'nut', '' has an empty name"):
+        read_folder(str(root))
+
+
+def test_spaces_around_labels_of_cvat(tmp_path):
+    root = write_folder(tmp_path / "set", "CVAT")
+    path = root / "annotations.xml"
+    path.write_text(path.read_text().replace("<name>bolt</name>", "<name> bolt </name>"))
+    data = read_folder(str(root))
+    assert data.classes == ["nut", "bolt"] and str(data.counts) == ""
+
+
+def test_an_image_in_two_files_of_cvat_is_one(tmp_path):
+    root = write_folder(tmp_path / "set", "CVAT")
+    text = (root / "annotations.xml").read_text()
+    text = text.replace('label="bolt" xtl="8"', 'label="bolt" xtl="9"')  # one box is another one
+    (root / "second.xml").write_text(text)
+    data = read_folder(str(root))
+    assert boxes_in(data.splits["train"].content) == {
+        "a": IMAGES["a"][1],
+        "b": [("bolt", (8, 6, 24, 30)), ("bolt", (9, 6, 24, 30))],
+        "c": IMAGES["c"][1],
+    }
+    assert data.counts.number == {"images listed twice": 6, "boxes listed twice": 6}
+
+
+def test_files_of_labelme_with_another_name_than_their_image(tmp_path):
+    root = write_folder(tmp_path / "set", "LabelMe")
+    (root / "train/b.json").rename(root / "train/first.json")
+    data = read_folder(str(root))
+    assert boxes_in(data.splits["train"].content)["b"] == IMAGES["b"][1]
+
+
+def test_a_folder_for_training_and_validation(tmp_path):
+    root = write_folder(tmp_path / "set", "LabelMe")
+    (root / "train").rename(root / "trainval")
+    assert list(read_folder(str(root)).splits) == ["train", "val", "test"]

@@ -7,7 +7,7 @@ import pytest
 from helpers.data_folders import IMAGES, WRITERS, boxes_in, coco_of, write_folder, write_text
 from helpers.paths import TOOLS
 
-from misalign_det.datasets.formats import read_folder
+from misalign_det.datasets.formats import files, read_folder
 from misalign_det.datasets.formats.export import export_coco
 from misalign_det.datasets.formats.folder import FORMATS
 from misalign_det.errors import InputError
@@ -65,7 +65,9 @@ def test_one_file_is_split(tmp_path):
     )
 
 
-def test_missing_and_unreadable_images_are_left_out_with_their_boxes(tmp_path):
+@pytest.mark.parametrize("limit", [2000, 0])
+def test_missing_and_unreadable_images_are_left_out_with_their_boxes(tmp_path, limit, monkeypatch):
+    monkeypatch.setattr(files, "_DECODED_IMAGES", limit)  # in a large folder too
     source = write_folder(tmp_path / "source", "COCO")
     (source / "images/a.jpg").unlink()
     (source / "images/b.jpg").write_bytes(b"no image")

@@ -6,7 +6,7 @@ import pytest
 from helpers.data_folders import CLASSES, IMAGES, WRITERS, boxes_in, write_folder, write_image
 from pycocotools.coco import COCO
 
-from misalign_det.datasets.formats import read_folder
+from misalign_det.datasets.formats import files, read_folder
 from misalign_det.errors import InputError
 
 ORDERED = ("COCO", "Roboflow COCO", "YOLO", "Roboflow YOLO", "CVAT")
@@ -96,3 +96,43 @@ def test_boxes_without_area_and_outside_are_left_out_and_counted(tmp_path):
         "missing images": 1,
     }
     assert "1 missing images (first: gone.jpg)" in str(data.counts)
+
+
+@pytest.mark.parametrize("kind", ["VOC", "LabelMe", "CSV"])
+@pytest.mark.parametrize("name", ["", " "])
+def test_boxes_without_a_class_name(kind, name, tmp_path):
+    root = write_folder(tmp_path / "set", kind)
+    for path in [p for p in root.rglob("*") if p.suffix in (".xml", ".json", ".csv")]:
+        text = path.read_text()
+        for old in ("<name>bolt<", '"label": "bolt"', ",bolt,"):
+            text = text.replace(old, old.replace("bolt", name))
+        path.write_text(text)
+    with pytest.raises(InputError, match=r"set: 3 boxes have an empty class name, .* of \S*a.jpg"):
+        read_folder(str(root))
+
+
+def test_a_null_is_no_class_name(tmp_path):
+    root = write_folder(tmp_path / "set", "LabelMe")
+    path = root / "train/a.json"
+    path.write_text(path.read_text().replace('"nut"', "null"))
+    with pytest.raises(InputError, match="1 boxes have an empty class name"):
+        read_folder(str(root))
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_an_image_whose_end_is_missing_is_left_out(kind, suffix, tmp_path, monkeypatch):
+    """Its header is fine, but decoding it would stop the first validation."""
+    root = write_folder(tmp_path / "set", kind)
+    (path,) = root.rglob("d.jpg")
+    write_image(path, format=suffix.replace("jpg", "jpeg"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    data = read_folder(str(root))
+    assert list(boxes_in(data.splits["val"].content)) == ["e"]
+    assert data.counts.number["unreadable images"] == 1
+    assert "val: 1 of 2 images are left out: 1 unreadable images" in data.warnings[0]
+    # Of a large folder the headers are read; that of a PNG file may be at its end.
+    for limit in ("_DECODED_IMAGES", "_DECODED_BYTES") if suffix == "jpg" else ():
+        with monkeypatch.context() as patch:
+            patch.setattr(files, limit, 5)
+            assert len(read_folder(str(root)).splits["val"]) == 2

@@ -1,7 +1,7 @@
 """CSV files: names of columns, relative coordinates, splits."""
 
 import pytest
-from helpers.data_folders import boxes_in, write_image, write_text
+from helpers.data_folders import IMAGES, boxes_in, write_folder, write_image, write_text
 
 from misalign_det.datasets.formats import read_folder
 from misalign_det.errors import InputError
@@ -49,3 +49,31 @@ def test_images_of_the_same_name_in_both_splits(tmp_path):
     for name, split in found.items():
         (image,) = split.content["images"]
         assert str(split.images / image["file_name"]) == str(tmp_path / name / "b.jpg")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_separators(tmp_path, separator, quote):
+    root = write_folder(tmp_path / "set", "CSV")
+    path = root / "boxes.csv"
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("\n".join(separator.join(f"{quote}{v}{quote}" for v in row) for row in rows))
+    data = read_folder(str(root))
+    assert boxes_in(data.splits["train"].content)["a"] == IMAGES["a"][1]
+    assert str(data.counts) == "" and list(data.splits) == ["train", "val", "test"]
+
+
+def test_a_table_of_a_spreadsheet_with_decimal_commas(tmp_path):
+    write_image(tmp_path / "a.png")
+    header = "filename;class;xmin;ymin;xmax;ymax"
+    write_text(tmp_path / "boxes.csv", f"sep=;\n{header}\na.png;nut;16,5;12,25;48;36,0\n")
+    content = read_folder(str(tmp_path)).splits[""].content
+    assert boxes_in(content) == {"a": [("nut", (16.5, 12.25, 48, 36))]}
+
+
+def test_a_table_that_cannot_be_read(tmp_path):
+    write_image(tmp_path / "a.png")
+    rows = f"filename,class,xmin,ymin,xmax,ymax\na.png,{'x' * 200_000},1,1,9,9\n"
+    write_text(tmp_path / "boxes.csv", rows)
+    with pytest.raises(InputError, match="boxes.csv is no CSV file that can be read: field larger"):
+        read_folder(str(tmp_path))
