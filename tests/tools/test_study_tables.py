@@ -212,8 +212,32 @@ def test_the_table_of_ap_alone(tmp_path):
     assert "95 % interval" not in text and ".svg" not in text
 
 
+def test_the_table_of_the_classes_of_a_data_set(tmp_path):
+    page = page_of(tmp_path, "classes: main, val, bccd")
+    options = ["--pages", str(page), "--results-dir", str(tmp_path)]
+    main(options)
+    assert "No results yet." in page.read_text()
+    found = [(0.4, 0.1), (0.5, 0.3), (0.5, 0.35)]
+    rows = [
+        dict(one, per_class=dict(RBC=rbc, WBC=wbc, Platelets=None))
+        for one, (rbc, wbc) in zip((LINES[0], LINES[1], LINES[4]), found)
+    ]
+    longer = dict(rows[0], epochs=36, per_class=dict(RBC=1, WBC=1, Platelets=None))
+    append(tmp_path / "main.jsonl", *rows, longer, dict(LINES[2], per_class=dict(Car=1)))
+    main(options)
+    assert page.read_text() == (
+        "before\n<!-- classes: main, val, bccd -->\n\n"
+        "| AP by class, bccd, val | RBC | WBC |\n"
+        "| --- | --- | --- |\n"
+        "| `fcos` | 45.0 ± 7.1 (n = 2) | 20.0 ± 14.1 (n = 2) |\n"
+        "| `atss` | **50.0** (n = 1) | **35.0** (n = 1) |\n"
+        "\n<!-- end -->\nafter\n"
+    )
+
+
 @pytest.mark.parametrize(
-    "block", ["study: unknown, val", "AP: main, train", "study: main, val, r99"]
+    "block",
+    ["study: unknown, val", "AP: main, train", "study: main, val, r99", "classes: main, val, coco"],
 )
 def test_wrong_blocks_are_named(tmp_path, block):
     with pytest.raises(SystemExit, match=f"{block} -->: studies are main"):
@@ -225,6 +249,18 @@ def test_a_block_without_an_end_is_named(tmp_path):
     page.write_text(page.read_text().replace("<!-- end -->", ""))
     with pytest.raises(SystemExit, match="ends with <!-- end -->"):
         main(["--pages", str(page)])
+
+
+def test_nothing_to_render_is_an_error(tmp_path):
+    """And no page loses its tables to a folder that is not there."""
+    page = page_of(tmp_path)
+    before = page.read_text()
+    with pytest.raises(SystemExit, match="there is no folder .*nowhere: --results-dir"):
+        main(["--pages", str(page), "--results-dir", str(tmp_path / "nowhere")])
+    assert page.read_text() == before
+    page.write_text("without a block")
+    with pytest.raises(SystemExit, match="studies.md: there is no block of a study"):
+        main(["--pages", str(page), "--results-dir", str(tmp_path)])
 
 
 def test_the_pages_of_configs_are_what_the_results_give():

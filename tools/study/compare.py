@@ -6,7 +6,8 @@ The gain of every method over FCOS, over the method that it adds a part to and, 
 over the best of mmdet's own methods, per data set and on average over all of them. The interval is
 a bootstrap over images, the same for all methods, and over the seeds of training, drawn for each
 method on its own. The lines are appended to RESULTS_DIR/STUDY.jsonl, where render.py finds them.
-Methods whose detections are not in OUT_DIR are left out, with a note.
+Methods whose detections are not in OUT_DIR are left out, with a note; where nothing can be compared
+the exit status is 1.
 """
 
 import argparse
@@ -20,13 +21,13 @@ import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import numpy as np
-from compose import BACKBONES
+from compose import BACKBONES, Run
 from evaluate import split_of
 from grid import STUDIES
-from jobs import make_jobs
+from jobs import check_data, make_jobs, run_again
 from mmengine.logging import MMLogger
 from records import RESULTS, append, read
-from tables import Column, Results, digest, references
+from tables import Column, Results, digest, groups, references
 
 from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.errors import InputError
@@ -62,12 +63,18 @@ def seed_of(*words: object) -> int:
 
 def resampled(
     results: Results, split: str, out_dir: Path, resamples: int
-) -> dict[tuple[str, Column], ResampledAP]:
+) -> tuple[dict[tuple[str, Column], ResampledAP], list[Run]]:
     """AP on resamples, of each method in each column whose detections are all there.
 
     Each training's is kept beside its detections, since it takes seconds.
+
+    Returns:
+        AP by method and column; and, of each method and column that is left out, a run whose
+        detections are not there or are not those of its result.
+
+    Raises:
+        InputError: the annotations that detections are to be compared with are missing.
     """
-    found: dict[tuple[str, Column], ResampledAP] = {}
     jobs = {
         run: job
         for job in make_jobs(
@@ -75,39 +82,61 @@ def resampled(
         )
         for run in job.tests
     }
-    for (method, column), runs in results.runs.items():
-        lost = [
-            str(run)
+    there, lost = {}, []
+    for cell, runs in results.runs.items():
+        without = [
+            run
             for run in runs
-            if not jobs[run].tested(run) or jobs[run].hashes[method] != results.config(run)
+            if not jobs[run].tested(run) or jobs[run].hashes[run.method] != results.config(run)
         ]
-        if lost:
-            print(f"left out, without the detections of its result: {lost[0]}", file=sys.stderr)
-            continue
-        each = [
-            _of_training(
-                jobs[run].test_file(run, ".py"),
-                jobs[run].test_file(run, ".pkl"),
-                resamples,
-                seed_of(run.data),
-            )
-            for run in runs
-        ]
-        found[method, column] = ResampledAP(
-            np.concatenate([one.whole for one in each]), np.concatenate([one.draws for one in each])
+        if without:
+            lost.append(without[0])
+        else:
+            there[cell] = [(run, jobs[run].test_file(run, ".pkl")) for run in runs]
+    tests = [test for each in there.values() for test in each]
+    check_data([run for run, file in tests if _kept(file, resamples) is None], split)
+    found: dict[tuple[str, Column], ResampledAP] = {}
+    for cell, each in there.items():
+        aps = [_of_training(file, resamples, seed_of(run.data)) for run, file in each]
+        found[cell] = ResampledAP(
+            np.concatenate([one.whole for one in aps]), np.concatenate([one.draws for one in aps])
         )
-    return found
+    return found, lost
 
 
-def _of_training(config: Path, detections: Path, resamples: int, seed: int) -> ResampledAP:
-    kept = detections.with_suffix(f".{resamples}.npz")
-    if kept.is_file() and kept.stat().st_mtime > detections.stat().st_mtime:
+def _kept(detections: Path, resamples: int) -> Path | None:
+    """The file with a training's AP on resamples; None if it is not there, or older."""
+    file = _beside(detections, resamples)
+    there = file.is_file() and file.stat().st_mtime > detections.stat().st_mtime
+    return file if there else None
+
+
+def _beside(detections: Path, resamples: int) -> Path:
+    return detections.with_suffix(f".{resamples}.npz")
+
+
+def _of_training(detections: Path, resamples: int, seed: int) -> ResampledAP:
+    kept = _kept(detections, resamples)
+    if kept:
         with np.load(kept) as file:
             return ResampledAP(file["whole"], file["draws"])
-    coco, classes = split_of(config)
+    coco, classes = split_of(detections.with_suffix(".py"))
     found = resampled_ap(coco, [load_detections(detections)], classes, resamples, seed)
-    np.savez(kept, whole=found.whole, draws=found.draws)
+    np.savez(_beside(detections, resamples), whole=found.whole, draws=found.draws)
     return found
+
+
+def pairs(results: Results) -> list[tuple[str, str, list[Column]]]:
+    """What can be compared: method, reference and columns, of a data set and of all.
+
+    Both have a result in each of the columns.
+    """
+    return [
+        (method, reference, group)
+        for group in groups(results)
+        for method, reference in references(results, group)
+        if all((name, column) in results.runs for name in (method, reference) for column in group)
+    ]
 
 
 def comparisons(
@@ -119,12 +148,9 @@ def comparisons(
         results: of the study and split.
         aps: by method and column.
     """
-    for length in results.lengths:
-        columns = [column for column in results.columns if column.length == length]
-        for whole in [[column] for column in columns] + [columns] * (len(columns) > 1):
-            for method, reference in references(results, whole):
-                if all((name, c) in aps for name in (method, reference) for c in whole):
-                    yield _comparison(results, aps, method, reference, whole)
+    for method, reference, group in pairs(results):
+        if all((name, column) in aps for name in (method, reference) for column in group):
+            yield _comparison(results, aps, method, reference, group)
 
 
 def _comparison(
@@ -168,19 +194,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with errors_in_one_line("compare.py"):
         path = Path(args.results_dir) / f"{args.study}.jsonl"
         results = Results(read(path), STUDIES[args.study], args.split, args.backbone)
-        if not results.runs:
+        wanted = len(pairs(results))
+        if not wanted:
+            methods = ", ".join(results.methods)
+            having = f"results of {methods} alone" if methods else "no result"
             raise InputError(
-                f"{path} has no result on {args.split}: first run "
-                f"tools/study/run.py {args.study} --split {args.split}"
+                f"{path} has {having} on {args.split}: first run python tools/study/run.py "
+                f"{args.study} --split {args.split} --results-dir {args.results_dir}"
             )
-        aps = resampled(results, args.split, Path(args.out_dir), args.resamples)
+        remedy = run_again(args, "--split", args.split)
+        aps, lost = resampled(results, args.split, Path(args.out_dir), args.resamples)
         lines = list(comparisons(results, aps))
+        if not lines:
+            raise InputError(
+                f"nothing was compared: {args.out_dir} lacks the detections of the results in "
+                f"{path}, such as those of {lost[0]} on {args.split}; {remedy}"
+            )
         append(path, *lines)
         for line in lines:
             gain, low, high = (100 * line[key] for key in ("gain", "low", "high"))
             print(
                 f"{line['data']} {line['epochs'] or ''} {line['method']} over {line['reference']}: "
                 f"{gain:+.1f} ({low:+.1f} to {high:+.1f})"
+            )
+        if lost:
+            for run in lost:
+                print(f"left out, without the detections of its result: {run}", file=sys.stderr)
+            print(
+                f"{len(lines)} of {wanted} pairs were compared. For the others: {remedy}",
+                file=sys.stderr,
             )
 
 

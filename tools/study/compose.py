@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,13 @@ def check_bases(names: list[str], backbone: str) -> None:
             f"configs/_base_/models lacks {', '.join(sorted(set(missing.values())))}, of the "
             f"methods {', '.join(missing)}. Add it, or run the others: --methods {there}"
         )
+
+
+def root_variable(data: str) -> str:
+    """The environment variable that says in which folder a data set is."""
+    text = (BASES / f"datasets/{data}_detection.py").read_text()
+    (found,) = set(re.findall(r"\{\{\$(\w+):", text))
+    return found
 
 
 def config_text(run: Run, split: str | None = None) -> str:

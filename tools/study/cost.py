@@ -7,7 +7,7 @@ load. Inference takes images of the split one by one: preprocessing, network, de
 voting count. A training step takes a batch of the training split as at the end of the training:
 preprocessing, losses, gradients and the optimizer step count. Loading images does not. The lines
 are appended to RESULTS_DIR/STUDY.jsonl, where render.py finds them. Methods whose checkpoints are
-not in OUT_DIR are left out, with a note.
+not in OUT_DIR are left out, with a note; the exit status is 1 where only FCOS's is there.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import misalign_det.apis  # noqa: F401  (first: it checks the environment)
 import torch
 from compose import BACKBONES, Run
 from grid import DATA, STUDIES
-from jobs import Job, make_jobs, parse
+from jobs import Job, check_data, make_jobs, parse, run_again
 from methods import REFERENCE
 from mmdet.apis import init_detector
 from mmdet.registry import DATASETS
@@ -72,7 +72,7 @@ def trained(args: argparse.Namespace, data: str) -> dict[str, tuple[Run, Job]]:
     """The methods that have a checkpoint of the data set's usual length and seed 0.
 
     Raises:
-        InputError: the reference has none.
+        InputError: the reference has none, or it alone has one.
     """
     methods = dict.fromkeys((REFERENCE, *STUDIES[args.study].methods))
     runs = [Run(name, data, 0, DATA[data].epochs, args.backbone) for name in methods]
@@ -80,10 +80,11 @@ def trained(args: argparse.Namespace, data: str) -> dict[str, tuple[Run, Job]]:
         run: job for job in make_jobs(runs, args.split, Path(args.out_dir)) for run in job.tests
     }
     lost = [run.method for run in runs if not jobs[run].trained]
-    if REFERENCE in lost:
+    if REFERENCE in lost or len(lost) == len(runs) - 1:
+        lacking = REFERENCE if REFERENCE in lost else f"any of {', '.join(lost)}"
         raise InputError(
-            f"{args.out_dir} has no {REFERENCE} on {data}: first run tools/study/run.py "
-            f"{args.study} --methods {REFERENCE} --data {data} --seeds 0"
+            f"nothing was measured: {args.out_dir} has no checkpoint of {lacking} on {data}. Leave "
+            f"it out with --data, or train: {run_again(args, '--data', data, '--seeds 0')}"
         )
     if lost:
         print(f"left out on {data}, without a checkpoint: {', '.join(lost)}", file=sys.stderr)
@@ -132,9 +133,10 @@ def training(run: Run, job: Job, device: str) -> Callable[[], None]:
     return lambda: detector.train_step(copy.deepcopy(batch), optim_wrapper)
 
 
-def measure(args: argparse.Namespace, data: str) -> list[dict[str, Any]]:
-    """The lines of a data set."""
-    found = trained(args, data)
+def measure(
+    args: argparse.Namespace, data: str, found: dict[str, tuple[Run, Job]]
+) -> list[dict[str, Any]]:
+    """The lines of a data set, of the methods that are `trained`."""
     batches = images(found[REFERENCE][0], args.split, args.num_images)
     detect = [inference(run, job, batches, args.device) for run, job in found.values()]
     detection = time_in_turn(detect, args.repeats, args.device)
@@ -175,8 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with errors_in_one_line("cost.py"):
         register_all_modules()
         MMLogger.get_instance("cost", log_level="ERROR")
-        for data in args.data or STUDIES[args.study].data:
-            lines = measure(args, data)
+        found = {data: trained(args, data) for data in args.data or STUDIES[args.study].data}
+        check_data([each[REFERENCE][0] for each in found.values()], args.split)
+        for data, methods in found.items():
+            lines = measure(args, data, methods)
             append(Path(args.results_dir) / f"{args.study}.jsonl", *lines)
             for line in lines:
                 print(

@@ -1,11 +1,12 @@
 """What a study's runs need: a training each, shared or resumed, and its tests."""
 
+import argparse
 import fcntl
 import json
 import os
 import statistics
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from children import Children, RunBusy, RunFailed, tool_command
-from compose import Run, config_hash, config_text, training_hash
+from compose import BACKBONES, Run, config_hash, config_text, root_variable, training_hash
 from mmengine.config import Config
 from records import code_version
+
+from misalign_det.errors import InputError
+from misalign_det.utils.json_file import read_json
 
 
 @dataclass
@@ -90,6 +94,41 @@ def make_jobs(runs: Sequence[Run], split: str, out_dir: Path) -> list[Job]:
         job.tests.append(run)
         job.hashes[run.method] = config_hash(cfg)
     return list(jobs.values())
+
+
+def check_data(runs: Iterable[Run], split: str) -> None:
+    """Check that the annotations of training and of a split are there, before the work.
+
+    Raises:
+        InputError: a file is missing, or is not JSON.
+    """
+    for data, run in {run.data: run for run in runs}.items():
+        cfg = parse(run, split)
+        for loader in (cfg.train_dataloader, cfg.test_dataloader):
+            path = Path(loader.dataset.data_root, loader.dataset.ann_file)
+            if not path.is_file():
+                raise InputError(
+                    f"{data}: there is no annotation file {path}. Set the environment variable "
+                    f"{root_variable(data)} to the data set's folder, or make the data set: "
+                    "configs/study_data.md has the commands."
+                )
+            read_json(str(path), data)
+
+
+def run_again(args: argparse.Namespace, *options: str) -> str:
+    """How to make what a folder lacks although there are results, for messages.
+
+    Args:
+        args: of the tool that lacks it.
+        options: of `run.py` besides.
+    """
+    words = ["python tools/study/run.py", args.study, *options, "--out-dir", args.out_dir]
+    if args.backbone != next(iter(BACKBONES)):
+        words += ["--backbone", args.backbone]
+    return (
+        "run.py does only what has no result, so give it a folder for the results: "
+        f"{' '.join(words)} --results-dir work_dirs/my_results; then give this tool both folders"
+    )
 
 
 def work(job: Job, children: Children, facts: dict[str, Any]) -> None:

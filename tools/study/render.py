@@ -5,8 +5,9 @@
 
 Tables stand between `<!-- study: NAME, SPLIT -->` (or NAME, SPLIT, BACKBONE) and `<!-- end -->`;
 everything between these is replaced. With `<!-- AP: NAME, SPLIT -->` it is the table of AP alone,
-with `<!-- repeats: NAME, SPLIT -->` that of the trainings that were made on several devices. They
-come from the lines in RESULTS_DIR alone.
+with `<!-- repeats: NAME, SPLIT -->` that of the trainings that were made on several devices, with
+`<!-- classes: NAME, SPLIT, DATA -->` that of the AP of each class of a data set. They come from the
+lines in RESULTS_DIR alone.
 """
 
 import argparse
@@ -19,19 +20,20 @@ import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 from compose import BACKBONES
-from grid import STUDIES
+from grid import DATA, STUDIES
 from plots import digest_of, gains, plot, plot_digest
 from records import KEYS, REPEATS, RESULTS, ROOT, read
-from tables import Results, ap_table, render, repeat_table
+from tables import Results, ap_table, class_table, render, repeat_table
 
 from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.errors import InputError
 
 PAGES = [ROOT / page for page in ("README.md", "configs/studies.md", "configs/misalign.md")]
 BLOCK = re.compile(
-    r"(<!-- (study|AP|repeats): ([\w-]+), (\w+)(?:, ([\w-]+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL
+    r"(<!-- (study|AP|repeats|classes): ([\w-]+), (\w+)(?:, ([\w-]+))? -->\n)(.*?)(<!-- end -->)",
+    re.DOTALL,
 )
-STARTS = ("<!-- study:", "<!-- AP:", "<!-- repeats:")
+STARTS = ("<!-- study:", "<!-- AP:", "<!-- repeats:", "<!-- classes:")
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -63,7 +65,7 @@ def rendered(text: str, page: Path, results_dir: Path, write: bool) -> tuple[str
         The new text, and the names of plots that differ.
 
     Raises:
-        InputError: a block names no study or split, or has no end.
+        InputError: a block names no study, split or data set, or has no end.
     """
     differing: list[str] = []
     if len(BLOCK.findall(text)) != sum(map(text.count, STARTS)):
@@ -73,13 +75,15 @@ def rendered(text: str, page: Path, results_dir: Path, write: bool) -> tuple[str
         )
 
     def block(match: re.Match) -> str:
-        start, kind, name, split, backbone, body, end = match.groups()
-        backbone = backbone or next(iter(BACKBONES))
-        known = name in STUDIES and split in ("val", "test") and backbone in BACKBONES
+        start, kind, name, split, last, body, end = match.groups()
+        data = last if kind == "classes" else next(iter(DATA))
+        backbone = next(iter(BACKBONES)) if kind == "classes" else last or next(iter(BACKBONES))
+        known = name in STUDIES and split in ("val", "test")
+        known = known and backbone in BACKBONES and data in DATA
         if not known or any(start in body for start in STARTS):
             raise InputError(
                 f"{page}: {start.strip()}: studies are {', '.join(STUDIES)}; splits val and test; "
-                f"backbones {', '.join(BACKBONES)}"
+                f"backbones {', '.join(BACKBONES)}; data sets, of classes, {', '.join(DATA)}"
             )
         lines = read(results_dir / f"{name}.jsonl")
         if kind == "repeats":
@@ -88,6 +92,8 @@ def rendered(text: str, page: Path, results_dir: Path, write: bool) -> tuple[str
         results = Results(lines, STUDIES[name], split, backbone)
         if kind == "AP":
             return f"{start}\n{ap_table(results)}\n\n{end}"
+        if kind == "classes":
+            return f"{start}\n{class_table(results, data)}\n\n{end}"
         picture = page.parent.parent / ".github" / f"study_{name}_{split}_{backbone}.svg"
         link = f"../.github/{picture.name}" if gains(results) else None
         if link and digest_of(picture) != plot_digest(results):
@@ -103,12 +109,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Write, or compare, the pages."""
     args = parse_args(arguments)
     with errors_in_one_line("render.py"):
+        if not Path(args.results_dir).is_dir():  # all tables would be replaced by nothing
+            raise InputError(
+                f"there is no folder {args.results_dir}: --results-dir is the folder with the "
+                "STUDY.jsonl that run.py has written"
+            )
         differing, blocks = [], 0
         for page in map(Path, args.pages):
             text = page.read_text()
             new, plots = rendered(text, page, Path(args.results_dir), write=not args.check)
             differing += [page.name] * (new != text) + plots
             blocks += len(BLOCK.findall(text))
+            if not BLOCK.search(text):
+                raise InputError(
+                    f"{page}: there is no block of a study, <!-- study: NAME, SPLIT -->"
+                )
             if new != text and not args.check:
                 page.write_text(new)
         if args.check and differing:

@@ -29,13 +29,12 @@ from children import Children, RunBusy
 from compose import BACKBONES, Run, check_bases, model_base, runs_of
 from evaluate import figures, parameters
 from grid import DATA, STUDIES
-from jobs import Job, make_jobs, parse, work_all
+from jobs import Job, check_data, make_jobs, work_all
 from methods import METHODS
 from mmengine.logging import MMLogger
 from records import RESULTS, append, device_name, read, software
 
 from misalign_det.apis.cli import errors_in_one_line
-from misalign_det.utils.json_file import read_json
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -125,18 +124,6 @@ def print_state(runs: Sequence[Run], args: argparse.Namespace, path: Path) -> No
     print(f"{len(runs)} runs: {', '.join(f'{n} {kind}' for kind, n in counts.items())}")
 
 
-def check_data(jobs: Sequence[Job]) -> None:
-    """Check that the data sets are there.
-
-    Raises:
-        InputError: an annotation file is missing.
-    """
-    for run in {job.training.data: job.training for job in jobs}.values():
-        cfg = parse(run, None)
-        train = cfg.train_dataloader.dataset
-        read_json(str(Path(train.data_root, train.ann_file)), run.data, train.data_root)
-
-
 def result_line(run: Run, job: Job) -> dict[str, Any]:
     """What is kept of a tested run."""
     trained = dict(job.trained or {})
@@ -185,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not jobs:
             print(f"all {len(runs)} runs have a result in {path}")
             return
-        check_data(jobs)
+        check_data([job.training for job in jobs], args.split)
         sys.exit(run_jobs(jobs, args, path))
 
 

@@ -186,15 +186,42 @@ def ap_rows(results: Results) -> Iterator[list[str]]:
 
 
 def _ap_cell(results: Results, method: str, column: Column, best: float) -> str:
-    values = [100 * value for value in results.values(method, column)]
+    return _mean_cell(results.values(method, column), best, len(results.study.seeds))
+
+
+def _mean_cell(values: Sequence[float], best: float, declared: int) -> str:
+    """Mean of the seeds that there are, of those that the study declares, best in bold."""
     if not values:
         return NONE
-    mean = f"{statistics.mean(values):.1f}"
-    text = mean if (results.mean(method, [column]) or 0) < best else f"**{mean}**"
+    mean = f"{100 * statistics.mean(values):.1f}"
+    text = mean if statistics.mean(values) < best else f"**{mean}**"
     if len(values) > 1:
-        text += f" ± {statistics.stdev(values):.1f}"
-    declared = len(results.study.seeds)
+        text += f" ± {100 * statistics.stdev(values):.1f}"
     return text if len(values) >= declared else f"{text} (n = {len(values)})"
+
+
+def class_table(results: Results, data: str) -> str:
+    """AP of each class of a data set, after its usual training, as mean over seeds.
+
+    Classes without an object in the split are left out.
+    """
+    column = Column(data, DATA[data].epochs)
+    found = {
+        method: results.values(method, column, "per_class")
+        for method in results.methods
+        if (method, column) in results.runs
+    }
+    if not found:
+        return "No results yet."
+    first = next(iter(found.values()))[0]
+    names = [name for name, value in first.items() if value is not None]
+    best = {n: max(statistics.mean(s[n] for s in seeds) for seeds in found.values()) for n in names}
+    rows = [[f"AP by class, {data}, {results.split}", *names]]
+    for method, seeds in found.items():
+        declared = len(results.study.seeds)
+        cells = [_mean_cell([seed[n] for seed in seeds], best[n], declared) for n in names]
+        rows.append([f"`{method}`", *cells])
+    return _table(rows)
 
 
 def repeat_table(
