@@ -11,6 +11,8 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from torch import nn
 
+from misalign_det.engine.hooks.channels_last_hook import to_channels_last
+
 OURS = Path(__file__).resolve().parents[2] / "configs"
 STOCK = Path(mmdet.__file__).parent / ".mim/configs"
 SCALES = {
@@ -50,7 +52,7 @@ def peer(path: str, scale: str) -> Any:
     return model
 
 
-def build(model: Any, device: str, memory_format: torch.memory_format) -> nn.Module:
+def build(model: Any, device: str, channels_last: bool = False) -> nn.Module:
     """An untrained detector."""
     model = deepcopy(model)
     model.backbone.init_cfg = None
@@ -59,7 +61,8 @@ def build(model: Any, device: str, memory_format: torch.memory_format) -> nn.Mod
     detector.init_weights()
     # TOOD reads it: after its first epochs, in which it uses ATSS.
     MessageHub.get_current_instance().update_info("epoch", 100)
-    return detector.to(device, memory_format=memory_format)
+    detector = detector.to(device)
+    return to_channels_last(detector) if channels_last else detector
 
 
 def training_step(

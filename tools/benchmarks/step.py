@@ -162,8 +162,7 @@ def build_all(
     models: Mapping[str, Any], args: argparse.Namespace, device: str
 ) -> dict[str, nn.Module]:
     """Build the detectors of these models."""
-    layout = torch.channels_last if args.channels_last else torch.contiguous_format
-    return {name: build(model, device, layout) for name, model in models.items()}
+    return {name: build(model, device, args.channels_last) for name, model in models.items()}
 
 
 def counted(

@@ -34,6 +34,7 @@ from mmengine.logging import MMLogger
 
 from misalign_det.apis.cli import add_renamed_option
 from misalign_det.apis.config_lookup import resolve_config
+from misalign_det.engine.hooks.channels_last_hook import to_channels_last
 from misalign_det.utils.benchmark import machine, median, spread, time_in_turn
 
 
@@ -56,11 +57,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add_renamed_option(parser, "--batch", "--batch-size")
     add_renamed_option(parser, "--objects", "--num-objects")
     return parser.parse_args(arguments)
-
-
-def channels_last(detector: nn.Module) -> nn.Module:
-    """Weights, and with them features, channels last."""
-    return detector.to(memory_format=torch.channels_last)
 
 
 def compiled_head(detector: nn.Module) -> nn.Module:
@@ -99,9 +95,9 @@ def unchanged(detector: nn.Module) -> nn.Module:
 
 VARIANTS = {
     "plain": (unchanged, False),
-    "channels last": (channels_last, False),
+    "channels last": (to_channels_last, False),
     "bfloat16": (unchanged, True),
-    "bfloat16, channels last": (channels_last, True),
+    "bfloat16, channels last": (to_channels_last, True),
     "head compiled": (compiled_head, False),
     "GN and ReLU compiled": (fused_norm, False),
 }

@@ -35,6 +35,7 @@ from records import RESULTS, append, device_name
 from torch import nn
 
 from misalign_det.apis.cli import errors_in_one_line
+from misalign_det.engine.hooks.channels_last_hook import to_channels_last
 from misalign_det.errors import InputError
 from misalign_det.utils.benchmark import median, time_in_turn
 
@@ -102,7 +103,7 @@ def load(run: Run, job: Job, device: str) -> nn.Module:
     """A run's detector with its checkpoint, in the memory layout of `ChannelsLastHook`."""
     checkpoint = job.folder / (job.trained or {})["checkpoint"]
     detector = init_detector(parse(run, job.split), str(checkpoint), device=device)
-    return detector.to(memory_format=torch.channels_last)
+    return to_channels_last(detector)
 
 
 def inference(
