@@ -30,6 +30,7 @@ from misalign_det.apis.cli import (
     load_config,
     prepare_work_dir,
 )
+from misalign_det.apis.config_types import check_types
 from misalign_det.apis.resume import preload_checkpoint
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
@@ -135,6 +136,7 @@ def main() -> None:
             cfg = trigger_visualization_hook(cfg, args)
         if args.tta:
             use_test_time_augmentation(cfg)
+        check_types(cfg, modes=("test",))
         check_config(cfg, modes=("test",))
         runner = build_runner(cfg)
         if args.out:

@@ -26,7 +26,13 @@ from misalign_det.apis.cli import (
     load_config,
     prepare_work_dir,
 )
-from misalign_det.apis.resume import check_same_start, preload_checkpoint, resolve_resume
+from misalign_det.apis.config_types import check_types
+from misalign_det.apis.resume import (
+    check_pretrained,
+    check_same_start,
+    preload_checkpoint,
+    resolve_resume,
+)
 from misalign_det.apis.training_safeguards import add_safeguards
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
@@ -97,8 +103,10 @@ def main() -> None:
     with errors_in_one_line("train.py", resumable=True), tensors_only(args.trust_checkpoint):
         cfg = load_config(args, training=True)
         apply_training_options(cfg, args)
+        check_types(cfg, modes=("train", "val"))
         add_safeguards(cfg)
         resolve_resume(cfg, args.resume)
+        check_pretrained(cfg)
         preload_checkpoint(cfg)
         prepare_work_dir(cfg)
         check_config(cfg, modes=("train", "val"))

@@ -18,12 +18,15 @@ _ARGUMENT = re.compile(
     r"got an unexpected keyword argument '(?P<surplus>\w+)'|"
     r"missing \d+ required [\w-]+ arguments?: (?P<missing>.+))"
 )
+# Whose constructors are taken to be right, and the values that they refuse to be wrong.
+_PACKAGES = (__name__.split(".")[0], "mmdet", "mmengine", "mmcv", "torch")
+_REFUSALS = (ValueError, TypeError, KeyError, AssertionError, RuntimeError, ImportError)
 
 
 def explain_build_error(error: Exception, cfg: Config | None = None) -> str | None:
     """Explain an unknown type, an unexpected argument, or a value that a class refuses.
 
-    The last one is explained for classes of this package only.
+    The last one is explained for classes of this package and of those that it is built on.
 
     Args:
         error: raised while a runner, a loop, a dataset or the like was built.
@@ -34,33 +37,84 @@ def explain_build_error(error: Exception, cfg: Config | None = None) -> str | No
     """
     if isinstance(error, KeyError) and error.args:
         unknown = _UNKNOWN.match(str(error.args[0]))
-        return unknown and _unknown_type(unknown[1], unknown[2], unknown[3], cfg)
-    if isinstance(error, ValueError):
-        return _refused_value(error, cfg)
+        if unknown:
+            return _unknown_type(unknown[1], unknown[2], unknown[3], cfg)
+        layer = _unknown_layer(error)
+        if layer:
+            return _unknown_type(layer, "mmdet", "model", cfg)
     found = _ARGUMENT.search(str(error)) if isinstance(error, TypeError) else None
     if found and _comes_from_a_config(error, found):
         return _wrong_argument(found, _class_of(error), cfg)
-    return None
+    own = _own_message(error, cfg) if isinstance(error, ValueError) else None
+    return own or (_refused_value(error, cfg) if isinstance(error, _REFUSALS) else None)
+
+
+def unknown_type(place: str, name: str, registry: Registry) -> str:
+    """What is said of a type that a registry does not have.
+
+    Args:
+        place: dotted key of the part whose ``type`` it is.
+        name: the type.
+        registry: where it was looked for.
+    """
+    return _no_such_type(f"{place}.type: ", name, registry.scope, registry.name)
 
 
 def _unknown_type(name: str, scope: str, kind: str, cfg: Mapping | None) -> str:
     place = next((key for key, part in _dicts(cfg or {}) if part.get("type") == name), None)
-    place = f"{place}.type: " if place else ""
+    return _no_such_type(f"{place}.type: " if place else "", name, scope, kind)
+
+
+def _no_such_type(place: str, name: str, scope: str, kind: str) -> str:
     known = _known_names(scope, kind)
     near = difflib.get_close_matches(name.split(".")[-1], known, n=3, cutoff=0.6)
     found_by = "" if near else " A class of your own is found if custom_imports names its module."
     return f"{place}{scope} has no {kind} {name!r}.{_near(near)}{found_by}"
 
 
-def _refused_value(error: ValueError, cfg: Mapping | None) -> str | None:
+def _unknown_layer(error: Exception) -> str | None:
+    """The type that one of mmcv's builders of layers did not find; its message has None instead."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames or not frames[-1].f_globals.get("__name__", "").startswith("mmcv.cnn.bricks."):
+        return None
+    layer = frames[-1].f_locals.get("layer_type")
+    return layer if isinstance(layer, str) else None
+
+
+def _refused_value(error: Exception, cfg: Mapping | None) -> str | None:
+    """What a constructor of a known package says of its arguments; None for any other error."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    last = frames[-1]
+    kind = type(last.f_locals.get("self"))
+    modules = (kind.__module__, last.f_globals.get("__name__", ""))
+    while frames and frames[-1].f_code.co_name == "__init__":
+        frames.pop()
+    if (
+        last.f_code.co_name != "__init__"
+        or not all(str(name).split(".")[0] in _PACKAGES for name in modules)
+        or not (frames and frames[-1].f_code.co_name.startswith("build_"))
+    ):
+        return None
+    place, part = next(
+        ((key, part) for key, part in _dicts(cfg or {}) if _type_name(part) == kind.__name__),
+        ("", {}),
+    )
+    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    reason = f"{type(error).__name__}: {' '.join(text.split())}".removesuffix(": ").rstrip(".")
+    values = [f"{key}={value!r}" for key, value in part.items() if key != "type"]
+    values = [value for value in values if len(value) <= 60]  # a dict is no argument to be shown
+    given = f" Its arguments are {', '.join(values)}." if values else ""
+    return f"{place}{place and ': '}{kind.__name__} cannot be built ({reason}).{given}"
+
+
+def _own_message(error: ValueError, cfg: Mapping | None) -> str | None:
     """The message of a class of this package, with its key; None for any other ValueError."""
     owner = _class_of(error)
     if owner is None:
         return None
     raised_in = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    package = __name__.split(".")[0]
     if not all(
-        str(name).split(".")[0] == package
+        str(name).split(".")[0] == _PACKAGES[0]
         for name in (getattr(owner, "__module__", ""), raised_in.f_globals.get("__name__", ""))
     ):
         return None

@@ -10,15 +10,18 @@ from typing import Any
 
 from mmdet.registry import RUNNERS
 from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from ..engine.distributed import collect_between_machines, prepare_processes
 from ..errors import ConfigError, InputError
 from ..utils.old_names import RenamedWarning
+from ..utils.processes import is_first_process
 from .config_lookup import find_config
-from .config_options import merge_options
+from .config_options import fit_workers, merge_options
 from .console import ConciseRunner
 from .error_reporting import config_in_use, errors_in_one_line
+from .input_size import describe_input_size
 from .model_check import check_model
 
 __all__ = [
@@ -201,6 +204,11 @@ def load_config(args: argparse.Namespace, training: bool = False) -> Config:
     if getattr(args, "data", None):
         _use_data(cfg, args, training)
     cfg = merge_options(cfg, args.cfg_options)
+    fit_workers(cfg)
+    if getattr(args, "data", None) and is_first_process():
+        note = describe_input_size(cfg, ("train", "val", "test") if training else ("val", "test"))
+        if note:
+            print_log(note, logger="current")
     cfg.work_dir = given or cfg.work_dir
     cfg.launcher = args.launcher
     if not cfg.get("experiment_name"):

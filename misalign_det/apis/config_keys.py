@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..models.dense_heads import BoxVotingHead
 from ..models.post_processing.box_voting import OPTIONS as VOTING_OPTIONS
 from ..utils import argument_names, find_type, leaf_datasets, walk
-from .option_hints import has_key, new_name, same_key_elsewhere, wrong_number
+from .option_hints import has_key, new_name, same_key_elsewhere, text_for_number, wrong_value
 
 _NEAR = 0.6  # difflib's ratio from which a name is suggested for an unknown one
 _SLIP = 0.8  # the ratio from which a new key is probably a typing error where any key is allowed
@@ -105,7 +105,9 @@ def check_options(before: Config, after: Config, options: Mapping) -> list[str]:
         except InputError as error:
             faults.append(str(error))
             continue
-        wrong = wrong_number(path, value)
+        wrong = wrong_value(path, value)
+        if not wrong and has_key(before, path.split(".")):
+            wrong = text_for_number(path, value, _at(before, path.split(".")))
         faults += [wrong] if wrong else []
     if faults:
         raise InputError("\n".join(faults))

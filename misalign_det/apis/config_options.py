@@ -16,6 +16,8 @@ from .config_keys import check_options, check_paths
 _SPLITS = ("train", "val", "test")
 _USED = tuple(f"{split}_{part}" for split in _SPLITS for part in ("dataloader", "evaluator"))
 
+_WITHOUT_WORKERS = {"persistent_workers": False, "prefetch_factor": None, "timeout": 0}
+
 
 def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> Config:
     """Merge command-line options into a config; `data_root` moves all paths below the old root.
@@ -56,6 +58,29 @@ def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> Config:
     for note in notes:
         print_log(note, logger="current", level=logging.WARNING)
     return cfg
+
+
+def fit_workers(cfg: Config) -> None:
+    """Let ``num_workers=0`` load the data in the process itself, as torch does without workers.
+
+    Torch refuses settings of workers where there are none, and most configs have them.
+
+    Args:
+        cfg: its dataloaders are changed in place.
+
+    Example:
+        >>> cfg = Config(dict(val_dataloader=dict(num_workers=0, persistent_workers=True)))
+        >>> fit_workers(cfg)
+        >>> cfg.val_dataloader.persistent_workers
+        False
+    """
+    for split in _SPLITS:
+        loader = cfg.get(f"{split}_dataloader")
+        if not isinstance(loader, Mapping) or loader.get("num_workers", 0) != 0:
+            continue
+        for key, without in _WITHOUT_WORKERS.items():
+            if loader.get(key):
+                loader[key] = without  # type: ignore[index]  # a ConfigDict
 
 
 def _move(cfg: Config, new: str) -> list[str]:

@@ -11,6 +11,9 @@ import pycocotools.cocoeval
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
+from mmengine.runner.base_loop import BaseLoop
+
+from ..engine.training_length import long_schedule
 
 # In the log file these stay. Beginnings of messages, but for the one about frozen parameters.
 _FILE_ONLY = re.compile(
@@ -76,7 +79,8 @@ class ConciseRunner(Runner):
     """mmengine's runner, whose log has everything and whose console has the progress.
 
     The console has neither environment, config, hooks and parameter options, about 400 lines, nor
-    notices of libraries. It names the log file.
+    notices of libraries. It names the log file, and warns of a schedule that is very long for the
+    training images.
     """
 
     @classmethod
@@ -87,6 +91,14 @@ class ConciseRunner(Runner):
             f"Log, with environment, config and hooks: {runner.log_dir}/{runner.timestamp}.log"
         )
         return runner
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """mmengine's loop; what is unusual about its length is logged before the first step."""
+        built = super().build_train_loop(loop)
+        note = long_schedule(built)
+        if note:
+            self.logger.warning(note)
+        return built
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """mmengine's logger, with a short console."""

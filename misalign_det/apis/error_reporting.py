@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..datasets.image_checks import explain_load_error
+from ..engine.downloads import explain_download
 from ..engine.hooks.atomic_checkpoint_hook import is_full_disk, last_good_checkpoint
+from ..engine.named_weights import torchvision_installation
 from ..errors import (
     CheckpointError,
     CheckpointSaveError,
@@ -23,6 +27,7 @@ from ..errors import (
     InputError,
     NonFiniteLossError,
 )
+from ..utils import walk
 from .build_errors import explain_build_error
 from .console import leave_out_notices
 
@@ -93,7 +98,35 @@ def _explain(error: Exception) -> str | None:
             f"{error.filename}: {error.strerror}. Check the permissions of the file and its "
             "folder, or choose another folder (--work-dir for logs and checkpoints)."
         )
-    return explain_build_error(error, config_in_use.get())
+    cfg = config_in_use.get()
+    text = explain_download(error)
+    if text:
+        return text + _without_weights(cfg)
+    return _unfit_torchvision(error) or explain_load_error(error) or explain_build_error(error, cfg)
+
+
+def _without_weights(cfg: Config | None) -> str:
+    """The option that trains without the pretrained weights that are downloaded."""
+    for key, value in walk({"model": (cfg or {}).get("model")}):
+        if key.endswith(".init_cfg.checkpoint") and "://" in str(value):
+            return f" Or train without them: --cfg-options {key.removesuffix('.checkpoint')}=None"
+    return ""
+
+
+def _unfit_torchvision(error: Exception) -> str | None:
+    """mmengine imports an installed torchvision when it describes the environment."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    imported = any(
+        frame.f_globals.get("__name__") == "torchvision" and frame.f_code.co_name == "<module>"
+        for frame in frames
+    )
+    if not imported:
+        return None
+    reason = " ".join(str(error).split())
+    return (
+        f"the installed torchvision is not one for this torch: it cannot be imported ({reason}). "
+        f"Nothing here needs it: pip uninstall torchvision. Or {torchvision_installation()}."
+    )
 
 
 def _way_on() -> str:

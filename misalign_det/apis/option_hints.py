@@ -1,6 +1,7 @@
 """Hints for ``--cfg-options``: names of mmdet 2, misplaced keys, values that cannot be right."""
 
 from collections.abc import Mapping
+from multiprocessing import get_all_start_methods
 from numbers import Integral, Real
 from typing import Any
 
@@ -26,18 +27,31 @@ OLD_NAMES = {
     "workflow": "train_cfg and val_cfg",
 }
 
+# Of mmengine's loss scale, and of settings that choose a number themselves.
+_WORDS_FOR_NUMBERS = ("dynamic", "auto")
+
 _COUNT = ("a whole number from 1 on", lambda v: isinstance(v, Integral) and int(v) >= 1)
 _WORKERS = ("a whole number from 0 on", lambda v: isinstance(v, Integral) and int(v) >= 0)
 _RATE = ("a number from 0 on", lambda v: isinstance(v, Real) and float(v) >= 0)
 _SEED = ("a whole number or None", lambda v: v is None or isinstance(v, Integral))
-_NUMBERS = {
+_PREFETCH = (
+    "a whole number from 1 on, or None",
+    lambda v: v is None or (isinstance(v, Integral) and int(v) >= 1),
+)
+_START = (
+    f"one of {', '.join(get_all_start_methods())}",
+    lambda v: v in get_all_start_methods(),
+)
+_CHECKS = {
     "train_cfg.max_epochs": _COUNT,
     "train_cfg.max_iters": _COUNT,
     "train_cfg.val_interval": _COUNT,
     "optim_wrapper.optimizer.lr": _RATE,
     "randomness.seed": _SEED,
+    "env_cfg.mp_cfg.mp_start_method": _START,
     **{f"{split}_dataloader.batch_size": _COUNT for split in ("train", "val", "test")},
     **{f"{split}_dataloader.num_workers": _WORKERS for split in ("train", "val", "test")},
+    **{f"{split}_dataloader.prefetch_factor": _PREFETCH for split in ("train", "val", "test")},
 }
 
 
@@ -53,8 +67,8 @@ def new_name(path: str) -> str | None:
     return OLD_NAMES.get(path.split(".")[0])
 
 
-def wrong_number(path: str, value: Any) -> str | None:
-    """Check the value of an option that has to be a number.
+def wrong_value(path: str, value: Any) -> str | None:
+    """Check the value of an option whose possible values are known.
 
     Args:
         path: dotted key.
@@ -63,12 +77,35 @@ def wrong_number(path: str, value: Any) -> str | None:
     Returns:
         What is wrong; None if nothing is, or if the option is not among those checked.
     """
-    if path not in _NUMBERS or isinstance(value, Mapping):
+    if path not in _CHECKS or isinstance(value, Mapping):
         return None
-    wanted, fits = _NUMBERS[path]
+    wanted, fits = _CHECKS[path]
     if fits(value) and not isinstance(value, bool):
         return None
     return f"--cfg-options {path}={value}: it has to be {wanted}."
+
+
+def text_for_number(path: str, value: Any, old: Any) -> str | None:
+    """Check that an option does not put a text where the config has a number.
+
+    Args:
+        path: dotted key.
+        value: as parsed from the command line.
+        old: the config's own value, or list of values.
+
+    Returns:
+        What is wrong; None if nothing is.
+    """
+    numbers = old if isinstance(old, (list, tuple)) else [old]
+    if not numbers or not all(isinstance(n, Real) and not isinstance(n, bool) for n in numbers):
+        return None
+    values = value if isinstance(value, (list, tuple)) else [value]
+    texts = [v for v in values if isinstance(v, str) and v not in _WORDS_FOR_NUMBERS]
+    if not texts:
+        return None
+    kind = "numbers" if numbers is old else "a number"
+    given = f"--cfg-options {path}={value}"
+    return f"{given}: {texts[0]!r} is not a number; the config has {kind}, {old}."
 
 
 def has_key(value: Any, parts: list[str]) -> bool:
@@ -79,9 +116,12 @@ def has_key(value: Any, parts: list[str]) -> bool:
         parts: the dotted key, split at its dots.
     """
     for part in parts:
-        if not isinstance(value, Mapping) or part not in value:
+        if isinstance(value, (list, tuple)) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, Mapping) and part in value:
+            value = value[part]
+        else:
             return False
-        value = value[part]
     return True
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import all_gather_object
 
-from ..engine.checkpoint import check_training_state, is_local, read_checkpoint
+from ..engine.checkpoint import check_training_state, read_checkpoint
 from ..engine.hooks.atomic_checkpoint_hook import last_good_checkpoint
-from ..engine.package_weights import weights_file
+from ..engine.named_weights import check_weights, is_local
 from ..errors import CheckpointError
 from ..utils import walk
 from ..utils.processes import is_first_process, machine_count
+
+# Keys of a model whose values are weights to load: of `init_cfg`, older backbones and distillation.
+_WEIGHTS = {"checkpoint", "pretrained", "teacher_ckpt"}
 
 
 def resolve_resume(cfg: Config, resume: str | None = None) -> None:
@@ -75,25 +78,45 @@ def _agreed(question: str, launcher: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def check_pretrained(cfg: Config) -> None:
+    """Look for the files, names and packages of the weights that the model starts from.
+
+    Nothing is read or downloaded. To test a checkpoint these weights are not needed.
+
+    Args:
+        cfg: whose ``model`` names weights, in ``init_cfg`` and elsewhere.
+
+    Raises:
+        CheckpointError: there are no such weights; names the key.
+    """
+    for key, value in walk({"model": cfg.get("model")}):
+        if isinstance(value, str) and key.split(".")[-1] in _WEIGHTS:
+            try:
+                check_weights(value)
+            except CheckpointError as error:
+                owner = key.rpartition(".")[0]
+                without = f" ({owner}=None trains without)" if owner.endswith(".init_cfg") else ""
+                raise CheckpointError(f"{key}: {error}{without}") from error
+
+
 def preload_checkpoint(cfg: Config) -> None:
     """Read ``cfg.load_from`` before the slow checks, so that its errors are reported first.
 
     The file is not read again: see :func:`~misalign_det.engine.checkpoint.tensors_only`. A URL is
-    read later, when one process can download it for all. Of ``package://`` checkpoints, also in
-    the model's ``init_cfg``, only the package is looked for.
+    read later, when one process can download it for all.
 
     Args:
         cfg: with ``load_from`` and ``resume``.
 
     Raises:
         CheckpointError: the file is missing, unsafe, damaged or cannot be resumed from, or there
-            is no such ``package://`` checkpoint.
+            are no weights of that name.
     """
     start = cfg.get("load_from")
-    for _, value in walk({"load_from": start, "model": cfg.get("model")}):
-        if isinstance(value, str) and value.startswith("package://"):
-            weights_file(value)
-    if start and is_local(start):
+    if not start:
+        return
+    check_weights(start)
+    if is_local(start):
         checkpoint = read_checkpoint(start)
         if cfg.get("resume"):
             check_training_state(checkpoint, start)

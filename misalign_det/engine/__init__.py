@@ -1,6 +1,7 @@
 """What a training run uses besides the model: hooks, an optimizer wrapper, checkpoints."""
 
 from .hooks import AtomicCheckpointHook, ChannelsLastHook, EpochSeedHook, RecordInvalidLossHook
+from .named_weights import load_from_torchvision
 from .optim_wrapper import BFloat16OptimWrapper
 from .package_weights import load_from_package
 
@@ -11,4 +12,5 @@ __all__ = [
     "EpochSeedHook",
     "RecordInvalidLossHook",
     "load_from_package",
+    "load_from_torchvision",
 ]

@@ -11,6 +11,7 @@ import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from http.client import HTTPException
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from torch import nn
 
 from ..errors import CheckpointError
 from .architecture import check_architecture
+from .downloads import explain_download
+from .named_weights import check_weights, is_local
 
 _FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _NUMPY = getattr(np, "_core", None) or np.core  # NumPy 2 renamed it; pickles hold either name
@@ -74,7 +77,8 @@ def tensors_only(trust: bool | None = None) -> Iterator[None]:
         with allowed, nullcontext() if len(_blocks) > 1 else _handed_over():
             yield
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_refusal("a checkpoint that the config names", error)) from error
+        text = explain_download(error) or _refusal("a checkpoint that the config names", error)
+        raise CheckpointError(text) from error
     finally:
         _blocks.pop()
         for name, value in before.items():
@@ -102,11 +106,6 @@ def _handed_over() -> Iterator[None]:
         _read.clear()
 
 
-def is_local(filename: str) -> bool:
-    """Whether a checkpoint's name is a path, not a URL or `torchvision://resnet50`."""
-    return "://" not in filename
-
-
 def read_checkpoint(filename: str, trust: bool | None = None) -> dict:
     """Read a checkpoint to the CPU, inside `tensors_only`.
 
@@ -122,9 +121,8 @@ def read_checkpoint(filename: str, trust: bool | None = None) -> dict:
     """
     if filename in _read:
         return _read[filename]
+    check_weights(filename)
     path = os.path.expanduser(filename)
-    if is_local(filename) and not os.path.isfile(path):
-        raise CheckpointError(f"there is no checkpoint {filename}")
     with tensors_only(trust):
         try:
             # Not mmengine's loader for a file: onedl's prints why it would unpickle the file.
@@ -133,13 +131,16 @@ def read_checkpoint(filename: str, trust: bool | None = None) -> dict:
                 if is_local(filename)
                 else CheckpointLoader.load_checkpoint(filename, map_location="cpu")
             )
+        except CheckpointError:
+            raise
         except pickle.UnpicklingError as error:
-            raise CheckpointError(_refusal(filename, error)) from error
+            raise CheckpointError(explain_download(error) or _refusal(filename, error)) from error
         except PermissionError:
             raise
-        except (EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
+        except (EOFError, OSError, HTTPException, RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
-                f"{filename} cannot be read as a checkpoint; it may be cut short: {error}"
+                explain_download(error)
+                or f"{filename} cannot be read as a checkpoint; it may be cut short: {error}"
             ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(

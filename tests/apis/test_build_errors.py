@@ -1,9 +1,13 @@
 """What is said of a key that a type does not take, and of a type that there is not."""
 
 import pytest
-from mmdet.registry import MODELS, TASK_UTILS
+import torch
+from mmcv.cnn import build_conv_layer, build_norm_layer
+from mmdet.registry import HOOKS, METRICS, MODELS, TASK_UTILS
 from mmengine.config import Config
-from mmengine.registry import LOOPS, OPTIMIZERS
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import LOOPS, OPTIMIZERS, PARAM_SCHEDULERS
+from mmengine.runner import Runner
 from torch import nn
 
 from misalign_det.apis.build_errors import explain_build_error
@@ -75,6 +79,64 @@ def test_what_a_class_of_this_package_refuses():
     # A class of somebody else's, and what comes from no config, keep their traceback.
     assert said(lambda: MODELS.build(dict(type=Foreign))) is None
     assert said(lambda: check_choice("mode", "a", "b")) is None
+
+
+@pytest.mark.parametrize(
+    ("registry", "part", "text"),
+    [
+        (
+            METRICS,
+            dict(type="CocoMetric", metric="foo"),
+            "CocoMetric cannot be built (KeyError: metric should be one of 'bbox', 'segm', "
+            "'proposal', 'proposal_fast', but got foo). Its arguments are metric='foo'.",
+        ),
+        (
+            MODELS,
+            dict(type="FPN", in_channels="foo", out_channels=8, num_outs=5),
+            "FPN cannot be built (AssertionError). Its arguments are in_channels='foo', "
+            "out_channels=8, num_outs=5.",
+        ),
+        (
+            HOOKS,
+            dict(type="LoggerHook", interval="abc"),
+            "LoggerHook cannot be built (TypeError: interval must be an integer). Its arguments "
+            "are interval='abc'.",
+        ),
+    ],
+)
+def test_what_a_class_of_the_packages_below_refuses(registry, part, text):
+    assert said(lambda: registry.build(part), dict(a=dict(b=part))) == f"a.b: {text}"
+    assert said(lambda: registry.build(part)).startswith(text.partition(" Its arguments")[0])
+
+
+def test_values_that_optimizers_and_schedulers_choke_on():
+    layer = nn.Linear(1, 1)
+    sgd = dict(type="AdamW", lr=0.1, weight_decay="abc")
+    text = said(
+        lambda: build_optim_wrapper(layer, dict(type="OptimWrapper", optimizer=sgd)),
+        dict(optim_wrapper=dict(optimizer=sgd)),
+    )
+    assert text.startswith("optim_wrapper.optimizer: AdamW cannot be built (TypeError: '<=' not ")
+    assert text.endswith(" Its arguments are lr=0.1, weight_decay='abc'.")
+    warm_up = dict(type="LinearLR", start_factor=0.1, end="abc")
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1)
+    text = said(lambda: PARAM_SCHEDULERS.build(dict(warm_up, optimizer=optimizer)))
+    assert "cannot be built (TypeError: " in text
+
+
+def test_a_dataloader_is_built_without_a_registry():
+    part = dict(batch_size=1, num_workers=0, prefetch_factor=2, sampler=dict(type="DefaultSampler"))
+    text = said(lambda: Runner.build_dataloader(dict(part, dataset=[1, 2])))
+    assert text.startswith("DataLoader cannot be built (ValueError: prefetch_factor option could")
+
+
+def test_a_layer_that_there_is_not():
+    norm = dict(type="SyncBM")
+    text = said(lambda: build_norm_layer(norm, 8), dict(model=dict(norm_cfg=norm)))
+    assert text.startswith("model.norm_cfg.type: mmdet has no model 'SyncBM'. Near matches: ")
+    assert said(lambda: build_conv_layer(dict(type="Foo"), 1, 1, 1)) == (
+        "mmdet has no model 'Foo'. A class of your own is found if custom_imports names its module."
+    )
 
 
 def test_classes_for_types_and_runners_without_types():

@@ -39,6 +39,13 @@ def test_options_are_mmengines(config):
     assert args.cfg_options == {"a": 2, "b.c": [1, 2], "d": "x=y", "e": ""}
 
 
+def test_no_workers_on_the_command_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("train_dataloader = dict(num_workers=2, persistent_workers=True)\n")
+    cfg = load_config(arguments(path, "--cfg-options", "train_dataloader.num_workers=0"))
+    assert cfg.train_dataloader == dict(num_workers=0, persistent_workers=False)
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

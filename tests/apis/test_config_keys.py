@@ -14,7 +14,7 @@ from misalign_det.apis import config_options
 from misalign_det.apis.config_keys import top_level_keys
 from misalign_det.apis.config_lookup import packaged_configs
 from misalign_det.apis.config_options import merge_options
-from misalign_det.apis.option_hints import wrong_number
+from misalign_det.apis.option_hints import wrong_value
 from misalign_det.errors import InputError
 
 CONFIG = packaged_configs()["jla_triplehead_r18_fpn_quickstart_shapes"]
@@ -291,14 +291,15 @@ def test_a_key_that_lies_deeper():
      ("train_cfg.val_interval", 2, 0.5), ("train_dataloader.batch_size", 4, 2.5),
      ("val_dataloader.num_workers", 0, -1), ("optim_wrapper.optimizer.lr", 1e-3, "abc"),
      ("optim_wrapper.optimizer.lr", 0.0, -1), ("randomness.seed", None, "x"),
-     ("randomness.seed", 0, True)],
+     ("randomness.seed", 0, True), ("env_cfg.mp_cfg.mp_start_method", "fork", "foo"),
+     ("train_dataloader.prefetch_factor", 2, 0)],
 )  # fmt: skip
 def test_numbers_that_mmengine_would_choke_on(path, good, bad):
-    assert wrong_number(path, good) is None
-    assert path in wrong_number(path, bad)
+    assert wrong_value(path, good) is None
+    assert path in wrong_value(path, bad)
     cfg = Config({})
     cfg.merge_from_dict({path: good})
-    with pytest.raises(InputError, match=f"--cfg-options {path}={bad}: it has to be a"):
+    with pytest.raises(InputError, match=f"--cfg-options {path}={bad}: it has to be (a|one) "):
         merge_options(cfg, {path: bad})
 
 
@@ -315,3 +316,34 @@ def test_options_of_box_voting_and_of_the_head_inside():
         ("test_cfg.box_voting.iou_thresh", "test_cfg.box_voting.iou_threshold"),
     ):
         assert f"Did you mean model.{near}?" in refused(cfg, {f"model.{key}": 1})
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("optim_wrapper.optimizer.weight_decay", "abc"), "'abc' is not a number; the config"),
+        (("param_scheduler.0.end", "1k"), "'1k' is not a number; the config has a number, 50"),
+        (("model.neck.in_channels", "foo"), "'foo' is not a number; the config has numbers, [8, 1"),
+        (("model.neck.in_channels", [8, "1 6"]), "'1 6' is not a number"),
+        (("optim_wrapper.optimizer.weight_decay", 0), None),
+        (("optim_wrapper.optimizer.weight_decay", None), None),
+        (("optim_wrapper.loss_scale", "dynamic"), None),
+        (("model.neck.start_level", True), None),
+        (("model.neck.add_extra_convs", "on_output"), None),
+    ],
+)
+def test_a_text_in_place_of_a_number(option, said):
+    cfg = Config(dict(
+        model=dict(neck=dict(in_channels=[8, 16], start_level=1, add_extra_convs=False)),
+        optim_wrapper=dict(
+            type="AmpOptimWrapper", loss_scale=512.0, optimizer=dict(lr=1, weight_decay=0.1)
+        ),
+        param_scheduler=[dict(type="LinearLR", end=50)],
+    ))  # fmt: skip
+    if said is None:
+        merge_options(cfg, dict([option]))
+    else:
+        with pytest.raises(InputError) as error:
+            merge_options(cfg, dict([option]))
+        assert str(error.value).startswith(f"--cfg-options {option[0]}=")
+        assert said in str(error.value)

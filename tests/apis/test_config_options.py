@@ -7,9 +7,10 @@ import pytest
 from helpers.paths import CONFIGS
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from misalign_det.apis import config_options
-from misalign_det.apis.config_options import merge_options
+from misalign_det.apis.config_options import fit_workers, merge_options
 from misalign_det.errors import InputError
 
 BASES = CONFIGS / "_base_/datasets"
@@ -218,3 +219,22 @@ def test_pure_python_configs(tmp_path):
     assert cfg.train_cfg.max_epochs == 3 and cfg.train_dataloader.batch_size == 2
     with pytest.raises(InputError, match=r"train_cfg \(EpochBasedTrainLoop\) has no 'max_epoch'"):
         merge_options(Config.fromfile(path), {"train_cfg.max_epoch": 3})
+
+
+def test_no_workers_and_settings_of_workers():
+    settings = dict(persistent_workers=True, prefetch_factor=2, timeout=9, batch_size=1)
+    cfg = Config(
+        dict(
+            train_dataloader=dict(settings, num_workers=0),
+            val_dataloader=dict(settings, num_workers=1),
+            test_dataloader=dict(settings),
+        )
+    )
+    fit_workers(cfg)
+    without = dict(persistent_workers=False, prefetch_factor=None, timeout=0, batch_size=1)
+    assert cfg.train_dataloader == dict(without, num_workers=0)
+    assert cfg.val_dataloader == dict(settings, num_workers=1)
+    assert cfg.test_dataloader == without  # torch has no workers by default
+    loader = dict(cfg.train_dataloader, sampler=dict(type="DefaultSampler"), dataset=[1])
+    assert Runner.build_dataloader(loader).num_workers == 0
+    fit_workers(Config(dict(val_dataloader=None)))

@@ -9,12 +9,16 @@ import sys
 import pytest
 from helpers.paths import ROOT
 from helpers.processes import restore_sigint
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.registry import LOOPS
+from mmengine.utils.dl_utils import collect_env
 
 from misalign_det.apis import error_reporting
 from misalign_det.apis.error_reporting import _is_mim, config_in_use, errors_in_one_line
 from misalign_det.errors import InputError
+
+BROKEN = "raise RuntimeError('operator torchvision::nms')"
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +70,28 @@ def test_mistakes_in_a_config_are_named_with_their_key():
         LOOPS.build({**loop, "runner": None, "dataloader": None})
     assert end.value.code.startswith("x.py: error: train_cfg.max_epoch: EpochBasedTrainLoop takes")
     assert config_in_use.get() is before
+
+
+def test_a_torchvision_that_was_built_for_another_torch(tmp_path, monkeypatch):
+    """mmengine imports it for its description of the environment."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    with pytest.raises(SystemExit) as end, errors_in_one_line("x.py"):
+        collect_env()
+    assert end.value.code.startswith(
+        "x.py: error: the installed torchvision is not one for this torch: it cannot be imported "
+        "(operator torchvision::nms). Nothing here needs it: pip uninstall torchvision. Or pip in"
+    )
+
+
+def test_an_image_that_validation_cannot_load(tmp_path, nothing_at_exit):
+    image = tmp_path / "cut.jpg"
+    image.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(SystemExit) as ended, errors_in_one_line("train.py"):
+        LoadImageFromFile().transform({"img_path": str(image)})
+    assert str(ended.value).startswith(f"train.py: error: {image} cannot be decoded.")
 
 
 def test_interrupted(tmp_path, capsys):

@@ -22,7 +22,7 @@ README, BCCD, STUDIES = (
 def test_the_config_for_ones_own_data_builds(tmp_path):
     (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     path = tmp_path / "mine.py"
-    path.write_text(snippet.replace("'_base_/", f"'{CONFIGS}/_base_/"))
+    path.write_text(snippet.replace("_base_ = '", f"_base_ = '{CONFIGS}/"))
     cfg = Config.fromfile(path)
     check_model(cfg.model)
     cfg.model.backbone.init_cfg = None

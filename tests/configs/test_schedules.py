@@ -17,8 +17,9 @@ register_all_modules()
 
 
 def learning_rates(name, steps_per_epoch=None, options=None):
-    """The rate at each training step of a schedule, counted from 0."""
-    cfg = Config.fromfile(BASES / "schedules" / f"{name}.py")
+    """The rate at each training step of a schedule, or of a config, counted from 0."""
+    path = BASES / "schedules" / f"{name}.py"
+    cfg = Config.fromfile(path if path.is_file() else CONFIGS / f"{name}.py")
     cfg.merge_from_dict(dict(options or {}))
     wrapper = build_optim_wrapper(torch.nn.Linear(1, 1), cfg.optim_wrapper)
     length = dict(epoch_length=steps_per_epoch)
@@ -68,6 +69,18 @@ def test_steps(name, steps, drops):
     assert all(r == pytest.approx(0.01) for r in rates[500 : drops[0]])
     assert all(r == pytest.approx(0.001) for r in rates[drops[0] : drops[1]])
     assert all(r == pytest.approx(0.0001) for r in rates[drops[1] :])
+
+
+@pytest.mark.parametrize("steps_per_epoch", [2, 26, 1000])
+def test_own_data(steps_per_epoch):
+    """Of a folder of any size the first epoch is the warm-up, and no more."""
+    rates = learning_rates("misalign_r50_fpn_12e_own-data", steps_per_epoch)
+    assert len(rates) == 12 * steps_per_epoch
+    assert rates[0] == pytest.approx(0.01 * 0.001)
+    assert rates[:steps_per_epoch] == sorted(rates[:steps_per_epoch])
+    for first, last, rate in ((1, 8, 0.01), (8, 11, 0.001), (11, 12, 0.0001)):
+        epochs = rates[first * steps_per_epoch : last * steps_per_epoch]
+        assert epochs == pytest.approx([rate] * len(epochs))
 
 
 def test_adamw():

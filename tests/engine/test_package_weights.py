@@ -9,7 +9,7 @@ from helpers.paths import CONFIGS, ROOT
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
-from misalign_det.apis.resume import preload_checkpoint
+from misalign_det.apis.resume import check_pretrained, preload_checkpoint
 from misalign_det.engine import package_weights
 from misalign_det.engine.checkpoint import read_checkpoint
 from misalign_det.errors import CheckpointError
@@ -49,8 +49,9 @@ def test_they_can_be_what_training_starts_from():
     ],
 )
 def test_an_unknown_name(cfg):
+    check = preload_checkpoint if "load_from" in cfg else check_pretrained
     with pytest.raises(CheckpointError, match=f"no weights package://resnet; .* has: {NAME}"):
-        preload_checkpoint(Config(cfg))
+        check(Config(cfg))
     with pytest.raises(CheckpointError, match="no weights package://resnet"):
         read_checkpoint("package://resnet")
 
@@ -59,12 +60,16 @@ def test_a_missing_package(no_package):
     with pytest.raises(CheckpointError, match=LACKING):
         package_weights.load_from_package(NAME)
     with pytest.raises(CheckpointError, match=LACKING):
-        preload_checkpoint(Config.fromfile(CONFIGS / "fcos_effnet-lite0_fpn_12e_bccd.py"))
+        check_pretrained(Config.fromfile(CONFIGS / "fcos_effnet-lite0_fpn_12e_bccd.py"))
+
+
+def test_a_checkpoint_is_tested_without_them(no_package):
+    preload_checkpoint(Config.fromfile(CONFIGS / "fcos_effnet-lite0_fpn_12e_bccd.py"))
 
 
 def test_the_package_is_looked_for_and_not_read(monkeypatch):
     monkeypatch.setattr(torch, "load", None)
-    preload_checkpoint(Config.fromfile(CONFIGS / "fcos_effnet-lite0_fpn_12e_bccd.py"))
+    check_pretrained(Config.fromfile(CONFIGS / "fcos_effnet-lite0_fpn_12e_bccd.py"))
 
 
 @pytest.mark.slow
@@ -75,6 +80,7 @@ def test_train_py_ends_with_one_line_before_any_work(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        f"train.py: error: there are no weights package://resnet; a package has: {NAME}"
+        "train.py: error: model.backbone.init_cfg.checkpoint: there are no weights "
+        f"package://resnet; a package has: {NAME} (model.backbone.init_cfg=None trains without)"
     )
     assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()

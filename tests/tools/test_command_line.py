@@ -135,6 +135,46 @@ def test_a_missing_checkpoint_is_said_before_data_and_config(refused, tiny_confi
     assert not Path("work").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("optim_wrapper.optimizer.type=Foo", "optim_wrapper.optimizer.type: mmdet has no optim"),
+        ("train_dataloader.sampler.type=Foo", "train_dataloader.sampler.type: mmdet has no data "),
+        ("val_evaluator.type=Foo", "val_evaluator.type: mmdet has no metric 'Foo'"),
+        ("optim_wrapper.optimizer.lr=fast", "--cfg-options optim_wrapper.optimizer.lr=fast: it "),
+        ("model.neck.out_channels=many", "--cfg-options model.neck.out_channels=many: 'many'"),
+    ],
+)
+def test_wrong_options_are_said_before_the_data(option, text, refused, tiny_config):
+    options = ["data_root=nowhere", option]
+    said = refused("train", tiny_config, "--work-dir", "work", "--cfg-options", *options)
+    assert said.startswith(f"train.py: error: {text}") and "\n" not in said
+    assert not Path("work").exists()
+
+
+def test_missing_weights_are_said_before_the_data(refused, tiny_config, tmp_path):
+    config = tmp_path / "other.py"
+    weights = "dict(_delete_=True, type='Pretrained', checkpoint='/nowhere.pth')"
+    config.write_text(
+        f"_base_ = '{tiny_config}'\nmodel = dict(backbone=dict(init_cfg={weights}))\n"
+    )
+    nothing = ["--work-dir", "work", "--cfg-options", "data_root=nowhere"]
+    assert refused("train", config, *nothing) == (
+        "train.py: error: model.backbone.init_cfg.checkpoint: there is no checkpoint /nowhere.pth "
+        "(model.backbone.init_cfg=None trains without)"
+    )
+    torch.save({"state_dict": {}}, "x.pth")  # which is tested without them
+    assert "there is no annotation file nowhere" in refused("test", config, "x.pth", *nothing)
+
+
+def test_what_the_evaluator_refuses(refused, tiny_config, environ):
+    options = [f"data_root={environ['MISALIGN_DET_SHAPES']}", "val_evaluator.metric=foo"]
+    said = refused("train", tiny_config, "--work-dir", "work", "--cfg-options", *options)
+    assert said.startswith(
+        "train.py: error: val_evaluator: CocoMetric cannot be built (KeyError: metric should be one"
+    )
+
+
 def test_resuming_nothing(refused, tiny_config):
     text = refused("train", tiny_config, "--work-dir", "work", "--resume")
     assert text.startswith("train.py: error: there is nothing to resume in work")

@@ -23,11 +23,12 @@ def to_channels_last(model: nn.Module) -> nn.Module:
     Returns:
         The model.
     """
-    model.to(memory_format=torch.channels_last)
+    # torch's overloads of Module.to() have no memory format alone, which it takes all the same.
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in model.modules():
         # Not of a subclass with a forward of its own, such as this package's.
         if type(module).forward.__module__.startswith("mmcv.ops."):
-            module.to(memory_format=torch.contiguous_format)
+            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
             module.register_forward_pre_hook(_contiguous_inputs, with_kwargs=True)
     return model
 
