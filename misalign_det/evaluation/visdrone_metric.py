@@ -11,7 +11,7 @@ from mmengine.evaluator import BaseMetric
 
 from ..errors import InputError
 from ..utils import class_names
-from .coco_ap import category_ids, is_crowd, load_annotations, matched_boxes
+from .coco_ap import category_ids, load_annotations, matched_boxes
 from .score_alignment import to_numpy
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class VisDroneMetric(BaseMetric):
 
         Returns:
             ``AP``, ``AP50``, ``AP75``, and ``AR1``, ``AR10``, ... of ``max_dets``, from 0 to 1;
-            ``AP_{class}`` with ``classwise``. NaN without objects.
+            ``{class}_precision`` with ``classwise``. NaN without objects.
 
         Raises:
             InputError: no class names are known, or they or the images do not fit the annotations.
@@ -163,7 +163,7 @@ class VisDroneMetric(BaseMetric):
             for name, value in values.items()
         }
         if self.classwise:
-            names = [f"AP_{name}" for name in classes]
+            names = [f"{name}_precision" for name in classes]  # as CocoMetric's
             means |= dict(zip(names, np.where(there, values["AP"], np.nan).tolist()))
         return means
 
@@ -189,8 +189,7 @@ def _objects(coco: COCO, categories: Sequence[int | str]) -> tuple[np.ndarray, n
         place, image = places.get(box["category_id"]), coco.imgs.get(box["image_id"])
         if place is None or image is None:
             continue
-        regions = image.get("ignored_regions") or ()
-        if not is_crowd(box) or list(box["bbox"]) not in [list(region) for region in regions]:
+        if list(box["bbox"]) not in map(list, image.get("ignored_regions") or ()):
             numbers[place] += 1
             images[place].add(box["image_id"])
     return numbers, np.array([len(of_class) for of_class in images])
@@ -200,6 +199,9 @@ def _ap_and_recalls(
     matches: Sequence[Mapping], number: int, ranks: np.ndarray, max_dets: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """AP of a class at each IoU, ``(10,)``, and recall by ``max_dets``, ``(len(max_dets), 10)``.
+
+    AP is Pascal VOC's since 2010: the sum over the true positives of the highest precision at their
+    recall or above, divided by the number of objects.
 
     Args:
         matches: pycocotools' of each image.

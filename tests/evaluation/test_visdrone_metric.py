@@ -108,7 +108,7 @@ def test_a_class_counts_as_often_as_there_are_images_with_it(tmp_path):
     metric.process({}, [{**found, "img_id": i} for i in (5, 6, 7)])
     figures = metric.evaluate(3)
     assert figures["visdrone/AP"] == 3 / 4  # three images with cars, one with a van
-    assert figures["visdrone/AP_car"] == 1 and figures["visdrone/AP_van"] == 0
+    assert figures["visdrone/car_precision"] == 1 and figures["visdrone/van_precision"] == 0
 
 
 def test_objects_without_a_score_are_no_errors_but_are_missed(tmp_path, boxes):
@@ -122,7 +122,7 @@ def test_objects_without_a_score_are_no_errors_but_are_missed(tmp_path, boxes):
     found = [(label, box, 0.9) for label, box in boxes[:4]]
     figures = evaluate(ann_file, found, classwise=True)
     assert figures["visdrone/AP"] == 3 / 4
-    assert np.isnan(figures["visdrone/AP_van"])
+    assert np.isnan(figures["visdrone/van_precision"])
 
 
 def test_more_than_100_detections_count(tmp_path, boxes):
@@ -161,8 +161,9 @@ def test_fractions_of_boxes_at_the_border():
         1,
     ]
     # Pixels 10 to 20 of a region that begins at 10: one more than its width.
-    beside = np.array([[9, 9, 19, 19], [20, 9, 30, 19], [19, 9, 29, 19]])
-    assert covered_fraction(beside, np.array([[10, 1, 20, 40]]), (50, 100)).tolist() == [1, 0, 0.1]
+    beside = np.array([[9, 9, 19, 19], [20, 9, 30, 19], [19, 9, 29, 19], [0, 9, 10, 19]])
+    found = covered_fraction(beside, np.array([[10, 1, 20, 40]]), (50, 100))
+    assert found.tolist() == [1, 0, 0.1, 0.2]
     assert covered_fraction(boxes, np.zeros((0, 4)), (50, 100)).tolist() == [0, 0, 0]
 
 

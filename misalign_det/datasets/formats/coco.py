@@ -12,7 +12,7 @@ from ...utils.json_file import no_garbage_collection, read_json
 from .boxes import OTHER_SIZE
 from .files import MISSING_IMAGES, FolderFiles, split_of_folder, split_of_words
 from .records import MERGED, CocoSplit, Counts
-from .text import RECODED, decode
+from .text import GUESSES, RECODED, decode
 
 ROBOFLOW = "_annotations.coco.json"
 _KEYS = ("images", "annotations", "categories")
@@ -148,7 +148,7 @@ def _parsed(full: str, path: str, counts: Counts) -> tuple[Any, bool]:
             content = json.loads(text)
         except (ValueError, RecursionError):
             return read_json(full, "the data folder"), False  # raises and says why, but for UTF-16
-    counts.add(RECODED, path, number=int(encoding in ("cp1252", "latin-1")))
+    counts.add(RECODED, path, number=int(encoding in GUESSES))
     return content, encoding == "utf-8"
 
 

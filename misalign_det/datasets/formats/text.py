@@ -15,7 +15,7 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_GUESSES = ("cp1252", "latin-1")
+GUESSES = ("cp1252", "latin-1")
 _DECLARED = re.compile(rb"\s*<\?xml[^>]*encoding=[\"']([\w.-]+)")
 
 
@@ -56,7 +56,7 @@ def read_text(path: str, counts: Counts | None = None, where: str = "") -> str:
         OSError: the file cannot be read.
     """
     text, encoding = decode(Path(path).read_bytes())
-    if counts is not None and encoding in _GUESSES:
+    if counts is not None and encoding in GUESSES:
         counts.add(RECODED, where)
     return text
 
@@ -85,5 +85,5 @@ def read_xml(path: str, counts: Counts, where: str) -> ET.Element:
             pass
     text, encoding = decode(data)
     root = ET.fromstring(text)
-    counts.add(RECODED, where, number=int(encoding in _GUESSES))
+    counts.add(RECODED, where, number=int(encoding in GUESSES))
     return root
