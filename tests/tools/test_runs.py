@@ -17,6 +17,7 @@ from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
+from misalign_det.engine.hooks.atomic_checkpoint_hook import last_good_checkpoint
 from misalign_det.engine.hooks.record_invalid_loss_hook import RecordInvalidLossHook
 from misalign_det.errors import NonFiniteLossError
 
@@ -71,7 +72,7 @@ def test_training_is_interrupted_and_says_how_to_go_on(detector, own_environ, tm
     with subprocess.Popen(list(map(str, command)), env=own_environ, cwd=tmp_path, text=True,
                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                           preexec_fn=restore_sigint) as process:  # fmt: skip
-        while not (tmp_path / "run/last_checkpoint").exists():
+        while last_good_checkpoint(tmp_path / "run") is None:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)

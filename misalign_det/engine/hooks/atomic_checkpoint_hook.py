@@ -141,7 +141,10 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @contextmanager
     def _all_or_nothing(self, runner: Runner) -> Iterator[None]:
-        """Delay removals until the block has succeeded; if it fails, restore last_checkpoint."""
+        """Delay removals until the block has succeeded.
+
+        If it fails, last_checkpoint names the newest complete checkpoint.
+        """
         if isinstance(self.file_backend, _HeldRemovals):  # a new best one also saves the last one
             yield
             return
@@ -157,10 +160,12 @@ class AtomicCheckpointHook(CheckpointHook):
             yield
             held = self.file_backend
         except BaseException as error:
-            if main and osp.isfile(spare):
-                os.replace(spare, record)
-            elif main and last_good is None and osp.isfile(record):
-                os.remove(record)
+            # The new name stays once it is written: its checkpoint was complete before that.
+            if main and last_good_checkpoint(runner.work_dir) is None:
+                if osp.isfile(spare):
+                    os.replace(spare, record)
+                elif osp.isfile(record):
+                    os.remove(record)
             if not isinstance(error, OSError):
                 raise
             target = str(error.filename or self.last_ckpt or runner.work_dir)

@@ -376,6 +376,26 @@ def test_errors_that_are_not_the_disks_pass_and_restore_the_record(tmp_path):
     assert not (tmp_path / ".last_checkpoint.spare").exists()
 
 
+@pytest.mark.parametrize("before", [None, "epoch_1.pth"])
+def test_an_interruption_after_the_save_keeps_the_new_name(tmp_path, before):
+    """Ctrl-C between the last write and the end of the hook: the new checkpoint is complete."""
+    made = AtomicCheckpointHook()
+    made.file_backend = get_file_backend(str(tmp_path))
+    record, new = tmp_path / "last_checkpoint", tmp_path / "epoch_2.pth"
+    if before:
+        (tmp_path / before).write_bytes(b"")
+        record.write_text(str(tmp_path / before))
+    with (
+        pytest.raises(KeyboardInterrupt),
+        made._all_or_nothing(SimpleNamespace(work_dir=str(tmp_path))),
+    ):
+        new.write_bytes(b"")
+        record.write_text(str(new))
+        raise KeyboardInterrupt
+    assert last_good_checkpoint(tmp_path) == str(new)
+    assert not (tmp_path / ".last_checkpoint.spare").exists()
+
+
 def test_a_save_within_a_save_ends_with_the_outer_one(tmp_path):
     """mmengine saves the last checkpoint again when it saves a new best one."""
     made, old = AtomicCheckpointHook(), tmp_path / "old.pth"
