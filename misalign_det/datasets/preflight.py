@@ -28,6 +28,7 @@ from .annotation_checks import Remark, check_categories, check_references, coco_
 from .box_checks import check_boxes
 from .evaluator_checks import CocoFile, check_metric, metrics, needs_annotations
 from .image_checks import ImageFile, check_images
+from .split_overlap import check_overlap
 from .transforms import transform_class
 from .voc_checks import check_voc
 
@@ -42,11 +43,13 @@ class _Found:
         notes: what is counted and left out.
         objects: number of boxes to train on; None if they were not counted.
         file: None if it is not in COCO format or was not read.
+        images: their paths; empty if they were not looked for.
     """
 
     notes: list[str] = field(default_factory=list)
     objects: int | None = None
     file: CocoFile | None = None
+    images: list[str] = field(default_factory=list)
 
 
 def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[str]:
@@ -84,8 +87,11 @@ def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[s
     notes: list[str] = []
     faults: list[str] = []
     seen: list[tuple] = []
+    images: dict[str, dict[str, list[str]]] = {}
     for mode in modes:
-        _check_mode(cfg, mode, extra, seen, notes, faults)
+        images[mode] = _check_mode(cfg, mode, extra, seen, notes, faults)
+    if not faults:
+        notes += _check_overlaps(images)
     for note in notes:
         level = logging.INFO if isinstance(note, Remark) else logging.WARNING
         print_log(note, logger="current", level=level)
@@ -96,7 +102,7 @@ def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[s
 
 def _check_mode(
     cfg: Config, mode: str, extra: str, seen: list[tuple], notes: list[str], faults: list[str]
-) -> None:
+) -> dict[str, list[str]]:
     """Add notes and errors of a split's datasets and evaluator.
 
     Args:
@@ -106,6 +112,9 @@ def _check_mode(
         seen: datasets checked so far with their results; val and test are often the same.
         notes: extended in place.
         faults: error messages, extended in place.
+
+    Returns:
+        {config key: paths of the images} of its datasets.
     """
     where = f"{mode}_dataloader.dataset"
     dataset = (cfg.get(f"{mode}_dataloader") or {}).get("dataset")
@@ -148,6 +157,19 @@ def _check_mode(
                 notes += check_metric(metric, key, own)
         except InputError as error:
             faults.append(str(error))
+    return {key: part.images for (key, _), part in zip(parts, found)}
+
+
+def _check_overlaps(images: Mapping[str, Mapping[str, list[str]]]) -> list[str]:
+    """Notes on images of val and test, per mode and config key, that are trained on."""
+    trained_on = [path for paths in images.get("train", {}).values() for path in paths]
+    notes, checked = [], []
+    for mode in ("val", "test"):
+        for key, paths in images.get(mode, {}).items():
+            if trained_on and paths and paths not in checked:
+                notes += check_overlap(trained_on, paths, key)
+                checked.append(paths)
+    return notes
 
 
 def _check_num_classes(
@@ -205,6 +227,7 @@ def _check_dataset(
     else:
         raise InputError(f"{where}: there is no annotation file {path} (data_root is {root!r}).")
     found.notes += check_images(files, where, data.get("pipeline"), training)
+    found.images = [image for image, _ in files]
     return found
 
 
