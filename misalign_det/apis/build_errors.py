@@ -104,7 +104,8 @@ def _refused_value(error: Exception, cfg: Mapping | None) -> str | None:
     values = [f"{key}={value!r}" for key, value in part.items() if key != "type"]
     values = [value for value in values if len(value) <= 60]  # a dict is no argument to be shown
     given = f" Its arguments are {', '.join(values)}." if values else ""
-    return f"{place}{place and ': '}{kind.__name__} cannot be built ({reason}).{given}"
+    where = " MISALIGN_DET_TRACEBACK=1 shows where it comes from."  # perhaps a fault of the class
+    return f"{place}{place and ': '}{kind.__name__} cannot be built ({reason}).{given}{where}"
 
 
 def _own_message(error: ValueError, cfg: Mapping | None) -> str | None:

@@ -52,7 +52,8 @@ def errors_in_one_line(tool: str, resumable: bool = False) -> Iterator[None]:
 
     Notices of libraries are left out of what the tool prints, see
     :func:`~misalign_det.apis.console.leave_out_notices`. After Ctrl-C the exit status is 130.
-    Errors of the program itself keep their traceback.
+    Errors of the program itself keep their traceback; the environment variable
+    ``MISALIGN_DET_TRACEBACK=1`` keeps it for all others, too.
 
     Args:
         tool: name before the message.
@@ -72,7 +73,7 @@ def errors_in_one_line(tool: str, resumable: bool = False) -> Iterator[None]:
         sys.exit(130)
     except Exception as error:
         text = _explain(error)
-        if text is None:
+        if text is None or os.environ.get("MISALIGN_DET_TRACEBACK", "0") != "0":
             raise
         _tell_torchrun(f"{tool}: error: {text}")
         atexit.register(_end_mim)  # runs after Python has printed the message

@@ -13,6 +13,8 @@ from torch import nn
 from misalign_det.apis.build_errors import explain_build_error
 from misalign_det.utils.validation import check_choice
 
+HINT = " MISALIGN_DET_TRACEBACK=1 shows where it comes from."
+
 
 def said(build, cfg=None):
     with pytest.raises(Exception) as caught:  # noqa: B017
@@ -105,7 +107,7 @@ def test_what_a_class_of_this_package_refuses():
     ],
 )
 def test_what_a_class_of_the_packages_below_refuses(registry, part, text):
-    assert said(lambda: registry.build(part), dict(a=dict(b=part))) == f"a.b: {text}"
+    assert said(lambda: registry.build(part), dict(a=dict(b=part))) == f"a.b: {text}{HINT}"
     assert said(lambda: registry.build(part)).startswith(text.partition(" Its arguments")[0])
 
 
@@ -117,7 +119,7 @@ def test_values_that_optimizers_and_schedulers_choke_on():
         dict(optim_wrapper=dict(optimizer=sgd)),
     )
     assert text.startswith("optim_wrapper.optimizer: AdamW cannot be built (TypeError: '<=' not ")
-    assert text.endswith(" Its arguments are lr=0.1, weight_decay='abc'.")
+    assert text.endswith(f" Its arguments are lr=0.1, weight_decay='abc'.{HINT}")
     warm_up = dict(type="LinearLR", start_factor=0.1, end="abc")
     optimizer = torch.optim.SGD(layer.parameters(), lr=1)
     text = said(lambda: PARAM_SCHEDULERS.build(dict(warm_up, optimizer=optimizer)))

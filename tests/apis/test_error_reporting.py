@@ -56,6 +56,13 @@ def test_errors_of_the_program_keep_their_traceback(error, nothing_at_exit):
     assert nothing_at_exit == []
 
 
+@pytest.mark.parametrize(("value", "raised"), [("1", InputError), ("0", SystemExit)])
+def test_mistakes_keep_it_where_it_is_asked_for(value, raised, monkeypatch):
+    monkeypatch.setenv("MISALIGN_DET_TRACEBACK", value)
+    with pytest.raises(raised, match="no such file"), errors_in_one_line("tool.py"):
+        raise InputError("no such file")
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_file_that_may_not_be_written_is_named(number):
     text = ends_with(OSError(number, os.strerror(number), "/a/log"))
