@@ -25,6 +25,7 @@ PAGES = [
     "configs/bccd.md",
     "configs/misalign.md",
     "configs/studies.md",
+    "configs/peers.md",
     "configs/study_data.md",
     "misalign_det/README.md",
     "tests/README.md",

@@ -9,7 +9,7 @@ from grid import STUDIES
 from plots import digest_of, gains, plot, plot_digest
 from records import REPEATS, append
 from render import PAGES, main
-from tables import Column, Results, render
+from tables import Column, Results, cost_rows, references, render
 
 from misalign_det.errors import InputError
 from misalign_det.evaluation.paired_bootstrap import ResampledAP
@@ -79,6 +79,26 @@ def test_tables_are_the_golden_ones():
     rows = render(Results(LINES, STUDY, "val")).splitlines()[-5:]
     assert rows[0] == "| cost | parameters, millions |"
     assert rows[-1] == "| `jla_triplehead` | 3.33 |"
+
+
+def test_a_method_without_a_training_of_its_own_is_compared_with_the_trained_one():
+    study = dataclasses.replace(STUDY, methods=("fcos", "atss", "gfl", "gfl-clnms", "gfl-voting"))
+    lines = [line(m, "bccd", 0, 0.4) for m in study.methods]
+    results = Results(lines, study, "val")
+    found = references(results, results.columns)
+    assert found == [
+        ("atss", "fcos"), ("gfl", "fcos"), ("gfl-clnms", "gfl"), ("gfl-voting", "gfl")]  # fmt: skip
+    # It costs no more parameters; its inference may take longer, which is shown if it was measured.
+    cost = dict(lines[-1], kind="cost", inference_ratio=1.1, training_ratio=1.0)
+    for more, names in (([], []), ([cost], ["gfl-voting"])):
+        rows = list(cost_rows(Results([*lines, *more], study, "val")))
+        assert [row[0] for row in rows] == [
+            "cost", "`fcos`", "`atss`", "`gfl`", *(f"`{name}`" for name in names)]  # fmt: skip
+    compared_lines = compared(lines, study)
+    assert [name for name, _ in gains(Results(compared_lines, study, "val"))] == ["atss", "gfl"]
+    # Without the trained one's results it is compared as any other.
+    without = Results([one for one in lines if one["method"] != "gfl"], study, "val")
+    assert ("gfl-clnms", "fcos") in references(without, without.columns)
 
 
 def test_equal_methods_share_their_rank():
@@ -264,7 +284,7 @@ def test_nothing_to_render_is_an_error(tmp_path):
 
 
 def test_the_pages_of_configs_are_what_the_results_give():
-    blocks = ("AP: main, test", "study: main, test", "study: assigner, val")
+    blocks = ["AP: main, test", "study: main, test", "study: peers, test", "study: assigner, val"]
     for block, page in zip(blocks, PAGES, strict=True):
         assert f"<!-- {block} -->" in page.read_text()
     main(["--check"])

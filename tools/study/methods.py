@@ -105,7 +105,7 @@ TUNING = [
     )
     for name in ("atss", "paa", "tood")
 ]
-TOOD_TRIALS = [  # configs/studies.md: what its AP on the cards does not come from
+TOOD_TRIALS = [  # configs/peers.md: what its AP on the cards does not come from
     *(
         changed(_peer["tood"], f"tood-convs{n}", {f"{HEAD}.stacked_convs": n}, peer=True)
         for n in (3, 6)

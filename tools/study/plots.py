@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from methods import REFERENCE
+from methods import METHODS, REFERENCE
 from tables import Column, Results, groups
 
 # Okabe and Ito's palette; each colour with a marker of its own.
@@ -20,6 +20,8 @@ def gains(results: Results) -> list[tuple[str, list[tuple[int, float, float, flo
     """Each method's points over `REFERENCE`: index of the group, gain, low and high in AP."""
     found = []
     for method in results.methods:
+        if METHODS[method].trained_as in results.methods:  # its gain is that over the trained one
+            continue
         lines = [results.comparison(method, REFERENCE, group) for group in groups(results)]
         points = [
             (i, *(round(100 * line[key], 3) for key in ("gain", "low", "high")))

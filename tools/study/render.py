@@ -28,7 +28,9 @@ from tables import Results, ap_table, class_table, render, repeat_table
 from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.errors import InputError
 
-PAGES = [ROOT / page for page in ("README.md", "configs/studies.md", "configs/misalign.md")]
+PAGES = [ROOT / "README.md"] + [
+    ROOT / "configs" / page for page in ("studies.md", "peers.md", "misalign.md")
+]
 BLOCK = re.compile(
     r"(<!-- (study|AP|repeats|classes): ([\w-]+), (\w+)(?:, ([\w-]+))? -->\n)(.*?)(<!-- end -->)",
     re.DOTALL,
@@ -44,7 +46,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--pages",
         nargs="+",
         default=[str(page) for page in PAGES],
-        help="(default: README.md, configs/studies.md and configs/misalign.md)",
+        help="(default: README.md, and studies.md, peers.md and misalign.md in configs/)",
     )
     parser.add_argument(
         "--results-dir", default=str(RESULTS), help="result lines (default: tools/study/results)"

@@ -131,13 +131,16 @@ def best_peer(results: Results, columns: Sequence[Column]) -> str | None:
 def references(results: Results, columns: Sequence[Column]) -> list[tuple[str, str]]:
     """The pairs (method, reference) to compare.
 
-    Every method over `REFERENCE`, over its baseline and, if it is not mmdet's, over the best peer.
+    Every method over `REFERENCE`, over its baseline and, if it is not mmdet's, over the best peer;
+    one that shares the training of another over that one alone.
     """
     best = best_peer(results, columns)
     pairs = []
     for method in results.methods:
         parts = METHODS[method]
         others = [REFERENCE, parts.baseline, None if parts.peer else best]
+        if parts.trained_as in results.methods:
+            others = [parts.trained_as]
         for other in dict.fromkeys(others):
             if other in results.methods and other != method:
                 pairs.append((method, other))
@@ -293,11 +296,16 @@ def _gain_cell(line: Mapping[str, Any] | None) -> str:
 
 
 def cost_rows(results: Results) -> Iterator[list[str]]:
-    """Parameters and, if any was measured, the times of `cost.py` as ratios to `REFERENCE`'s."""
+    """Parameters and, if any was measured, the times of `cost.py` as ratios to `REFERENCE`'s.
+
+    A method that shares the training of another, and has no times of its own, has no row.
+    """
     rows, timed = [], False
     for method in results.methods:
         counts = [n for c in results.columns for n in results.values(method, c, "parameters")]
         times = [results.time_ratio(method, f"{what}_ratio") for what in ("training", "inference")]
+        if METHODS[method].trained_as in results.methods and not any(times):
+            continue
         timed = timed or any(times)
         cells = [NONE if time is None else f"{time:.2f}" for time in times]
         rows.append([f"`{method}`", f"{statistics.mean(counts) / 1e6:.2f}", *cells])
