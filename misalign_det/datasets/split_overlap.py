@@ -25,8 +25,14 @@ def check_overlap(train: Sequence[str], others: Sequence[str], where: str) -> li
     Returns:
         At most one note.
     """
-    known = {os.path.realpath(path) for path in train}
-    pairs = [(path, path) for path in others if os.path.realpath(path) in known]
+    names = {os.path.dirname(path) for path in (*train, *others)}
+    folders = {name: os.path.realpath(name) for name in names}
+
+    def place(path: str) -> tuple[str, str]:  # a link to an image is found as a copy
+        return folders[os.path.dirname(path)], os.path.basename(path)
+
+    known = set(map(place, train))
+    pairs = [(path, path) for path in others if place(path) in known]
     if len(pairs) == len(others):
         return []
     same = {path for path, _ in pairs}

@@ -62,6 +62,21 @@ def test_an_image_that_both_files_list(good, apart):
     assert f"new images: {good.image(0)}. Take" in note
 
 
+def test_links_to_images_and_folders(good, apart):
+    (good.root / "again").symlink_to(good.root / "images")
+    apart.val_dataloader.dataset.data_prefix.img = "again/"
+    assert check_config(apart, ("train", "val")) == []
+    good.image(2).unlink()
+    good.image(2).symlink_to(good.image(0))
+    listed = json.loads((good.root / "val.json").read_text())
+    listed["images"].append(good.content["images"][1])
+    (good.root / "val.json").write_text(json.dumps(listed))
+    *_, note = check_config(apart, ("train", "val"))
+    again = good.root / "again"
+    assert "2 of 3 images are trained on" in note
+    assert f"{again / '1.jpg'}, {again / '2.jpg'} (the same as {good.image(0)}). Take" in note
+
+
 def test_one_of_several_training_sets(good, apart):
     train = apart.train_dataloader.dataset
     val = copy.deepcopy(apart.val_dataloader.dataset)
