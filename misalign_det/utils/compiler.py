@@ -1,4 +1,4 @@
-"""Functions that ``torch.compile`` does not trace, and whether an export is tracing."""
+"""Functions that ``torch.compile`` does not trace, and whether it or an export is tracing."""
 
 import functools
 import sys
@@ -31,6 +31,14 @@ def without_compiler(function: Callable) -> Callable:
     return wrapper
 
 
+def compiling() -> bool:
+    """Whether ``torch.compile`` is tracing; ``torch.compiler.is_compiling`` since torch 2.3."""
+    if hasattr(torch.compiler, "is_compiling"):
+        return torch.compiler.is_compiling()
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo is not None and dynamo.is_compiling()
+
+
 def exporting() -> bool:
     """Whether ``torch.jit``, ``torch.onnx`` or ``torch.export`` is tracing the model."""
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _is_exporting()
@@ -38,6 +46,4 @@ def exporting() -> bool:
 
 # torch.compiler.is_exporting exists since torch 2.7. Before, is_compiling is true under
 # torch.export, and under torch.compile, too.
-_is_exporting: Callable[[], bool] = getattr(
-    torch.compiler, "is_exporting", getattr(torch.compiler, "is_compiling", bool)
-)
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", compiling)

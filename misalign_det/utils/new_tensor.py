@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from .compiler import compiling
 
 
 class _FillInsteadOfCopy(TorchFunctionMode):
@@ -41,6 +42,6 @@ def new_tensor_without_sync(x: Tensor) -> AbstractContextManager:
         ...     bbox_overlaps(boxes, boxes)
         tensor([[1.]])
     """
-    if not x.is_cuda or torch.compiler.is_compiling():
+    if not x.is_cuda or compiling():
         return nullcontext()
     return _FillInsteadOfCopy()

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from mmcv.ops import DeformConv2d
 from torch import Tensor, nn
 
-from ...utils.compiler import exporting, without_compiler
+from ...utils.compiler import compiling, exporting, without_compiler
 from ...utils.triton_support import has_triton
 from .deform_im2col_cpu import sample_taps
 from .deform_im2col_cuda import as_maps, im2col_deform_conv2d, im2col_deform_conv2d_at
@@ -206,7 +206,7 @@ def takes_all_levels(layer: nn.Module, x: Tensor) -> bool:
             ``torch.compile``.
     """
     hooked = layer._forward_hooks or layer._forward_pre_hooks
-    if hooked or not x.is_cuda or exporting() or torch.compiler.is_compiling():
+    if hooked or not x.is_cuda or exporting() or compiling():
         return False
     return has_triton(x, convolution_dtype(x))
 

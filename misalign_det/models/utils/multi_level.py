@@ -9,7 +9,7 @@ from mmcv.cnn import Scale
 from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from torch import Tensor
 
-from ...utils.compiler import exporting
+from ...utils.compiler import compiling, exporting
 
 MAX_CACHED_SIZES = 32
 
@@ -95,7 +95,7 @@ class CachedPointGenerator(MlvlPointGenerator):
         device: torch.device | str,
         with_stride: bool,
     ) -> tuple[list[Tensor], Tensor]:
-        if exporting() or torch.compiler.is_compiling():
+        if exporting() or compiling():
             return self._make(sizes, dtype, device, with_stride)
         key = (dtype, str(device), with_stride, *map(tuple, sizes))
         if key not in self._made:

@@ -1,9 +1,12 @@
 """Samples as rows of channels: a plain unfold at zero offsets, sums by cell, weights of a tap."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from misalign_det.models.layers import deform_im2col_cpu
 from misalign_det.models.layers.deform_im2col_cpu import corners, sample_taps, sum_by_cell
 
 
@@ -34,6 +37,42 @@ def test_cells_and_weights_of_a_tap_by_hand():
 def test_any_offset_has_cells_inside_the_bordered_maps(value):
     index, _ = corners(torch.full((6, 9, 2), value), torch.arange(6, dtype=torch.int32), 2, 3)
     assert index.min() >= 0 and index.max() < 4 * 5
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_gradients_where_torch_has_none_of_the_weights_alone(monkeypatch, grad):
+    """As torch 2.1: the table that embedding_bag gets then requires a gradient, and gets none."""
+    torch.manual_seed(0)
+    real, tables = F.embedding_bag, []
+
+    def embedding_bag(index, table, *args, **kwargs):
+        tables.append(table)
+        return real(index, table, *args, **kwargs)
+
+    found = []
+    for needed in (False, True):
+        monkeypatch.setattr(
+            deform_im2col_cpu, "_weights_need_a_table_with_gradient", lambda: needed
+        )
+        monkeypatch.setattr(deform_im2col_cpu.F, "embedding_bag", embedding_bag)
+        x = torch.arange(24.0).view(1, 2, 3, 4).requires_grad_()
+        offset = torch.full((1, 18, 3, 4), 0.3, requires_grad=grad)
+        samples = sample_taps(x, offset)
+        assert tables[-1].requires_grad == (needed and grad) and tables[-1].grad_fn is None
+        samples.square().sum().backward()
+        found.append((samples.detach(), x.grad, offset.grad))
+    for before, after in zip(*found):
+        assert before is after is None or torch.equal(before, after)
+
+
+def test_the_probe_of_this_torch():
+    """It leaves no gradient mode behind, and is right: the gradient by the offsets is there."""
+    with torch.no_grad():
+        deform_im2col_cpu._weights_need_a_table_with_gradient.__wrapped__()
+        assert not torch.is_grad_enabled()
+    offset = torch.full((1, 18, 3, 4), 0.3, requires_grad=True)
+    sample_taps(torch.arange(24.0).view(1, 2, 3, 4), offset).square().sum().backward()
+    assert offset.grad.abs().max() > 0
 
 
 def test_sums_by_cell():
