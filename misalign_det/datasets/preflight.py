@@ -91,6 +91,8 @@ def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[s
     for mode in modes:
         images[mode] = _check_mode(cfg, mode, extra, seen, notes, faults)
     if not faults:
+        if "train" in modes and "test" not in modes:
+            images["test"] = _listed_images(cfg, "test")
         notes += _check_overlaps(images)
     for note in notes:
         level = logging.INFO if isinstance(note, Remark) else logging.WARNING
@@ -160,15 +162,41 @@ def _check_mode(
     return {key: part.images for (key, _), part in zip(parts, found)}
 
 
+def _listed_images(cfg: Config, mode: str) -> dict[str, list[str]]:
+    """{config key: paths of the images} of the COCO datasets of a mode that is not to run now.
+
+    Nothing else of them is checked.
+    """
+    dataset = (cfg.get(f"{mode}_dataloader") or {}).get("dataset")
+    where, found = f"{mode}_dataloader.dataset", {}
+    for key, data in leaf_datasets(dataset, where) if isinstance(dataset, Mapping) else ():
+        root, name = data.get("data_root") or "", data.get("ann_file")
+        kind = find_type(data.get("type"), DATASETS)
+        coco = getattr(kind, "load_data_list", None) is CocoDataset.load_data_list
+        if not coco or not isinstance(name, (str, os.PathLike)):
+            continue
+        try:
+            content = read_json(osp.join(root, name), key, root)
+            folder = osp.join(root, (data.get("data_prefix") or {}).get("img") or "")
+            found[key] = [osp.join(folder, image["file_name"]) for image in content["images"]]
+        except (InputError, KeyError, TypeError):  # reported once the mode is to run
+            continue
+    return found
+
+
 def _check_overlaps(images: Mapping[str, Mapping[str, list[str]]]) -> list[str]:
-    """Notes on images of val and test, per mode and config key, that are trained on."""
-    trained_on = [path for paths in images.get("train", {}).values() for path in paths]
-    notes, checked = [], []
+    """Notes on images of val and test, per mode and config key, that are trained on.
+
+    A config that trains and tests on the very same images means it, and gets none.
+    """
+    parts = list(images.get("train", {}).values())
+    trained_on = [path for part in parts for path in part]
+    notes, checked = [], parts
     for mode in ("val", "test"):
         for key, paths in images.get(mode, {}).items():
-            if trained_on and paths and paths not in checked:
+            if trained_on and paths and set(paths) not in map(set, checked):
                 notes += check_overlap(trained_on, paths, key)
-                checked.append(paths)
+                checked = [*checked, paths]
     return notes
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 
 from ..utils.text import shorten
+from .annotation_checks import Remark
 
 _SECONDS = 10.0  # for all files; what is found by then is reported
 
@@ -18,12 +19,11 @@ def check_overlap(train: Sequence[str], others: Sequence[str], where: str) -> li
 
     Args:
         train: paths of the images to train on.
-        others: paths of the images to test on. All of them may be trained on by their own paths:
-            a config that names the same images twice means it, and gets no note.
+        others: paths of the images to test on.
         where: config key of their dataset.
 
     Returns:
-        At most one note.
+        At most one note on images that both have, and one if there was no time for all.
     """
     names = {os.path.dirname(path) for path in (*train, *others)}
     folders = {name: os.path.realpath(name) for name in names}
@@ -33,41 +33,54 @@ def check_overlap(train: Sequence[str], others: Sequence[str], where: str) -> li
 
     known = set(map(place, train))
     pairs = [(path, path) for path in others if place(path) in known]
-    if len(pairs) == len(others):
-        return []
     same = {path for path, _ in pairs}
-    pairs += _copies(train, [path for path in others if path not in same])
-    if not pairs:
-        return []
-    shown = [path if path == copy else f"{path} (the same as {copy})" for path, copy in pairs]
-    return [
-        f"{where}: {len(pairs)} of {len(others)} images are trained on, too, so the results are "
-        f"better than those on new images: {shorten(shown, 3)}. Take them out of one of the two."
-    ]
+    copies, complete = _copies(train, [path for path in others if path not in same])
+    pairs += copies
+    notes: list[str] = []
+    if pairs:
+        shown = [path if path == copy else f"{path} (the same as {copy})" for path, copy in pairs]
+        notes.append(
+            f"{where}: {len(pairs)} of {len(others)} images are trained on, too, so the results "
+            f"are better than those on new images: {shorten(shown, 3)}. Take them out of one of "
+            "the two."
+        )
+    if not complete:
+        notes.append(
+            Remark(f"{where}: there was no time to compare all its images with those to train on.")
+        )
+    return notes
 
 
-def _copies(train: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of a path to test on and one to train on whose files have the same bytes."""
+def _copies(train: Sequence[str], others: Sequence[str]) -> tuple[list[tuple[str, str]], bool]:
+    """Pairs of a path to test on and one to train on whose files have the same bytes.
+
+    Returns:
+        The pairs, and whether there was time for all files.
+    """
     end = time.monotonic() + _SECONDS
-    wanted = _by_size(others, end)
     pairs: list[tuple[str, str]] = []
-    for size, paths in _by_size(train, end).items():
-        if size not in wanted:
-            continue
-        digests = {digest: path for path, digest in _digests(paths, end)}
-        pairs += [
-            (path, digests[digest])
-            for path, digest in _digests(wanted[size], end)
-            if digest in digests
-        ]
-    return pairs
+    try:
+        wanted = _by_size(others, end)
+        same_size = _by_size(train, end)
+        for size, paths in wanted.items():
+            if size not in same_size:
+                continue
+            digests: dict[bytes, list[str]] = defaultdict(list)
+            for path, digest in _digests(paths, end):
+                digests[digest].append(path)
+            for copy, digest in _digests(same_size[size], end):
+                pairs += [(path, copy) for path in digests.pop(digest, ())]
+                if not digests:
+                    break
+    except TimeoutError:
+        return pairs, False
+    return pairs, True
 
 
 def _by_size(paths: Iterable[str], end: float) -> dict[int, list[str]]:
     sizes: dict[int, list[str]] = defaultdict(list)
     for path in paths:
-        if time.monotonic() > end:
-            break
+        _check_time(end)
         try:
             sizes[os.path.getsize(path)].append(path)
         except OSError:  # missing images are reported by their own check
@@ -77,10 +90,14 @@ def _by_size(paths: Iterable[str], end: float) -> dict[int, list[str]]:
 
 def _digests(paths: Iterable[str], end: float) -> Iterator[tuple[str, bytes]]:
     for path in paths:
-        if time.monotonic() > end:
-            return
+        _check_time(end)
         try:
             with open(path, "rb") as file:
                 yield path, blake2b(file.read()).digest()
         except OSError:
             continue
+
+
+def _check_time(end: float) -> None:
+    if time.monotonic() > end:
+        raise TimeoutError

@@ -64,7 +64,8 @@ def test_an_image_that_both_files_list(good, apart):
 
 def test_links_to_images_and_folders(good, apart):
     (good.root / "again").symlink_to(good.root / "images")
-    apart.val_dataloader.dataset.data_prefix.img = "again/"
+    for mode in ("val", "test"):
+        apart[f"{mode}_dataloader"].dataset.data_prefix.img = "again/"
     assert check_config(apart, ("train", "val")) == []
     good.image(2).unlink()
     good.image(2).symlink_to(good.image(0))
@@ -84,16 +85,49 @@ def test_one_of_several_training_sets(good, apart):
     apart.train_dataloader.dataset = {"type": "ConcatDataset", "datasets": [train, val]}
     shutil.copy(good.image(0), good.image(2))
     assert check_config(apart, ("train", "val")) == [], "a config that says so means it"
+    listed = json.loads((good.root / "val.json").read_text())
+    (good.root / "part.json").write_text(
+        json.dumps(dict(listed, images=listed["images"][:1], annotations=listed["annotations"][:1]))
+    )
+    apart.val_dataloader.dataset.ann_file = "part.json"
+    apart.val_evaluator.ann_file = str(good.root / "part.json")
+    notes = check_config(apart, ("train", "val"))
+    assert any("1 of 1 images are trained on, too" in note for note in notes), "another file"
 
 
 def test_the_same_set_is_meant(good):
     assert check_config(good.config(), ("train", "val")) == []
 
 
-def test_it_ends_when_its_time_is_over(good, apart, monkeypatch):
+def test_a_test_set_is_compared_before_the_training(good, apart):
+    shutil.copy(good.image(1), good.image(3))
+    apart.val_dataloader = apart.val_evaluator = None
+    (note,) = check_config(apart, ("train",))
+    assert note.startswith("test_dataloader.dataset: 1 of 2 images are trained on")
+    (good.root / "val.json").write_text("{")  # its own check comes when it is tested
+    assert check_config(apart, ("train",)) == []
+
+
+def test_it_says_when_its_time_is_over(good, apart, monkeypatch):
     shutil.copy(good.image(1), good.image(3))
     monkeypatch.setattr(split_overlap, "_SECONDS", -1.0)
-    assert check_config(apart, ("train", "val")) == []
+    (note,) = check_config(apart, ("train", "val"))
+    assert note.endswith("there was no time to compare all its images with those to train on.")
+
+
+def test_what_is_found_in_time_is_said(tmp_path, monkeypatch):
+    """All files of one size, as those of BMP: time for half of those to train on."""
+    train, others = ([str(tmp_path / f"{i}{part}.bmp") for i in range(20)] for part in "tv")
+    for i, (path, copy_of_it) in enumerate(zip(train, others)):
+        for file in (path, copy_of_it):
+            with open(file, "wb") as opened:
+                opened.write(bytes([i]) * 100)
+    clock = iter(range(1000))
+    monkeypatch.setattr(split_overlap.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(split_overlap, "_SECONDS", 40 + 20 + 10)
+    found, late = split_overlap.check_overlap(train, others, "val")
+    assert "val: 10 of 20 images are trained on" in found and "no time" in late
+    assert f"{others[0]} (the same as {train[0]})" in found
 
 
 def test_missing_and_unreadable_files_are_left_to_their_own_check(tmp_path):
