@@ -17,6 +17,7 @@ package. The output folder then has
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,8 @@ from misalign_det.apis.inference.sources import Sources, find_sources
 from misalign_det.engine.checkpoint import read_checkpoint, tensors_only
 from misalign_det.errors import InputError
 from misalign_det.utils.text import shorten
+
+PICTURES = "pictures"  # in the output folder
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -89,28 +92,54 @@ def check_classes(wanted: Sequence[str], classes: Sequence[str]) -> None:
         )
 
 
+def output_files(sources: Sources, out_dir: Path) -> tuple[list[Path], list[Path]]:
+    """The picture of each image, and the video of each video and webcam.
+
+    Args:
+        sources: from `find_sources`.
+        out_dir: where they are written.
+
+    Raises:
+        InputError: one of them is an input, which it would replace.
+    """
+    pictures = [out_dir / PICTURES / f"{name}.jpg" for name in distinct_names(sources.images)]
+    names = [*distinct_names(sources.videos), *(f"webcam{number}" for number in sources.webcams)]
+    films = [out_dir / f"{name}.mp4" for name in names]
+    inputs = {os.path.realpath(path) for path in (*sources.images, *sources.videos)}
+    for path in (*pictures, *films):
+        if os.path.realpath(path) in inputs:
+            raise InputError(
+                f"--out-dir {out_dir}: {path} is one of the inputs, and would be replaced. Choose "
+                "another folder."
+            )
+    return pictures, films
+
+
 def run(
-    inferencer: Inferencer, sources: Sources, detections: Detections, args: argparse.Namespace
+    inferencer: Inferencer,
+    sources: Sources,
+    outputs: tuple[Sequence[Path], Sequence[Path]] | None,
+    detections: Detections,
+    args: argparse.Namespace,
 ) -> list[str]:
     """Detect on all sources.
 
     Args:
         inferencer: loaded.
         sources: from `find_sources`.
+        outputs: from `output_files`; None for no pictures and videos.
         detections: the results are added to it.
-        args: `out_dir`, `batch_size`, `score_thr` and `no_pictures`.
+        args: `batch_size` and `score_thr`.
 
     Returns:
         Images that cannot be read.
     """
-    out_dir, rest = Path(args.out_dir), (args.batch_size, args.score_thr)
-    pictures = [out_dir / "pictures" / f"{name}.jpg" for name in distinct_names(sources.images)]
-    unreadable = detect_images(
-        inferencer, sources.images, detections, None if args.no_pictures else pictures, *rest
-    ) if sources.images else []  # fmt: skip
-    names = [*distinct_names(sources.videos), *(f"webcam{number}" for number in sources.webcams)]
-    for source, name in zip([*sources.videos, *sources.webcams], names):
-        film = None if args.no_pictures else out_dir / f"{name}.mp4"
+    cameras, rest = [*sources.videos, *sources.webcams], (args.batch_size, args.score_thr)
+    pictures, films = outputs or (None, [None] * len(cameras))
+    unreadable = []
+    if sources.images:
+        unreadable = detect_images(inferencer, sources.images, detections, pictures, *rest)
+    for source, film in zip(cameras, films):
         detect_video(inferencer, source, detections, film, *rest)
     return unreadable
 
@@ -119,7 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Detect as the command line says."""
     args = parse_args(arguments)
     with errors_in_one_line("predict.py"), tensors_only(args.trust_checkpoint):
-        sources = find_sources(args.inputs)
+        out_dir = Path(args.out_dir)
+        sources = find_sources(args.inputs, leave_out=str(out_dir / PICTURES))
+        outputs = None if args.no_pictures else output_files(sources, out_dir)
         cfg = load_config(args)
         classes = detector_classes(cfg, read_checkpoint(args.checkpoint))
         check_classes(args.classes or (), classes)
@@ -127,11 +158,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.score_thr is None:
             args.score_thr = picture_threshold(inferencer.model)
         detections = Detections(classes, args.classes)
-        Path(args.out_dir).mkdir(parents=True, exist_ok=True)
-        unreadable = run(inferencer, sources, detections, args)
+        out_dir.mkdir(parents=True, exist_ok=True)
+        unreadable = run(inferencer, sources, outputs, detections, args)
         if not detections.num_images:
             raise InputError(f"none of the images can be read: {shorten(unreadable)}.")
-        detections.save(Path(args.out_dir, "predictions.json"))
+        detections.save(out_dir / "predictions.json")
     print(
         f"{len(detections.results)} detections on {detections.num_images} images and frames, "
         f"in {args.out_dir}"

@@ -201,11 +201,14 @@ def load_config(args: argparse.Namespace, training: bool = False) -> Config:
     cfg.merge_from_dict(dict(options))
     given = args.work_dir or (args.cfg_options or {}).get("work_dir")
     cfg.work_dir = given or cfg.get("work_dir") or str(Path("work_dirs", name))
-    if getattr(args, "data", None):
+    data = getattr(args, "data", None)
+    if data == "":  # of an unset variable
+        raise InputError("--data is empty: give it the folder of the images and annotations.")
+    if data:
         _use_data(cfg, args, training)
     cfg = merge_options(cfg, args.cfg_options)
     fit_workers(cfg)
-    if getattr(args, "data", None) and is_first_process():
+    if data and is_first_process():
         note = describe_input_size(cfg, ("train", "val", "test") if training else ("val", "test"))
         if note:
             print_log(note, logger="current")

@@ -123,3 +123,35 @@ def test_a_webcam_ends_with_ctrl_c_and_keeps_its_video(detector, images, tmp_pat
     predict.main([*detector, "0", "--out-dir", "out"])
     assert capture("out/webcam0.mp4").get(cv2.CAP_PROP_FRAME_COUNT) == 3
     assert {r["file_name"] for r in results(tmp_path / "out")} == {"webcam 0"}
+
+
+def test_inputs_are_not_replaced(detector, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict, "load_config", None)
+    pictures, film = tmp_path / "pictures", tmp_path / "film.mp4"
+    pictures.mkdir()
+    cv2.imwrite(str(pictures / "a.jpg"), np.zeros((72, 96, 3), np.uint8))
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 72))
+    writer.write(np.zeros((72, 96, 3), np.uint8))
+    writer.release()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for source in (pictures, film):
+        for out in (tmp_path, tmp_path / "link"):
+            with pytest.raises(SystemExit, match=f"{source.name}.* is one of the inputs"):
+                predict.main([*detector, str(source), "--out-dir", str(out)])
+
+
+def test_subfolders_that_are_links_and_pictures_of_a_run_before(images, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    cv2.imwrite(str(other / "b.png"), np.zeros((72, 96, 3), np.uint8))
+    (images / "linked").symlink_to(other)
+    (images / "again").symlink_to(images)
+    pictures = images / "predictions/pictures"
+    pictures.mkdir(parents=True)
+    (pictures / "a.jpg").write_bytes((images / "a.png").read_bytes())
+    found = predict.find_sources([str(images), str(images)], leave_out=str(pictures)).images
+    names = ["a.png", "broken.jpg", "linked/b.png", "sub/a.png"]
+    assert found == [str(images / name) for name in names]
+    assert predict.find_sources([str(pictures)], leave_out=str(pictures)).images == [
+        str(pictures / "a.jpg")
+    ]

@@ -30,12 +30,13 @@ class Sources:
     webcams: list[int] = field(default_factory=list)
 
 
-def find_sources(inputs: Iterable[str]) -> Sources:
+def find_sources(inputs: Iterable[str], leave_out: str | None = None) -> Sources:
     """Sort inputs by what they are, and check that they can be read.
 
     Args:
         inputs: each an image, a video, a folder (its images and those of its subfolders, by name),
             a glob pattern (``**`` for any folders), or the number of a webcam.
+        leave_out: a folder that is not read as a subfolder of an input: where pictures are written.
 
     Returns:
         What was found. The images of a folder or a glob are not opened.
@@ -52,7 +53,7 @@ def find_sources(inputs: Iterable[str]) -> Sources:
     found = Sources()
     for name in inputs:
         if os.path.isdir(name):
-            _add(found.images, _images_below(name))
+            _add(found.images, _images_below(name, leave_out))
         elif os.path.isfile(name):
             _add_file(found, name)
         elif name.isdecimal():
@@ -78,7 +79,7 @@ def read_image(path: str) -> np.ndarray | None:
 
 
 def _add(known: list, new: Iterable) -> None:
-    known.extend(item for item in new if item not in known)
+    known[:] = dict.fromkeys([*known, *new])
 
 
 def _add_file(found: Sources, path: str) -> None:
@@ -108,13 +109,17 @@ def _add_matches(found: Sources, pattern: str) -> None:
     _add(found.videos, videos)
 
 
-def _images_below(folder: str) -> list[str]:
-    paths = sorted(
-        os.path.join(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(IMG_EXTENSIONS)
-    )
+def _images_below(folder: str, leave_out: str | None = None) -> list[str]:
+    seen = {os.path.realpath(leave_out)} if leave_out else set()
+    seen.discard(os.path.realpath(folder))
+    paths = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in seen:  # a folder that is linked into itself is read once
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        paths += [os.path.join(place, n) for n in names if n.lower().endswith(IMG_EXTENSIONS)]
+    paths.sort()
     if not paths:
         raise InputError(
             f"the folder {folder} and its subfolders have no image ({_list(IMG_EXTENSIONS)}). "
