@@ -3,14 +3,15 @@
 mmengine saves more than tensors: its message hub's `HistoryBuffer`s, NumPy arrays and scalars. From
 torch 2.6 on, `torch.load` refuses those. mmengine 0.10.7 then cannot load its own checkpoints;
 onedl-mmengine falls back to unpickling the whole file, which runs any code that the file contains.
-Here exactly the types that mmengine saves are allowed, and all others stay refused.
+Here exactly the types that mmengine saves are allowed, and all others stay refused. With an older
+torch weights alone are loaded, and mmengine's checkpoints are refused: it has no list of types.
 """
 
 import os
 import pickle
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.client import HTTPException
 from typing import Any
 
@@ -45,8 +46,7 @@ def tensors_only(trust: bool | None = None) -> Iterator[None]:
             the enclosing block; False without one.
 
     Raises:
-        CheckpointError: a file was refused within the block, or this version of torch cannot load
-            safely.
+        CheckpointError: a file was refused within the block.
 
     Example::
 
@@ -58,20 +58,13 @@ def tensors_only(trust: bool | None = None) -> Iterator[None]:
     if _blocks and _blocks[-1] == trust:  # torch's list of types is not nested
         yield
         return
-    if not trust and Version(torch.__version__) < Version("2.6"):
-        raise CheckpointError(
-            f"torch {torch.__version__} cannot load mmengine's checkpoints safely, torch 2.6 and "
-            "later can. Install a newer torch or, for files of your own, pass --trust-checkpoint "
-            "(trust=True): a checkpoint may then run any code it holds."
-        )
     forced, other = (_FORCE_NO, _FORCE) if trust else (_FORCE, _FORCE_NO)
     before = {name: os.environ.pop(name, None) for name in (forced, other)}
     os.environ[forced] = "1"  # overrides a caller's weights_only=False
-    allowed = (
-        torch.serialization.safe_globals(_what_mmengine_saves())
-        if not (trust or False in _blocks)
-        else nullcontext()
-    )
+    allowed: AbstractContextManager = nullcontext()
+    if not (trust or False in _blocks):
+        kinds = _what_mmengine_saves()
+        allowed = _weights_alone() if _is_old() else torch.serialization.safe_globals(kinds)
     _blocks.append(trust)
     try:
         with allowed, nullcontext() if len(_blocks) > 1 else _handed_over():
@@ -85,6 +78,25 @@ def tensors_only(trust: bool | None = None) -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def _is_old() -> bool:
+    return Version(torch.__version__) < Version("2.6")
+
+
+@contextmanager
+def _weights_alone() -> Iterator[None]:
+    """`torch.load` of torch before 2.6, by default or at a caller's wish, without code."""
+    load = torch.load
+
+    def load_weights(*args: Any, **kwargs: Any) -> Any:
+        return load(*args, **(kwargs if _blocks[-1] else {**kwargs, "weights_only": True}))
+
+    torch.load = load_weights
+    try:
+        yield
+    finally:
+        torch.load = load
 
 
 @contextmanager
@@ -228,6 +240,13 @@ def check_training_state(checkpoint: dict, filename: str) -> None:
 
 
 def _refusal(what: str, why: Exception) -> str:
+    if _is_old():
+        return (
+            f"{what} was refused, because it holds more than weights, which torch "
+            f"{torch.__version__} cannot load safely; torch 2.6 and later can load what mmengine "
+            "saves. Install a newer torch or, for files of your own, pass --trust-checkpoint "
+            "(trust=True): a checkpoint may then run any code it holds."
+        )
     asked = re.search(r"GLOBAL (\S+)", str(why))  # the relevant part of torch's long message
     reason = f"It asks for {asked[1]}." if asked else " ".join(str(why).split())
     return (

@@ -209,13 +209,27 @@ def test_weights_alone_cannot_be_resumed_from(tmp_path):
     check_checkpoint(small(), str(tmp_path / "x.pth"))
 
 
-def test_old_torch_says_what_to_do(monkeypatch):
+def test_old_torch_loads_weights_alone_and_says_what_to_do(monkeypatch, tmp_path):
+    """A training that starts from weights of a backbone needs no trust."""
     monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    load, weights = torch.load, str(tmp_path / "weights.pth")
+    torch.save(small().state_dict(), weights)
+    saved, unsafe = (
+        save(tmp_path / "x.pth"),
+        save(tmp_path / "y.pth", extra=Touch(tmp_path / "ran")),
+    )
+    with tensors_only():
+        load_checkpoint(small(), weights)
+        assert torch.load(weights, weights_only=False)
+        with tensors_only(trust=True):
+            check_checkpoint(small(), saved)
+        with pytest.raises(pickle.UnpicklingError):
+            torch.load(unsafe, weights_only=False)
+    assert torch.load is load and not (tmp_path / "ran").exists()
     with pytest.raises(CheckpointError, match="torch 2.5.1.cpu cannot .* pass --trust-checkpoint"):
-        with tensors_only():
-            pass
+        check_checkpoint(small(), saved)
     with tensors_only(trust=True):
-        pass
+        load_checkpoint(small(), saved)
 
 
 def test_files_that_are_no_checkpoints(tmp_path):
