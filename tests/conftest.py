@@ -2,11 +2,14 @@
 
 import itertools
 import os
+from importlib import metadata
 
 import pytest
 import torch
 from mmdet.utils import register_all_modules
 from mmengine.logging import MessageHub
+
+from misalign_det.utils.triton_support import MIN_MAJOR_VERSION
 
 if not torch.cuda.is_available():  # before the first import of triton: its kernels run on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -15,6 +18,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 register_all_modules()
 torch.set_num_threads(min(2, torch.get_num_threads()))
 numbers = itertools.count()
+KERNELS = {"kernel_device", "launched"}  # fixtures of tests that launch one
 
 
 def pytest_report_header():
@@ -25,11 +29,22 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked gpu say why they do not run."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+    """Tests marked gpu, and those of kernels that an old Triton cannot run, say why they do not."""
+    kernels = kernels_run()
+    for item in items:
+        if not torch.cuda.is_available() and item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
+        of_kernels = item.path.name.endswith("_triton.py") or KERNELS & set(item.fixturenames)
+        if of_kernels and not kernels:
+            item.add_marker(pytest.mark.skip(reason="the kernels need Triton 3"))
+
+
+def kernels_run():
+    """Whether the installed Triton can run the kernels, in its interpreter at least."""
+    try:
+        return int(metadata.version("triton").split(".")[0]) >= MIN_MAJOR_VERSION
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def pytest_report_teststatus(report):

@@ -131,7 +131,7 @@ def test_hooks_check_what_the_tests_check():
     for name in ("ruff-check", "ruff-format"):
         version = hooks[name][0].removeprefix("v")
         assert f"ruff=={version}" in CONSTRAINTS
-    lines = RUN.splitlines()
+    lines = [line.strip() for line in RUN.splitlines()]
     assert {"python -m ruff check .", "python -m ruff format --check ."} <= set(lines)
     assert hooks["mypy"][1]["entry"] in lines
 
