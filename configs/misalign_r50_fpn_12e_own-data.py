@@ -20,3 +20,5 @@ param_scheduler = [
 ]
 # With a short warm-up an unclipped step may diverge, see bccd_12e.py.
 optim_wrapper = dict(clip_grad=dict(max_norm=10, norm_type=2))
+# From the 16 images per step of the learning rate to those of the run.
+auto_scale_lr = dict(enable=True)

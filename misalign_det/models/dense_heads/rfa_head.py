@@ -32,8 +32,8 @@ class RFAHead(LossAwareFCOSHead):
     arXiv 2112.08902. Classification and regression favour features of different extent; one
     convolution of each tower becomes deformable with its own offset field. The offsets start at
     zero, so that at first it computes what FCOS does. The IoU branch, the paper's quality branch,
-    predicts the GIoU of each box with its GT. Made for :class:`SpatialAlignAssigner`; any assigner
-    of this package fits.
+    predicts the GIoU of each box with its GT. Made for :class:`SpatialAlignAssigner`;
+    :class:`JLAAssigner` fits, too.
 
     Args:
         rfa_position: which convolution of each tower is adapted, ``'first'`` (paper), ``'last'``

@@ -49,8 +49,8 @@ class CLBalancedNMS:
             which leaves the order of equal scores to torch's sort.
         sigma: length scale of the ``'gaussian'``, in diagonals of the greedily kept box, positive.
             Boxes of one cluster overlap, so distances of some hundredths matter. The defaults of
-            gamma and sigma were best on the validation split of BCCD over 15 of mmdet's detectors
-            (configs/bccd.md).
+            gamma and sigma were best on the validation split of BCCD over 15 trainings of mmdet's
+            detectors (configs/bccd.md).
         closeness: of a box whose centre is at distance ``d`` from the cluster's: ``'gaussian'``:
             ``exp(-(d / (sigma * diagonal))^2)``; ``'linear'``: ``1 - d / diagonal``;
             ``'literal'``: ``d / diagonal``, the bare sum of eq. 7, which rewards outliers.
