@@ -14,6 +14,7 @@ be inside; CLBalancedNMS, soft NMS and mmcv's own deformable convolutions cannot
 """
 
 import argparse
+import itertools
 import os
 import tempfile
 from collections.abc import Sequence
@@ -83,8 +84,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--opset {args.opset}: it is one of {OPSETS.start} to {OPSETS.stop - 1}")
     if args.nms and args.format == "torch":
         parser.error("--nms: only ONNX has an operator for it; torch.export takes none")
-    if args.num_images < 1:
-        parser.error("--num-images must be at least 1")
+    if os.path.isdir(args.out):
+        parser.error(f"--out {args.out} is a folder; name a file")
+    if args.num_images < 1 or min(args.img_scale or [1]) < 1:
+        parser.error("--num-images and both numbers of --img-scale must be at least 1")
     return args
 
 
@@ -107,7 +110,10 @@ def image_paths(args: argparse.Namespace, cfg: Config) -> list[str]:
             ) from error
         paths = [str(dataset.get_data_info(i)["img_path"]) for i in range(len(dataset))]
     step = max(len(paths) // args.num_images, 1)
-    readable = [path for path in paths[::step][: args.num_images] if read_image(path) is not None]
+    spread = paths[::step][: args.num_images]
+    others = (path for path in paths if path not in spread)  # where some of these cannot be read
+    read = (path for path in itertools.chain(spread, others) if read_image(path) is not None)
+    readable = list(itertools.islice(read, args.num_images))
     if not readable:
         raise InputError("there is no image to check with. Give some with --images FOLDER.")
     return readable

@@ -77,3 +77,32 @@ def test_a_file_that_differs_is_not_written(detector, images, capsys, monkeypatc
     assert "It is not written" in f"{error.value}{capsys.readouterr().err}"
     assert (images / "model.onnx").read_text() == "the one before"
     assert sorted(path.name for path in images.iterdir()) == sorted([*NAMES, "model.onnx"])
+
+
+def test_other_images_are_read_where_some_cannot_be(tmp_path):
+    for i in range(9):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.zeros((8, 8, 3), np.uint8))
+    for i in (0, 3):
+        (tmp_path / f"{i}.png").write_text("no image")
+    options = ["x.py", "x.pth", "--out", "x.onnx", "--images", str(tmp_path), "--num-images"]
+    for number, names in ((3, "612"), (8, "1245678")):
+        found = export.image_paths(export.parse_args([*options, str(number)]), None)
+        assert sorted(found) == sorted(str(tmp_path / f"{name}.png") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--out", "x.onnx", "--img-scale", "0", "8"], "both numbers of --img-scale"),
+        (["--out", "x.onnx", "--img-scale", "8", "-1"], "both numbers of --img-scale"),
+        (["--out", "folder.onnx"], "folder.onnx is a folder"),
+    ],
+)
+def test_mistakes_are_named_before_the_model_is_loaded(
+    options, said, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(SystemExit):
+        export.parse_args(["x.py", "x.pth", *options])
+    assert said in capsys.readouterr().err
