@@ -23,13 +23,17 @@ from mmengine.runner import load_checkpoint as load_by_mmengine
 from packaging.version import Version
 from torch import nn
 
+try:  # NumPy 2 renamed it; pickles hold either name. In NumPy 1.26 the new name alone has no parts.
+    from numpy._core import multiarray
+except ImportError:
+    from numpy.core import multiarray  # type: ignore[no-redef]
+
 from ..errors import CheckpointError
 from .architecture import check_architecture
 from .downloads import explain_download
 from .named_weights import check_weights, is_local
 
 _FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-_NUMPY = getattr(np, "_core", None) or np.core  # NumPy 2 renamed it; pickles hold either name
 _blocks: list[bool] = []  # `trust` of each `tensors_only` block that is open, the innermost last
 _read: dict[str, dict] = {}  # checkpoints by name, read but not yet loaded by mmengine
 
@@ -263,7 +267,7 @@ def _what_mmengine_saves() -> list[Any]:
     classes = [HistoryBuffer, np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in kinds}]
     # A file written under NumPy 1 says numpy.core, one written under NumPy 2 numpy._core.
     builders = [
-        (getattr(_NUMPY.multiarray, name), f"{core}.multiarray.{name}")
+        (getattr(multiarray, name), f"{core}.multiarray.{name}")
         for name in ("_reconstruct", "scalar")
         for core in ("numpy.core", "numpy._core")
     ]
