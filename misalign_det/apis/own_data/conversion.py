@@ -9,14 +9,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from ...datasets.formats import DataFolder, read_folder
-from ...datasets.formats.files import FolderFiles
+from ...datasets.formats.files import RUN_RECORD, FolderFiles
 from ...datasets.formats.records import SPLITS, CocoSplit
 from ...datasets.formats.splits import split_content
 from ...errors import InputError
 from ...utils.json_file import write_json
 
 HELD_OUT = {"train": 0.8, "val": 0.2}
-_RECORD = "data.json"
+_RECORD = osp.basename(RUN_RECORD)
 _VERSION = 2  # of the conversion; another one converts again
 
 
@@ -80,9 +80,15 @@ def convert(
     name = f"{osp.basename(files.root)}-"
     parent = Path(osp.abspath(work_dir), "data")
     for record in sorted(parent.glob(f"{glob.escape(name)}*/{_RECORD}")):
-        before = ConvertedData(**json.loads(record.read_text(encoding="utf-8")))
-        if before.state == state and (
-            before.classes == list(classes) if classes else before.preferred == list(prefer or ())
+        before = _read_record(record)
+        if (
+            before
+            and before.state == state
+            and (
+                before.classes == list(classes)
+                if classes
+                else before.preferred == list(prefer or ())
+            )
         ):
             return before
     data = read_folder(files.root, classes=classes, prefer=prefer, files=files)
@@ -112,6 +118,16 @@ def convert(
         found.lines.append(f"The annotations in COCO format: {target}")
     write_json(str(target / _RECORD), asdict(found))
     return found
+
+
+def _read_record(path: Path) -> ConvertedData | None:
+    """What an earlier call found; None if the record is damaged, or its files are gone."""
+    try:
+        found = ConvertedData(**json.loads(path.read_text(encoding="utf-8")))
+        there = all(map(osp.isfile, found.ann_files.values()))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return found if there else None
 
 
 def describe(data: DataFolder) -> str:

@@ -1,10 +1,10 @@
 """Single boxes, parsed by globox; a box that cannot be used is counted."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...errors import InputError
 from .records import Counts, LabelledBox
@@ -13,11 +13,13 @@ NO_AREA = "boxes without area"
 OUTSIDE = "boxes outside the image"
 UNREADABLE = "unreadable boxes"
 UNKNOWN = "boxes of unknown classes"
+UNLISTED = "boxes of images that are not listed"
 NOT_RELATIVE = "boxes with coordinates above 1, which should be parts of the image"
 POLYGONS = "polygons read as the box around them"
 ROTATED = "rotated boxes read as the box around them"
 OTHER_SHAPES = "shapes that are not boxes"
 OTHER_SIZE = "images of another size than their annotation says"
+SMALL_OVERHANG = 1.0  # pixels; what rounding does is not reported
 
 
 def load_globox() -> ModuleType:
@@ -147,3 +149,67 @@ def is_usable(
     else:
         return True
     return False
+
+
+def usable_bbox(
+    box: Mapping[str, Any],
+    images: Mapping[Any, Mapping[str, Any]],
+    where: str,
+    counts: Counts,
+    split: str | None,
+) -> tuple[float, float, float, float] | None:
+    """A box as (x1, y1, x2, y2) in pixels, upright; None, and counted, if it cannot be used.
+
+    Args:
+        box: annotation of a COCO dictionary.
+        images: {id: image} of the dictionary.
+        where: the annotation file, for the counts.
+        counts: counts the box if it cannot be used, or is rotated.
+        split: that it is of.
+    """
+    image = images.get(box["image_id"])
+    if image is None:
+        counts.add(UNLISTED, f"{where}: image id {box['image_id']}", split=split)
+        return None
+    place = f"{where}: {image['file_name']}"
+    try:
+        x, y, w, h = (float(value) for value in box["bbox"])
+    except (TypeError, ValueError):
+        counts.add(UNREADABLE, place, split=split)
+        return None
+    bbox = (x, y, x + w, y + h)
+    if not is_usable(bbox, (image["width"], image["height"]), place, counts, split):
+        return None
+    if angle := rotation_of(box):
+        counts.add(ROTATED, place, split=split)
+        bbox = around_rotated(bbox, angle)
+    return bbox
+
+
+def count_overhang(
+    bbox: tuple[float, float, float, float], size: tuple[float, float], where: str, counts: Counts
+) -> None:
+    """Count a box that reaches over the border, which stays as it is.
+
+    Args:
+        bbox: (x1, y1, x2, y2) in pixels.
+        size: (width, height) of the image.
+        where: file of the box.
+        counts: counts the box.
+    """
+    x1, y1, x2, y2 = bbox
+    if max(-x1, -y1, x2 - size[0], y2 - size[1]) > SMALL_OVERHANG:
+        counts.add("boxes that reach over the border of the image (kept)", where)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value of a JSON file is a finite number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def rotation_of(box: Mapping[str, Any]) -> float:
+    """The angle in degrees by which CVAT's COCO files rotate a box about its centre."""
+    attributes = box.get("attributes")
+    angle = attributes.get("rotation") if isinstance(attributes, Mapping) else 0
+    # The box of a mask is around it already.
+    return angle % 180 if is_number(angle) and not box.get("segmentation") else 0

@@ -1,6 +1,7 @@
 """COCO: one JSON file per split, also as Roboflow and CVAT export it."""
 
 import json
+import mmap
 import os.path as osp
 import re
 from collections.abc import Mapping, Sequence
@@ -10,8 +11,9 @@ from typing import Any
 from ...errors import InputError
 from ...utils.json_file import no_garbage_collection, read_json
 from .boxes import OTHER_SIZE
-from .files import MISSING_IMAGES, FolderFiles, split_of_folder, split_of_words
-from .records import MERGED, CocoSplit, Counts
+from .files import MISSING_IMAGES, FolderFiles
+from .records import NOT_READ, CocoSplit, Counts, split_of_folder, split_of_words
+from .standard import listed_once, with_names, with_same_ids
 from .text import GUESSES, RECODED, decode
 
 ROBOFLOW = "_annotations.coco.json"
@@ -36,7 +38,7 @@ def coco_files(files: FolderFiles) -> dict[str, str]:
     Raises:
         InputError: two files are of the same split.
     """
-    paths = [path for path in files.annotations(".json") if files.image_of(path) is None]
+    paths = _json_files(files)
     for mark in (ROBOFLOW, "instances"):  # else also captions, keypoints, panoptic segments
         marked = [path for path in paths if osp.basename(path).startswith(mark)]
         paths = marked or paths
@@ -49,14 +51,23 @@ def coco_files(files: FolderFiles) -> dict[str, str]:
         found["train"] = found.pop("trainval")
     if set(found) - {""}:
         found.pop("", None)
+    chosen = {}
     for split, several in found.items():
-        if len(several) > 1 and len(coco := [p for p in several if _is_coco(files, p)]) > 1:
+        coco = [path for path in several if _is_coco(files, path)] if several[1:] else several
+        if len(coco) > 1:
             raise InputError(
                 f"{files.root}: {' and '.join(coco[:2])} are both COCO files of "
                 f"{split or 'one'} split. Keep one of them below the folder."
             )
-    return {split: next((p for p in several if _is_coco(files, p)), several[0])
-            for split, several in found.items()}  # fmt: skip
+        damaged = (path for path in several if _is_coco(files, path, damaged=True))
+        chosen[split] = coco[0] if coco else next(damaged, several[0])
+    return chosen
+
+
+def _json_files(files: FolderFiles) -> list[str]:
+    """The JSON files that are of no single image; a link to nothing is none."""
+    paths = [path for path in files.annotations(".json") if not files.has_image(path)]
+    return [path for path in paths if osp.isfile(files.full(path))]
 
 
 def _split_of_file(path: str) -> str | None:
@@ -65,18 +76,33 @@ def _split_of_file(path: str) -> str | None:
     return split_of_words(words) or split_of_folder(path)
 
 
-def _is_coco(files: FolderFiles, path: str) -> bool:
-    """Whether the beginning or the end of a file has a key of COCO's."""
+def _is_coco(files: FolderFiles, path: str, damaged: bool = False) -> bool:
+    """Whether a file has lists of images and annotations; damaged: whether it names any of them.
+
+    Other programs write files with one of the keys. Files are large: the beginning or the end of
+    one of COCO's has a key, and only then is the rest searched.
+    """
     with open(files.full(path), "rb") as opened:
         head = opened.read(4096)
         opened.seek(max(0, osp.getsize(files.full(path)) - 4096))
         text = (head + opened.read()).replace(b"\0", b"")  # UTF-16 has one beside each letter
-    return any(f'"{key}"'.encode() in text for key in _KEYS)
+        if not any(f'"{key}"'.encode() in text for key in _KEYS):
+            return False
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            data = mapped[:].replace(b"\0", b"") if b"\0" in head else mapped
+            if damaged:
+                return any(re.search(rb'"(images|annotations)"\s*:', part) for part in (text, data))
+            return all(re.search(rb'"%s"\s*:\s*\[' % key.encode(), data) for key in _KEYS[:2])
 
 
-def is_coco(files: FolderFiles) -> bool:
-    """Whether any file is in COCO's format."""
-    return any(_is_coco(files, path) for path in coco_files(files).values())
+def is_coco(files: FolderFiles, damaged: bool = False) -> bool:
+    """Whether any file is in COCO's format.
+
+    Args:
+        files: of the data folder.
+        damaged: or perhaps was, for the error that says what it lacks.
+    """
+    return any(_is_coco(files, path, damaged) for path in coco_files(files).values())
 
 
 def read_coco(
@@ -101,10 +127,48 @@ def read_coco(
         InputError: a file is not in COCO's format, its images are not below the folder, a class
             has no name, or an id is that of two classes or images.
     """
-    return {
+    paths = coco_files(files)
+    read = {
         split: _read_file(files, path, split, counts, open_images or files.small)
-        for split, path in coco_files(files).items()
+        for split, path in paths.items()
     }
+    if set(read) - {""}:
+        _check_unread(files, read, counts)
+    return read
+
+
+def _check_unread(files: FolderFiles, read: Mapping[str, CocoSplit], counts: Counts) -> None:
+    """Count the COCO files that are not read, since only the names of others have splits.
+
+    Raises:
+        InputError: none of the others is train's, and such a file has images of its own.
+    """
+    known = {
+        osp.relpath(osp.join(split.images, image["file_name"]), files.root)
+        for split in read.values()
+        for image in split.content["images"]
+    }
+    for path in _json_files(files):
+        if _split_of_file(path) or not _is_coco(files, path):
+            continue
+        try:
+            other = _read_file(files, path, "", Counts(), False)
+        except InputError:  # without boxes, such as captions
+            continue
+        annotated = {box["image_id"] for box in other.content["annotations"]}
+        places = [
+            osp.relpath(osp.join(other.images, image["file_name"]), files.root)
+            for image in other.content["images"]
+            if image["id"] in annotated
+        ]
+        more = [place for place in places if place not in known]
+        if more and "train" not in read:
+            raise InputError(
+                f"{files.full(path)}: {len(more)} of its images, such as {more[0]}, are in no "
+                f"other COCO file, but only {' and '.join(read)} has its split in its name. Rename "
+                f"this one to train_{osp.basename(path)}, or take it out of the folder."
+            )
+        counts.add(NOT_READ, f"{path}: {len(more)} images that no other has" if more else path)
 
 
 def _read_file(
@@ -128,10 +192,11 @@ def _read_file(
                     raise InputError(
                         f"{full}: {name} of {key} is a number or a string, not {entry[name]!r}."
                     )
-    folder = _image_folder(files, path, content["images"])
-    new = _with_names(content, full, path, counts)
-    new = _listed_once(new, full, path, counts)
-    new = _with_same_ids(new, path, counts)
+    new = _with_names_below(content, files, path, counts)
+    folder = _image_folder(files, path, new["images"]) if new is content else Path(files.root)
+    new = with_names(new, full, path, counts)
+    new = listed_once(new, full, path, counts)
+    new = with_same_ids(new, path, counts)
     new = _usable(new, files, folder, split, counts, open_images)
     return CocoSplit(new, folder, Path(full) if plain and new is content else None)
 
@@ -150,97 +215,6 @@ def _parsed(full: str, path: str, counts: Counts) -> tuple[Any, bool]:
             return read_json(full, "the data folder"), False  # raises and says why, but for UTF-16
     counts.add(RECODED, path, number=int(encoding in GUESSES))
     return content, encoding == "utf-8"
-
-
-def _with_names(content: dict, full: str, path: str, counts: Counts) -> dict:
-    """The content with a name for each category id; the same object if nothing is to be changed.
-
-    Raises:
-        InputError: a name is empty, or an id has two.
-    """
-    names: dict[Any, str] = {}
-    categories = []
-    for category in content["categories"]:
-        key, name = category["id"], category["name"]
-        text = "" if name is None else str(name)
-        if not text.strip():
-            raise InputError(
-                f"{full}: category id {key} has an empty name, {name!r}. Name the class, or remove "
-                "the category if no box has it."
-            )
-        if names.get(key, text) != text:
-            raise InputError(
-                f"{full}: category id {key} is both {names[key]!r} and {text!r}. Give each class "
-                "an id of its own, in its boxes too."
-            )
-        if key in names:
-            counts.add("categories listed twice", f"{path}: {text!r}")
-            continue
-        same = [other for other in names if names[other] == text]
-        if same:
-            counts.add(MERGED, f"{path}: {text!r} has the ids {same[0]!r} and {key!r}")
-        names[key] = text
-        categories.append(category if name == text else {**category, "name": text})
-    return content if categories == content["categories"] else {**content, "categories": categories}
-
-
-def _listed_once(content: dict, full: str, path: str, counts: Counts) -> dict:
-    """The content with one entry per image, which has the boxes of all its entries.
-
-    Raises:
-        InputError: an id is that of two files.
-    """
-    by_id: dict[Any, str] = {}
-    by_file: dict[str, Any] = {}
-    images, same = [], {}
-    for image in content["images"]:
-        key, name = image["id"], osp.normpath(str(image["file_name"]))
-        if by_id.setdefault(key, name) != name:
-            raise InputError(
-                f"{full}: image id {key!r} is both {by_id[key]} and {name}. Give each image an id "
-                "of its own, in its boxes too."
-            )
-        if name in by_file:
-            counts.add("images listed twice", f"{path}: {name}")
-            same[key] = same[by_file[name]] = by_file[name]
-        else:
-            by_file[name] = key
-            images.append(image)
-    if not same:
-        return content
-    boxes, seen = [], set()
-    for box in content["annotations"]:
-        if box["image_id"] in same:
-            box = {**box, "image_id": same[box["image_id"]]}
-            object_ = repr((box["image_id"], box["category_id"], box["bbox"]))
-            if object_ in seen:  # the entries may be copies, with copies of the boxes
-                counts.add("boxes listed twice", f"{path}: image id {box['image_id']}")
-                continue
-            seen.add(object_)
-        boxes.append(box)
-    return {**content, "images": images, "annotations": boxes}
-
-
-def _with_same_ids(content: dict, path: str, counts: Counts) -> dict:
-    """The content with ids in the boxes of the type that they have in images and categories."""
-    for part, key in (("images", "image_id"), ("categories", "category_id")):
-        ids = {entry["id"] for entry in content[part]}
-        by_text = {str(entry): entry for entry in ids}
-        other = [
-            box for box in content["annotations"]
-            if box[key] not in ids and str(box[key]) in by_text
-        ]  # fmt: skip
-        if not other or len(by_text) < len(ids):
-            continue
-        kinds = ("string", "number") if isinstance(other[0][key], str) else ("number", "string")
-        kind = f"boxes whose {key} is a {kinds[0]} and the id in {part} a {kinds[1]} (kept)"
-        counts.add(kind, f"{path}: {other[0][key]!r}", len(other))
-        boxes = [
-            box if box[key] in ids else {**box, key: by_text.get(str(box[key]), box[key])}
-            for box in content["annotations"]
-        ]
-        content = {**content, "annotations": boxes}
-    return content
 
 
 def _usable(
@@ -278,44 +252,72 @@ def _usable(
 def _image_folder(files: FolderFiles, path: str, images: Sequence[Mapping]) -> Path:
     """The folder below which most of the images are."""
     folders: dict[str, int] = {}
-    split = _split_of_file(path)
+    split, tie = _split_of_file(path), None
     for sample in (images[:: max(1, len(images) // 100)], images):
         for image in sample if not folders else ():
             name = str(image["file_name"]).removeprefix("./")
-            found = files.image_named(name, path, split)
+            try:
+                found, _ = files.find_image(name, path, split)
+            except InputError as error:  # others may show which folder it is
+                found, tie = None, error
             if found and f"/{found}".endswith(f"/{name}"):
                 folder = found[: -len(name)].rstrip("/")
                 folders[folder] = folders.get(folder, 0) + 1
     if not folders:
-        first = f", such as {images[0]['file_name']}," if images else ""
-        raise InputError(f"{files.full(path)}: its images{first} are not below {files.root}.")
+        raise tie or _not_below(files, path, images)
     return Path(files.root, max(folders, key=lambda folder: folders[folder]))
 
 
-def used_categories(contents: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the categories of all splits, in their order.
+def _not_below(files: FolderFiles, path: str, images: Sequence[Mapping]) -> InputError:
+    first = f", such as {images[0]['file_name']}," if images else ""
+    return InputError(
+        f"{files.full(path)}: its images{first} are not below {files.root}. Give the folder that "
+        "has them, or correct file_name."
+    )
 
-    Roboflow adds the name of the project as a category without boxes, the supercategory of the
-    others; it is left out.
 
-    Args:
-        contents: COCO dictionaries.
+def _with_names_below(content: dict, files: FolderFiles, path: str, counts: Counts) -> dict:
+    """The content with file names relative to the data folder, if any is of another kind.
 
-    Example:
-        >>> project = {'id': 0, 'name': 'cells', 'supercategory': 'none'}
-        >>> wbc = {'id': 1, 'name': 'WBC', 'supercategory': 'cells'}
-        >>> used_categories([{'categories': [project, wbc], 'annotations': []}])
-        ['WBC']
+    These are names of Windows, absolute ones, and those that lead out of a folder: exporters write
+    where the images lay. The same object if there is none. Two names may end alike: the image is
+    that of the name with more folders in common, and no one's if none has.
+
+    Raises:
+        InputError: none of the images is below the data folder, or two fit one name alike.
     """
-    parents: set[str] = set()
-    names: dict[str, None] = {}
-    used: set[str] = set()
-    for content in contents:
-        by_id = {category["id"]: category["name"] for category in content["categories"]}
-        names |= dict.fromkeys(by_id.values())
-        used |= {by_id.get(box["category_id"], "") for box in content["annotations"]}
-        parents |= {
-            category["supercategory"] for category in content["categories"]
-            if category.get("supercategory") not in (None, "", category["name"])
-        }  # fmt: skip
-    return [name for name in names if name in used or name not in parents]
+    stated = {str(image["file_name"]): 0 for image in content["images"]}
+    if not any(map(_is_foreign, stated)):
+        return content
+    there, split = set(files.images), _split_of_file(path)
+    exact: dict[str, str] = {}
+    found: dict[str, list[tuple[int, str]]] = {}  # {image: names, with folders in common}
+    for name in stated:
+        plain = name.replace("\\", "/")
+        below = osp.relpath(osp.realpath(plain), osp.realpath(files.root))
+        places = [below] if plain.startswith("/") else [osp.join(osp.dirname(path), plain), plain]
+        place = next((p for p in map(osp.normpath, places) if p in there), None)
+        image = place or files.find_image(plain, path, split)[0]
+        if place:
+            exact[name] = place
+        elif image:
+            words, own = plain.split("/")[::-1], image.split("/")[::-1]
+            found.setdefault(image, []).append((len(osp.commonprefix([words, own])), name))
+    taken = set(exact.values())
+    for image, names in found.items():
+        most = max(names)[0]
+        best = [name for common, name in names if common == most]
+        if image not in taken and len(best) == 1:
+            exact[best[0]] = image
+            counts.add("images found elsewhere than their file_name says", f"{path}: {best[0]}")
+    if not exact:
+        raise _not_below(files, path, content["images"])
+    images = [
+        {**image, "file_name": exact.get(str(image["file_name"]), image["file_name"])}
+        for image in content["images"]
+    ]
+    return {**content, "images": images}
+
+
+def _is_foreign(name: str) -> bool:
+    return "\\" in name or name[:1] == "/" or name[1:2] == ":" or osp.normpath(name)[:2] == ".."

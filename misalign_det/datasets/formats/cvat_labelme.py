@@ -1,6 +1,7 @@
 """CVAT for images (one XML file) and LabelMe (one JSON file per image)."""
 
 import json
+import os.path as osp
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,15 +17,8 @@ from .boxes import (
     parse_box,
     rotate_box,
 )
-from .files import (
-    MISSING_IMAGES,
-    UNREADABLE_FILES,
-    FolderFiles,
-    first_split,
-    split_of_folder,
-    split_of_words,
-)
-from .records import AnnotatedImage, Counts
+from .files import MISSING_IMAGES, UNREADABLE_FILES, FolderFiles
+from .records import AnnotatedImage, Counts, first_split, split_of_folder, split_of_words
 from .text import read_text, read_xml
 from .voc import root_tag
 
@@ -168,7 +162,7 @@ def _labelme_files(files: FolderFiles, counts: Counts) -> Iterator[tuple[str, di
         try:
             content = json.loads(read_text(files.full(path), own, path))
         except (OSError, ValueError, RecursionError):
-            if files.image_of(path):  # else it may be no annotation
+            if files.has_image(path):  # else it may be no annotation
                 counts.add(UNREADABLE_FILES, path, split=first_split(split_of_folder(path)))
             continue
         if isinstance(content, dict) and isinstance(content.get("shapes"), list):
@@ -186,8 +180,13 @@ def _find(
     split: str | None = None,
 ) -> AnnotatedImage | None:
     """The image of an annotation, with its real size and its split; `split` comes first."""
-    image = (files.image_named(name, path, split) if name else None) or files.image_of(path)
-    split = first_split(split, split_of_folder(image or ""), split_of_folder(path))
+    image, elsewhere = None, ""
+    if osp.splitext(name)[0] not in ("", osp.splitext(osp.basename(path))[0]):
+        image, elsewhere = files.find_image(name, path, split)
+    image = image or files.image_of(path, name)
+    split = first_split(
+        split, split_of_folder(image or name.replace("\\", "/")), split_of_folder(path)
+    )
     if image is None:
         counts.add(MISSING_IMAGES, name or path, split=split)
         return None
@@ -196,4 +195,4 @@ def _find(
         return None
     if stated != tuple(map(str, size)) and all(text.isdigit() for text in stated):
         counts.add(OTHER_SIZE, image)
-    return AnnotatedImage(image, size, split)
+    return AnnotatedImage(image, size, split, source=path, elsewhere=elsewhere)

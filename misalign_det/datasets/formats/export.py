@@ -3,7 +3,7 @@
 import os
 import os.path as osp
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +43,16 @@ def export_coco(
         Lines that say what was found, written and left out.
 
     Raises:
-        InputError: the source cannot be read or split, or nothing can be written.
+        InputError: the source cannot be read or split, or nothing can be written. The folder to
+            write to has the images of the source, or a split of an earlier conversion that would
+            stay there.
 
     Example::
 
         export_coco('data/cells_yolo', 'data/cells', fractions=(0.7, 0.2, 0.1), group='(day[0-9]+)')
     """
     files = _open(source)
-    if f"{osp.realpath(out_dir)}/".startswith(f"{osp.realpath(files.root)}/"):
-        raise InputError(
-            f"--out-dir {out_dir} is inside {files.root}, where its files would be read as "
-            "annotations of the source. Choose a folder outside."
-        )
+    _check_apart(files.root, out_dir)
     data = read_folder(files.root, kind, files=files, open_images=True)
     lines = [f"{source}: {data}."]
     contents = {
@@ -66,8 +64,16 @@ def export_coco(
         rule = group_by(whole["images"], group) if group is not None else None
         shares = dict(zip(SPLITS, fractions or DEFAULT_FRACTIONS))
         contents = split_content(whole, shares, seed, rule)
+    paths = {split: osp.join(out_dir, "annotations", f"instances_{split}.json") for split in SPLITS}
+    old = [path for split, path in paths.items() if split not in contents and osp.exists(path)]
+    if old:
+        raise InputError(
+            f"{old[0]} is there from an earlier conversion, and this one has no such split: its "
+            "images may be in other splits now. Remove it, or choose another --out-dir."
+        )
+    _check_names(contents.values(), files.root)
     for split, content in contents.items():
-        path = osp.join(out_dir, "annotations", f"instances_{split}.json")
+        path = paths[split]
         write_json(path, content)
         numbers = f"{len(content['images'])} images, {len(content['annotations'])} boxes"
         lines.append(f"{path}: {numbers}")
@@ -75,6 +81,33 @@ def export_coco(
     lines += [f"WARNING: {text}" for text in data.warnings]
     lines.append(f"left out or changed: {str(data.counts) or 'nothing'}")
     return lines
+
+
+def _check_apart(root: str, out_dir: str) -> None:
+    """Raise an InputError if what is written would be read as the source, or would replace it."""
+    source, images = osp.realpath(root), osp.join(out_dir, "images")
+    for folder in (out_dir, images):
+        if f"{osp.realpath(folder)}/".startswith(f"{source}/"):
+            raise InputError(
+                f"--out-dir {out_dir}: {folder} is inside {root}, where its files would be read as "
+                "those of the source. Choose a folder outside."
+            )
+    if f"{source}/".startswith(f"{osp.realpath(images)}/"):
+        raise InputError(
+            f"--out-dir {out_dir}: the images would be written to {images}, which has those of the "
+            f"source, {root}. Choose another folder."
+        )
+
+
+def _check_names(contents: Iterable[dict[str, Any]], root: str) -> None:
+    """Raise an InputError for images that are not below the source; they would be written there."""
+    for content in contents:
+        for image in content["images"]:
+            name = image["file_name"]
+            if osp.isabs(name) or name.split(os.sep)[0] == os.pardir:
+                raise InputError(
+                    f"the image {name} is not below {root}. Convert the folder that has all images."
+                )
 
 
 def _open(source: str) -> FolderFiles:
@@ -126,11 +159,13 @@ def _place_images(
         source = osp.realpath(files.full(image["file_name"]))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)
+            partial = target.with_name(f".{target.name}.partial")
+            partial.unlink(missing_ok=True)
             if copy_images:
-                shutil.copy2(source, target)
+                shutil.copy2(source, partial)
             else:
-                os.symlink(source, target)
+                os.symlink(source, partial)
+            os.replace(partial, target)
         except OSError as error:
             raise InputError(
                 f"cannot write {target}: {error.strerror}; choose another --out-dir"

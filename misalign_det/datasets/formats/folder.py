@@ -1,5 +1,6 @@
 """Read a folder of annotated images in any of the formats."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,12 +8,12 @@ from typing import Any
 
 from ...errors import InputError
 from ...utils.text import shorten
-from .coco import ROBOFLOW, coco_files, is_coco, read_coco, used_categories
+from .coco import ROBOFLOW, coco_files, is_coco, read_coco
 from .cvat_labelme import is_cvat, is_labelme, read_cvat, read_labelme
-from .files import FolderFiles
+from .files import MISSING_IMAGES, FolderFiles
 from .losses import check_losses, likely_cause
-from .records import SPLITS, AnnotatedImage, CocoSplit, Counts
-from .standard import count_unusable, from_images, is_standard, standardise
+from .records import SPLITS, AnnotatedImage, CocoSplit, Counts, first_split, split_of_folder
+from .standard import count_unusable, from_images, is_standard, standardise, used_categories
 from .table import is_table, read_table
 from .voc import is_voc, read_voc
 from .yolo import has_class_names, is_yolo, read_yolo
@@ -71,6 +72,8 @@ def recognise(files: FolderFiles) -> str:
     for name, (_, matches, _) in _READERS.items():
         if matches(files):
             return name
+    if is_coco(files, damaged=True):  # for the error that says what it lacks
+        return "coco"
     if has_class_names(files):  # for the error that says what is missing
         return "yolo"
     raise InputError(
@@ -121,7 +124,8 @@ def read_folder(
         return _read_coco(files, title, classes, prefer, counts, open_images)
     title, _, reader = _READERS[found]
     images, names = reader(files, counts)
-    images = _listed_once(images, counts)
+    images = _without_other_images(images, counts)
+    images, warnings = _listed_once(files.root, images, counts)
     _check_labels(files.root, images)
     labels = sorted({box.label for image in images for box in image.boxes})
     if not labels:
@@ -130,7 +134,6 @@ def read_folder(
     order = _order(files.root, names or labels, labels, classes, prefer)
     by_split = {image.split or "" for image in images}
     splits: dict[str, CocoSplit] = {}
-    warnings = []
     for split in [name for name in (*SPLITS, "") if name in by_split]:
         chosen = [image for image in images if (image.split or "") == split]
         if not split and len(by_split) > 1:
@@ -145,17 +148,59 @@ def read_folder(
     return DataFolder(title, order, splits, counts, names is not None, warnings)
 
 
-def _listed_once(images: Sequence[AnnotatedImage], counts: Counts) -> list[AnnotatedImage]:
-    """The images, those of the same file and split as one with the boxes of all."""
-    first: dict[tuple[str, str | None], AnnotatedImage] = {}
+def _without_other_images(images: Sequence[AnnotatedImage], counts: Counts) -> list[AnnotatedImage]:
+    """The images without those that were found in another folder and are named there, too.
+
+    The boxes are those of an image that is missing, then, whose name is the same.
+    """
+    places: dict[str, set[str]] = defaultdict(set)
     for image in images:
+        places[image.path].add(image.elsewhere)
+    kept = []
+    for image in images:
+        if image.elsewhere and len(places[image.path]) > 1:
+            split = first_split(split_of_folder(image.elsewhere), image.split)
+            counts.add(MISSING_IMAGES, image.elsewhere, split=split)
+        else:
+            kept.append(image)
+    return kept
+
+
+def _listed_once(
+    root: str, images: Sequence[AnnotatedImage], counts: Counts
+) -> tuple[list[AnnotatedImage], list[str]]:
+    """The images, those of the same file and split as one with the boxes of all, each once.
+
+    Args:
+        root: the data folder, for messages.
+        images: of all annotation files; their boxes are changed in place.
+        counts: counts images and boxes that are listed twice.
+
+    Returns:
+        The images; and a warning, if annotation files have different boxes of the same image.
+    """
+    first: dict[tuple[str, str | None], AnnotatedImage] = {}
+    differ: dict[str, str] = {}
+    for image in images:
+        own = {(box.label, box.bbox, box.iscrowd): box for box in image.boxes}
+        counts.add("boxes listed twice", image.path, len(image.boxes) - len(own))
+        image.boxes = list(own.values())
         known = first.setdefault((image.path, image.split), image)
         if known is not image:
-            new = [box for box in image.boxes if box not in known.boxes]
+            there = {(box.label, box.bbox, box.iscrowd) for box in known.boxes}
+            new = [box for key, box in own.items() if key not in there]
+            if known.source != image.source and there != set(own):
+                differ.setdefault(image.path, f"{known.source} and {image.source}")
             counts.add("images listed twice", image.path)
-            counts.add("boxes listed twice", image.path, len(image.boxes) - len(new))
+            counts.add("boxes listed twice", image.path, len(own) - len(new))
             known.boxes += new
-    return list(first.values())
+    path = next(iter(differ), "")
+    warning = (
+        f"{root}: annotation files have different boxes of {len(differ)} images, such as "
+        f"{differ.get(path)} of {path}. The images have the boxes of all files. Keep one file, if "
+        "they are versions of it, or check which image belongs to which."
+    )
+    return list(first.values()), [warning] if differ else []
 
 
 def _check_labels(root: str, images: Sequence[AnnotatedImage]) -> None:

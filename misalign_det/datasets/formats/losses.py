@@ -10,12 +10,12 @@ from .boxes import (
     OTHER_SIZE,
     OUTSIDE,
     UNKNOWN,
+    UNLISTED,
     UNREADABLE,
 )
 from .files import MISSING_IMAGES, UNANNOTATED, UNREADABLE_FILES, UNREADABLE_IMAGES
-from .records import MERGED, SPLITS, Counts
+from .records import COPIES, MERGED, NO_SPLIT, NOT_IN_SPLIT, NOT_READ, SPLITS, Counts
 
-UNLISTED = "boxes of images that are not listed"
 # The likely cause of each loss.
 _BOXES = {
     NOT_RELATIVE: "YOLO's coordinates are parts of the image's width and height: divide pixels by "
@@ -37,6 +37,10 @@ _SHAPES = {OTHER_SHAPES: "Export their boxes, if they are objects."}
 _CHANGES = {
     MERGED: "If they are different classes, give each a name of its own.",
     OTHER_SIZE: "Boxes are misplaced if they were drawn in that size.",
+    COPIES: "They are left out. If they have no objects, name their folder in data.yaml.",
+    NOT_IN_SPLIT: "They are left out. Add them to the files of the splits, or remove that file.",
+    NO_SPLIT: "They are no split. Correct their paths, if there is one.",
+    NOT_READ: "Others have all of their images. Remove them, or name them after their split.",
 }
 _WARNED, _REFUSED = 0.1, 0.5  # shares of the boxes of a split
 

@@ -1,12 +1,26 @@
-"""What the readers of all formats return, and the count of what they leave out."""
+"""What the readers of all formats return and leave out, and what names of folders say."""
 
-from collections.abc import Iterable
+import os.path as osp
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 SPLITS = ("train", "val", "test")
+_SPLIT = re.compile(r"(trainval|train|training|val|valid|validation|test|testing)(\d{4})?")
+# Words in names of folders: of images, of annotations, and of pictures that are made of images.
+_OF_IMAGES = {"images", "image", "imgs", "img", "jpegimages", "frames", "photos"}
+_OF_LABELS = {"labels", "label", "annotations", "annotation", "anns", "ann", "xmls", "xml"}
+_OF_PICTURES = {"masks", "mask", "trimaps", "trimap", "segmentations", "segmentation",
+                "segmentationclass", "segmentationobject", "predictions", "thumbnails",
+                "thumbs"}  # fmt: skip
+COPIES = "images of folders without labels that have the names of labelled images elsewhere"
 MERGED = "classes of the same name, which were merged"
+NOT_IN_SPLIT = "boxes that only a CSV file without a split has, of images that are in a split"
+NO_SPLIT = "folders and lists of a YAML file that are not there"
+NOT_READ = "COCO files that are not read, since the names of others have splits"
 
 
 @dataclass
@@ -37,6 +51,8 @@ class AnnotatedImage:
         split: ``'train'``, ``'val'``, ``'test'``, or None if the folder names none.
         boxes: of the image.
         attributes: further keys of its COCO image.
+        source: the annotation file.
+        elsewhere: the path that the annotation gives, if the image was found in another folder.
     """
 
     path: str
@@ -44,6 +60,8 @@ class AnnotatedImage:
     split: str | None = None
     boxes: list[LabelledBox] = field(default_factory=list)
     attributes: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    elsewhere: str = ""
 
 
 @dataclass
@@ -115,3 +133,124 @@ class Counts:
             first = f" (first: {self.first[kind]})" if self.first[kind] else ""
             texts.append(f"{number} {kind}{first}")
         return "; ".join(texts)
+
+
+def split_of_folder(path: str) -> str | None:
+    """The split that a folder on a path is named after, the innermost first.
+
+    Args:
+        path: of a file; its own name is not read.
+
+    Returns:
+        As :func:`split_of_words`. A folder that names both train and val is of ``'trainval'``, one
+        that names other splits together is of none.
+
+    Example:
+        >>> split_of_folder('valid/images/1.jpg'), split_of_folder('train_images/cam 1/1.jpg')
+        ('val', 'train')
+    """
+    return _split_of_folders(osp.dirname(path))
+
+
+@lru_cache(maxsize=2**16)
+def _split_of_folders(folders: str) -> str | None:
+    for part in reversed(folders.split("/")):
+        found = {split_of_words([word]) for word in folder_words(part)} - {None}
+        if found == {"train", "val"}:
+            return "trainval"
+        if len(found) == 1:
+            return found.pop()
+    return None
+
+
+def first_split(*found: str | None) -> str | None:
+    """The first split that is not None; images that are for training and validation are train's.
+
+    Args:
+        *found: results of :func:`split_of_folder` and :func:`split_of_words`.
+
+    Example:
+        >>> first_split(None, 'trainval', 'test')
+        'train'
+    """
+    split = next((split for split in found if split), None)
+    return "train" if split == "trainval" else split
+
+
+def split_of_words(words: Iterable[str]) -> str | None:
+    """The first word that is a split's name: ``'train'``, ``'val'``, ``'test'``, ``'trainval'``."""
+    for word in words:
+        match = _SPLIT.fullmatch(word.lower())
+        if match:
+            short = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+            return short.get(match[1], match[1])
+    return None
+
+
+def splits_agree(split: str | None, other: str | None) -> bool:
+    """Whether files of two splits, or of none, may belong together."""
+    return None in (split, other) or split == other or {split, other} in (
+        {"trainval", "train"}, {"trainval", "val"})  # fmt: skip
+
+
+def folder_words(folders: str) -> list[str]:
+    """The words in the names of folders, in lower case."""
+    return [word for word in re.split(r"[-_. /]+", folders.lower()) if word]
+
+
+def common_tail(folders: Sequence[str], path: str) -> int:
+    """How many folders directly above the file the path has in common with others."""
+    own = path.split("/")[:-1]
+    return len(osp.commonprefix([own[::-1], list(folders)[::-1]]))
+
+
+def nearest(
+    paths: Sequence[str], near: str, images: bool = True, of_stem: bool = False
+) -> list[str]:
+    """The paths whose folders are most similar to that of another file.
+
+    Args:
+        paths: of images or of annotation files.
+        near: an annotation file, or an image.
+        images: whether the paths are of images.
+        of_stem: only the stem says that they belong together: those of other splits do not.
+
+    Returns:
+        All paths that are alike.
+    """
+    folder, keys = osp.dirname(near), {}
+    for path in paths:
+        own = osp.dirname(path)
+        key = _likeness(own, folder) if images else _likeness(folder, own)
+        if key[1] or not of_stem:
+            keys[path] = key
+    most = max(keys.values(), default=())
+    return [path for path, key in keys.items() if key == most]
+
+
+@lru_cache(maxsize=2**16)
+def _likeness(images: str, annotations: str) -> tuple[int, ...]:
+    """How similar a folder of images and one of annotations are; of tuples, the greater one is.
+
+    First count one folder for both or YOLO's pair ``images`` and ``labels``, then that the splits
+    agree, then names in common from either end, then words in common.
+    """
+    parts, others = images.split("/"), annotations.split("/")
+    if "images" in parts:
+        last = len(parts) - 1 - parts[::-1].index("images")
+        pair = [*parts[:last], "labels", *parts[last + 1 :]] == others
+    else:
+        pair = False
+    splits = _split_of_folders(images), _split_of_folders(annotations)
+    words, other_words = set(folder_words(images)), set(folder_words(annotations))
+    head, tail = osp.commonprefix([parts, others]), osp.commonprefix([parts[::-1], others[::-1]])
+    return (
+        2 if pair else int(parts == others),
+        int(splits_agree(*splits)) + int(splits_agree(*splits) and None not in splits),
+        int(not words & _OF_PICTURES),
+        len(head) + len(tail),
+        len(words & other_words),
+        -abs(len(parts) - len(others)),
+        int(bool(words & _OF_IMAGES)) + int(bool(other_words & _OF_LABELS)),
+        int(not _OF_IMAGES.isdisjoint(parts)) + int(not _OF_LABELS.isdisjoint(others)),
+    )

@@ -122,7 +122,8 @@ def group_by(images: Sequence[Mapping[str, Any]], rule: str) -> Callable[[Mappin
             searched in ``file_name``; its first group counts, or all that it matches.
 
     Raises:
-        InputError: it is neither, or does not match each file name.
+        InputError: it is neither, does not match each file name, or has values that are no numbers
+            and no strings.
 
     Example:
         >>> images = [dict(file_name='day1_01.jpg'), dict(file_name='day2_01.jpg')]
@@ -130,6 +131,12 @@ def group_by(images: Sequence[Mapping[str, Any]], rule: str) -> Callable[[Mappin
         ['day1', 'day2']
     """
     if images and all(rule in image for image in images):
+        for image in images:
+            if isinstance(image[rule], (list, dict)):
+                raise InputError(
+                    f"--group {rule}: {image[rule]!r} of {image.get('file_name')} is no number and "
+                    "no string."
+                )
         return lambda image: image[rule]
     try:
         pattern = re.compile(rule)

@@ -1,14 +1,19 @@
 """COCO dictionaries as mmdet and pycocotools expect them, from any reader."""
 
-import math
+import os.path as osp
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
-from .boxes import ROTATED, UNKNOWN, UNREADABLE, around_rotated, is_usable
-from .losses import UNLISTED
-from .records import AnnotatedImage, Counts
-
-SMALL_OVERHANG = 1.0  # pixels; what rounding does is not reported
+from ...errors import InputError
+from .boxes import (
+    UNKNOWN,
+    count_overhang,
+    is_number,
+    is_usable,
+    rotation_of,
+    usable_bbox,
+)
+from .records import MERGED, AnnotatedImage, Counts
 
 
 def from_images(
@@ -41,7 +46,7 @@ def from_images(
         for box in image.boxes:
             if not is_usable(box.bbox, image.size, image.path, counts, image.split):
                 continue
-            _count_overhang(box.bbox, image.size, image.path, counts)
+            count_overhang(box.bbox, image.size, image.path, counts)
             x1, y1, x2, y2 = box.bbox
             content["annotations"].append(
                 {
@@ -57,6 +62,144 @@ def from_images(
     return content
 
 
+def with_names(content: dict, full: str, path: str, counts: Counts) -> dict:
+    """The content with a name for each category id; the same object if nothing is to be changed.
+
+    Args:
+        content: COCO dictionary; not changed.
+        full: the annotation file, for messages.
+        path: the same, for the counts.
+        counts: counts names and categories that are there twice.
+
+    Raises:
+        InputError: a name is empty, or an id has two.
+    """
+    names: dict[Any, str] = {}
+    categories = []
+    for category in content["categories"]:
+        key, name = category["id"], category["name"]
+        text = "" if name is None else str(name)
+        if not text.strip():
+            raise InputError(
+                f"{full}: category id {key} has an empty name, {name!r}. Name the class, or remove "
+                "the category if no box has it."
+            )
+        if names.get(key, text) != text:
+            raise InputError(
+                f"{full}: category id {key} is both {names[key]!r} and {text!r}. Give each class "
+                "an id of its own, in its boxes too."
+            )
+        if key in names:
+            counts.add("categories listed twice", f"{path}: {text!r}")
+            continue
+        same = [other for other in names if names[other] == text]
+        if same:
+            counts.add(MERGED, f"{path}: {text!r} has the ids {same[0]!r} and {key!r}")
+        names[key] = text
+        categories.append(category if name == text else {**category, "name": text})
+    return content if categories == content["categories"] else {**content, "categories": categories}
+
+
+def listed_once(content: dict, full: str, path: str, counts: Counts) -> dict:
+    """The content with one entry per image, which has the boxes of all its entries.
+
+    Args:
+        content: COCO dictionary; not changed.
+        full: the annotation file, for messages.
+        path: the same, for the counts.
+        counts: counts images and boxes that are listed twice.
+
+    Raises:
+        InputError: an id is that of two files.
+    """
+    by_id: dict[Any, str] = {}
+    by_file: dict[str, Any] = {}
+    images, same = [], {}
+    for image in content["images"]:
+        key, name = image["id"], osp.normpath(str(image["file_name"]))
+        if by_id.setdefault(key, name) != name:
+            raise InputError(
+                f"{full}: image id {key!r} is both {by_id[key]} and {name}. Give each image an id "
+                "of its own, in its boxes too."
+            )
+        if name in by_file:
+            counts.add("images listed twice", f"{path}: {name}")
+            same[key] = same[by_file[name]] = by_file[name]
+        else:
+            by_file[name] = key
+            images.append(image)
+    if not same:
+        return content
+    boxes, seen = [], set()
+    for box in content["annotations"]:
+        if box["image_id"] in same:
+            box = {**box, "image_id": same[box["image_id"]]}
+            object_ = repr((box["image_id"], box["category_id"], box["bbox"]))
+            if object_ in seen:  # the entries may be copies, with copies of the boxes
+                counts.add("boxes listed twice", f"{path}: image id {box['image_id']}")
+                continue
+            seen.add(object_)
+        boxes.append(box)
+    return {**content, "images": images, "annotations": boxes}
+
+
+def with_same_ids(content: dict, path: str, counts: Counts) -> dict:
+    """The content with ids in the boxes of the type that they have in images and categories.
+
+    Args:
+        content: COCO dictionary; not changed.
+        path: the annotation file, for the counts.
+        counts: counts the boxes with ids of another type.
+    """
+    for part, key in (("images", "image_id"), ("categories", "category_id")):
+        ids = {entry["id"] for entry in content[part]}
+        by_text = {str(entry): entry for entry in ids}
+        other = [
+            box for box in content["annotations"]
+            if box[key] not in ids and str(box[key]) in by_text
+        ]  # fmt: skip
+        if not other or len(by_text) < len(ids):
+            continue
+        kinds = ("string", "number") if isinstance(other[0][key], str) else ("number", "string")
+        kind = f"boxes whose {key} is a {kinds[0]} and the id in {part} a {kinds[1]} (kept)"
+        counts.add(kind, f"{path}: {other[0][key]!r}", len(other))
+        boxes = [
+            box if box[key] in ids else {**box, key: by_text.get(str(box[key]), box[key])}
+            for box in content["annotations"]
+        ]
+        content = {**content, "annotations": boxes}
+    return content
+
+
+def used_categories(contents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the categories of all splits, in their order.
+
+    Roboflow adds the name of the project as a category without boxes, the supercategory of the
+    others; it is left out.
+
+    Args:
+        contents: COCO dictionaries.
+
+    Example:
+        >>> project = {'id': 0, 'name': 'cells', 'supercategory': 'none'}
+        >>> wbc = {'id': 1, 'name': 'WBC', 'supercategory': 'cells'}
+        >>> used_categories([{'categories': [project, wbc], 'annotations': []}])
+        ['WBC']
+    """
+    parents: set[str] = set()
+    names: dict[str, None] = {}
+    used: set[str] = set()
+    for content in contents:
+        by_id = {category["id"]: category["name"] for category in content["categories"]}
+        names |= dict.fromkeys(by_id.values())
+        used |= {by_id.get(box["category_id"], "") for box in content["annotations"]}
+        parents |= {
+            category["supercategory"] for category in content["categories"]
+            if category.get("supercategory") not in (None, "", category["name"])
+        }  # fmt: skip
+    return [name for name in names if name in used or name not in parents]
+
+
 def is_standard(content: Mapping[str, Any], classes: Sequence[str]) -> bool:
     """Whether a COCO dictionary can be used as it is.
 
@@ -66,9 +209,9 @@ def is_standard(content: Mapping[str, Any], classes: Sequence[str]) -> bool:
 
     Returns:
         False if the categories come in another order; if boxes are of an image or a category that
-        is not listed, are not four numbers, or are rotated; or if they lack ``area``, ``iscrowd``
-        or an id of their own above 0, without which pycocotools counts them otherwise or not at
-        all.
+        is not listed, are not four numbers, or are rotated; or if they lack an ``area`` above 0,
+        ``iscrowd`` or an id of their own above 0, without which training leaves them out, or
+        pycocotools counts them otherwise or not at all.
     """
     order = [c["name"] for c in content["categories"] if c["name"] in classes]
     boxes = content["annotations"]
@@ -89,26 +232,14 @@ def _is_complete(box: Mapping[str, Any]) -> bool:
     return (
         isinstance(key, int)
         and key > 0
-        and _is_number(box.get("area"))
-        and "iscrowd" in box
-        and not isinstance(box["iscrowd"], str)
+        and is_number(box.get("area"))
+        and is_number(box.get("iscrowd"))
         and isinstance(bbox, list)
         and len(bbox) == 4
-        and all(map(_is_number, bbox))
-        and not _rotation(box)
+        and all(map(is_number, bbox))
+        and not box["area"] <= 0 < min(bbox[2:])  # a box without area is left out anyway
+        and not rotation_of(box)
     )
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _rotation(box: Mapping[str, Any]) -> float:
-    """The angle in degrees by which CVAT's COCO files rotate a box about its centre."""
-    attributes = box.get("attributes")
-    angle = attributes.get("rotation") if isinstance(attributes, Mapping) else 0
-    # The box of a mask is around it already.
-    return angle % 180 if _is_number(angle) and not box.get("segmentation") else 0
 
 
 def standardise(
@@ -137,7 +268,7 @@ def standardise(
     new["images"] = list(content["images"])
     for box in content["annotations"]:
         name = names.get(box["category_id"])
-        bbox = _usable_bbox(box, images, where, counts, split)
+        bbox = usable_bbox(box, images, where, counts, split)
         if bbox is None:
             continue
         if name not in ids:
@@ -145,14 +276,15 @@ def standardise(
             counts.add(UNKNOWN, place, split=split)
             continue
         image = images[box["image_id"]]
-        _count_overhang(bbox, (image["width"], image["height"]), str(image["file_name"]), counts)
+        count_overhang(bbox, (image["width"], image["height"]), str(image["file_name"]), counts)
         x1, y1, x2, y2 = bbox
         changed: dict[str, Any] = {}
-        if not _is_number(box.get("area")) or _rotation(box):
+        area = box.get("area")
+        if not is_number(area) or area <= 0 or rotation_of(box):
             changed["area"] = (x2 - x1) * (y2 - y1)
-        if not all(map(_is_number, box["bbox"])) or _rotation(box):
+        if not all(map(is_number, box["bbox"])) or rotation_of(box):
             changed["bbox"] = [x1, y1, x2 - x1, y2 - y1]
-        if _rotation(box):
+        if rotation_of(box):
             changed["attributes"] = {**box["attributes"], "rotation": 0}
         iscrowd = box.get("iscrowd") or 0
         changed["iscrowd"] = int(iscrowd == "1") if isinstance(iscrowd, str) else iscrowd
@@ -174,45 +306,9 @@ def count_unusable(
     """
     images = {image["id"]: image for image in content["images"]}
     for box in content["annotations"]:
-        _usable_bbox(box, images, where, counts, split)
-
-
-def _usable_bbox(
-    box: Mapping[str, Any],
-    images: Mapping[Any, Mapping[str, Any]],
-    where: str,
-    counts: Counts,
-    split: str | None,
-) -> tuple[float, float, float, float] | None:
-    """A box as (x1, y1, x2, y2) in pixels, upright; None, and counted, if it cannot be used."""
-    image = images.get(box["image_id"])
-    if image is None:
-        counts.add(UNLISTED, f"{where}: image id {box['image_id']}", split=split)
-        return None
-    place = f"{where}: {image['file_name']}"
-    try:
-        x, y, w, h = (float(value) for value in box["bbox"])
-    except (TypeError, ValueError):
-        counts.add(UNREADABLE, place, split=split)
-        return None
-    bbox = (x, y, x + w, y + h)
-    if not is_usable(bbox, (image["width"], image["height"]), place, counts, split):
-        return None
-    if angle := _rotation(box):
-        counts.add(ROTATED, place, split=split)
-        bbox = around_rotated(bbox, angle)
-    return bbox
+        usable_bbox(box, images, where, counts, split)
 
 
 def _empty(classes: Sequence[str]) -> dict[str, Any]:
     categories = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
     return {"images": [], "annotations": [], "categories": categories}
-
-
-def _count_overhang(
-    bbox: tuple[float, float, float, float], size: tuple[float, float], where: str, counts: Counts
-) -> None:
-    """Count a box that reaches over the border, which stays as it is."""
-    x1, y1, x2, y2 = bbox
-    if max(-x1, -y1, x2 - size[0], y2 - size[1]) > SMALL_OVERHANG:
-        counts.add("boxes that reach over the border of the image (kept)", where)

@@ -4,6 +4,9 @@ import codecs
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from .records import Counts
 
@@ -59,6 +62,37 @@ def read_text(path: str, counts: Counts | None = None, where: str = "") -> str:
     if counts is not None and encoding in GUESSES:
         counts.add(RECODED, where)
     return text
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Reads each value as text but a null."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in resolvers if tag.endswith((":null", ":merge"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def parse_yaml(text: str, names: str) -> Any:
+    """Parse YAML.
+
+    Args:
+        text: content of the file.
+        names: key of the uppermost level whose values are read as text: ``no`` is a name there, not
+            False, and ``007`` is not 7.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or has tags of another program.
+        ValueError: it has a date that is in no calendar.
+
+    Example:
+        >>> parse_yaml('nc: 2\\nnames: [no, 007]', 'names')
+        {'nc': 2, 'names': ['no', '007']}
+    """
+    content = yaml.safe_load(text)
+    if isinstance(content, dict) and names in content:
+        content[names] = yaml.load(text, Loader=_TextLoader)[names]
+    return content
 
 
 def read_xml(path: str, counts: Counts, where: str) -> ET.Element:

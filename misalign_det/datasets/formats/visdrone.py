@@ -8,7 +8,7 @@ import numpy as np
 from ...errors import InputError
 from ...evaluation.visdrone_metric import covered_fraction
 from .boxes import NO_AREA, UNREADABLE
-from .files import MISSING_IMAGES, FolderFiles
+from .files import MISSING_IMAGES, UNANNOTATED, FolderFiles
 from .losses import check_losses
 from .records import AnnotatedImage, Counts, LabelledBox
 from .standard import from_images
@@ -60,12 +60,13 @@ def read_visdrone(root: str, counts: Counts) -> dict[str, dict[str, Any]]:
 
 def _read_split(root: str, name: str, split: str, counts: Counts) -> dict[str, Any]:
     files = FolderFiles(osp.join(root, name))
-    images = []
+    images, annotated = [], set()
     for path in files.annotations(".txt"):
         image = files.image_of(path)
         if image is None:
             counts.add(MISSING_IMAGES, f"{name}/{path}", split=split)
             continue
+        annotated.add(image)
         size = files.size(image, counts, split)
         if size is not None:
             rows = _rows(files.full(path), f"{name}/{path}", counts, split)
@@ -74,6 +75,9 @@ def _read_split(root: str, name: str, split: str, counts: Counts) -> dict[str, A
             images.append(AnnotatedImage(f"{name}/{image}", size, split, boxes, attributes))
     if not images:
         raise InputError(f"{files.root} has no annotations/*.txt with images.")
+    for image in files.images:
+        if image not in annotated:
+            counts.add(UNANNOTATED, f"{name}/{image}", split=split)
     return from_images(images, CLASSES, counts)
 
 

@@ -4,21 +4,13 @@ import math
 import os.path as osp
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 from .boxes import OTHER_SIZE, load_globox, parse_box, rotate_box
-from .files import (
-    IMAGE_SUFFIXES,
-    MISSING_IMAGES,
-    UNANNOTATED,
-    UNREADABLE_FILES,
-    FolderFiles,
-    first_split,
-    split_of_folder,
-)
-from .records import SPLITS, AnnotatedImage, Counts, LabelledBox
+from .files import IMAGE_SUFFIXES, MISSING_IMAGES, UNANNOTATED, UNREADABLE_FILES, FolderFiles
+from .records import SPLITS, AnnotatedImage, Counts, LabelledBox, first_split, split_of_folder
 from .text import read_text, read_xml
 
 
@@ -56,13 +48,13 @@ def read_voc(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage], 
     Returns:
         The images; and None, since the format has no list of classes.
     """
-    lists = _split_lists(files)
+    paths = files.annotations(".xml")
+    lists = _split_lists(files, {(osp.dirname(osp.dirname(path)), _stem(path)) for path in paths})
     listed = {base for base, _ in lists}
     read: list[AnnotatedImage] = []
     rotated: list[list[LabelledBox]] = []  # per image
-    for path in files.annotations(".xml"):
-        base = osp.dirname(osp.dirname(path))
-        stem = osp.splitext(osp.basename(path))[0]
+    for path in paths:
+        base, stem = osp.dirname(osp.dirname(path)), _stem(path)
         split = first_split(lists.pop((base, stem), None) if base in listed else
                             split_of_folder(path))  # fmt: skip
         if base in listed and split is None:
@@ -74,6 +66,8 @@ def read_voc(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage], 
             rotated.append(found[1])
     for (base, stem), split in lists.items():
         counts.add(UNANNOTATED, f"{base}/{stem}".lstrip("/"), split=first_split(split))
+    if not listed:
+        _count_unannotated(files, read, counts)
     starts = [value for image in read for box in image.boxes for value in box.bbox[:2]]
     if min(starts, default=0) >= 1:
         for image in read:
@@ -88,8 +82,34 @@ def _from_zero(box: LabelledBox) -> LabelledBox:
     return replace(box, bbox=(x1 - 1, y1 - 1, x2 - 1, y2 - 1))
 
 
-def _split_lists(files: FolderFiles) -> dict[tuple[str, str], str]:
-    """{(folder that holds Annotations, name of an image): split}."""
+def _count_unannotated(files: FolderFiles, read: Sequence[AnnotatedImage], counts: Counts) -> None:
+    """Count the images without a file that are in folders of the splits, beside others with one."""
+    paths = {image.path for image in read}
+    stems = {osp.splitext(path)[0] for path in paths}
+    folders = {osp.dirname(path) for path in paths}
+    for path in files.images:
+        split = split_of_folder(path)
+        if split and osp.dirname(path) in folders and osp.splitext(path)[0] not in stems:
+            if not files.annotations_of(path, ".xml"):  # else the file is counted
+                counts.add(UNANNOTATED, path, split=first_split(split))
+
+
+def _stem(path: str) -> str:
+    return osp.splitext(osp.basename(path))[0]
+
+
+def _split_lists(
+    files: FolderFiles, annotated: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """Read the lists of the splits.
+
+    Args:
+        files: of the data folder.
+        annotated: (folder that holds Annotations, name of an image) of all XML files.
+
+    Returns:
+        {(folder that holds Annotations, name of an image): split}.
+    """
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for path in files.annotations(".txt"):
         folder, name = osp.split(path)
@@ -101,17 +121,20 @@ def _split_lists(files: FolderFiles) -> dict[tuple[str, str], str]:
         if "train" in paths:
             paths.pop("trainval", None)
         for split, path in paths.items():
-            for name in _names(files.full(path)):
+            for line in filter(None, map(str.strip, read_text(files.full(path)).splitlines())):
+                # A name may have spaces; and a number may follow it, as in lists of a class.
+                names = [_without_suffix(name) for name in (line, line.rsplit(None, 1)[0])]
+                name = next(
+                    (name for name in names if (base, name) in annotated),
+                    _without_suffix(line.split()[0]),
+                )
                 lists[base, name] = split
     return lists
 
 
-def _names(path: str) -> Iterator[str]:
-    for line in read_text(path).splitlines():
-        if line.strip():
-            name = line.split()[0]
-            stem, suffix = osp.splitext(name)
-            yield stem if suffix.lower() in IMAGE_SUFFIXES else name
+def _without_suffix(name: str) -> str:
+    stem, suffix = osp.splitext(name)
+    return stem if suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _read_file(
@@ -125,8 +148,10 @@ def _read_file(
     if root is None or root.tag != "annotation":
         counts.add(UNREADABLE_FILES, path, split=split)
         return None
-    name = (root.findtext("filename") or "").strip()
-    image = files.image_of(path) or (files.image_named(name, path) if name else None)
+    name = (root.findtext("filename") or "").strip().replace("\\", "/")
+    image, elsewhere = files.image_of(path, name), ""
+    if image is None and _stem(name) not in ("", _stem(path)):
+        image, elsewhere = files.find_image(name, path)
     if image is None:
         counts.add(MISSING_IMAGES, path, split=split)
         return None
@@ -136,7 +161,7 @@ def _read_file(
     stated = tuple((root.findtext(f"size/{side}") or "").strip() for side in ("width", "height"))
     if all(stated) and stated != ("0", "0") and stated != tuple(map(str, size)):
         counts.add(OTHER_SIZE, path)
-    found = AnnotatedImage(image, size, split)
+    found = AnnotatedImage(image, size, split, source=path, elsewhere=elsewhere)
     rotated: list[LabelledBox] = []
     for node in root.iter("object"):
         turned = node.find("bndbox") is None and node.find("robndbox") is not None

@@ -1,6 +1,7 @@
 """YOLO: one text file per image, names of the classes in a YAML file or a list."""
 
 import os.path as osp
+import re
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -9,15 +10,20 @@ import yaml
 
 from ...errors import InputError
 from .boxes import NOT_RELATIVE, POLYGONS, UNKNOWN, UNREADABLE, load_globox, parse_box
-from .files import (
-    MISSING_IMAGES,
-    UNREADABLE_FILES,
-    FolderFiles,
+from .files import IMAGE_SUFFIXES, MISSING_IMAGES, UNREADABLE_FILES, FolderFiles, place_of
+from .records import (
+    COPIES,
+    MERGED,
+    NO_SPLIT,
+    SPLITS,
+    AnnotatedImage,
+    Counts,
+    LabelledBox,
     first_split,
     split_of_folder,
+    split_of_words,
 )
-from .records import MERGED, SPLITS, AnnotatedImage, Counts, LabelledBox
-from .text import read_text
+from .text import parse_yaml, read_text
 
 _LISTS = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
 _TESTED = 200  # text files that are read to see whether they are labels
@@ -46,12 +52,14 @@ def read_yolo(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage],
         The images, and the names of the classes in their order.
 
     Raises:
-        InputError: there are no names of classes, or no labels, or the YAML file names a folder
-            that is not there.
+        InputError: there are no names of classes, or no labels, or the YAML file cannot be read
+            or names a folder that is not there.
     """
-    path, content = _yaml(files)
+    path, content, fault = _yaml(files)
     place, names = (path, _names(files, path, content)) if content else _class_list(files)
     if not names:
+        if fault:
+            raise fault
         raise InputError(
             f"{files.root}: there are YOLO labels, but no names of classes. Add classes.txt with "
             "one name a line, or data.yaml with names."
@@ -62,21 +70,28 @@ def read_yolo(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage],
         if name in names[:i]:
             counts.add(MERGED, f"{place}: {name!r} is class {names.index(name)} and {i}")
     splits = _split_folders(files, path, content, counts)
-    read, used = [], set()
-    for image in files.images:
-        text = files.text_of(image)
-        if text:
-            used.add(text)
-        split = first_split(_split_of(image, splits) if splits else split_of_folder(image))
-        if splits and split is None:
-            counts.add("images in no split", image)
-            continue
+    lists = {} if splits else _split_lists(files, counts)
+    split_of = {
+        image: first_split(
+            _split_of(image, splits) if splits else lists.get(image) or split_of_folder(image)
+        )
+        for image in files.images
+    }
+    chosen = [image for image in files.images if split_of[image] or not splits]
+    others = [image for image in files.images if splits and not split_of[image]]
+    counts.add("images in no split", "".join(others[:1]), len(others))
+    texts, copies = files.pair_texts(chosen, _has_labels, splits or lists)
+    counts.add(COPIES, "".join(copies[:1]), len(copies))
+    read, used = [], set(filter(None, [*texts.values(), *map(files.text_of, files.images)]))
+    for image, text in texts.items():
+        split = split_of[image]
         size = files.size(image, counts, split)
         if size is None:
             continue
         found = AnnotatedImage(image, size, split)
         if text:
-            found.boxes = _read_labels(files, text, found, names, counts)
+            poses = bool(content.get("kpt_shape"))
+            found.boxes = _read_labels(files, text, found, names, counts, poses)
         read.append(found)
     if not used:
         raise InputError(f"{files.root}: no text file has the name of an image.")
@@ -93,9 +108,23 @@ def read_yolo(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage],
 
 
 def _read_labels(
-    files: FolderFiles, path: str, image: AnnotatedImage, names: list[str], counts: Counts
+    files: FolderFiles,
+    path: str,
+    image: AnnotatedImage,
+    names: list[str],
+    counts: Counts,
+    poses: bool,
 ) -> list[LabelledBox]:
-    """Read a text file; coordinates are parts of the image's width and height."""
+    """Read a text file; coordinates are parts of the image's width and height.
+
+    Args:
+        files: of the data folder.
+        path: of the text file.
+        image: that it is of.
+        names: of the classes.
+        counts: counts what is left out.
+        poses: whether the points of a pose follow each box, which would look like a polygon.
+    """
     parse, split = load_globox().BoundingBox, image.split
     parsers = {5: parse.from_yolo_darknet, 6: parse.from_yolo_v5}  # 6: with a confidence
     boxes = []
@@ -105,9 +134,10 @@ def _read_labels(
         counts.add(UNREADABLE_FILES, path, split=split)
         return []
     for line in lines:
-        words = line.split()
+        words = line.split()[: 5 if poses else None]
         if not words:
             continue
+        line = " ".join(words)
         box = parse_box(parsers.get(len(words), parse.from_yolo_seg), line, path, counts, split,
                         image_size=image.size)  # fmt: skip
         if box is None:
@@ -139,16 +169,32 @@ def _has_labels(path: str) -> bool:
         return False
 
 
-def _yaml(files: FolderFiles) -> tuple[str, dict[str, Any]]:
-    """Path and content of the uppermost YAML file with names of classes; empty if there is none."""
+def _yaml(files: FolderFiles) -> tuple[str, dict[str, Any], InputError | None]:
+    """Path and content of the uppermost YAML file with names of classes; empty if there is none.
+
+    Files of other things may be broken, or have tags of another program. The third value is the
+    error of the first one, for folders where nothing else has names.
+
+    Raises:
+        InputError: a broken file has names, so that its splits would be lost.
+    """
+    fault = None
     for path in sorted(files.annotations(".yaml", ".yml"), key=lambda p: (p.count("/"), p)):
         try:
-            content = yaml.safe_load(read_text(files.full(path)))
-        except yaml.YAMLError as error:
-            raise InputError(f"{files.full(path)} is not valid YAML: {error}") from None
+            text = read_text(files.full(path))
+        except OSError:  # a link to nothing
+            continue
+        try:
+            content = parse_yaml(text, "names")
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of no calendar
+            own = InputError(f"{files.full(path)} is not valid YAML: {error}")
+            if re.search(r"^[\"']?names[\"']?\s*:", text, re.MULTILINE):
+                raise own from None
+            fault = fault or own
+            continue
         if isinstance(content, Mapping) and content.get("names"):
-            return path, dict(content)
-    return "", {}
+            return path, dict(content), None
+    return "", {}, fault
 
 
 def _names(files: FolderFiles, path: str, content: Mapping[str, Any]) -> list[str]:
@@ -159,7 +205,7 @@ def _names(files: FolderFiles, path: str, content: Mapping[str, Any]) -> list[st
     """
     names = content["names"]
     if isinstance(names, str):
-        listed = _place(files, osp.dirname(path), "", names.strip())
+        listed = place_of(files, osp.dirname(path), "", names.strip())
         if listed and osp.isfile(files.full(listed)):
             return _lines(files.full(listed))
         return [name.strip() for name in names.split(",")]
@@ -202,6 +248,7 @@ def _class_list(files: FolderFiles) -> tuple[str, list[str]]:
     """Path and names of the uppermost list of classes; empty if there is none."""
     paths = files.annotations(".txt", ".names", ".labels")
     paths = [p for p in paths if osp.basename(p) in _LISTS or p.endswith(".names")]
+    paths = [p for p in paths if osp.isfile(files.full(p))]  # not a link to nothing
     for path in sorted(paths, key=lambda p: (p.count("/"), p)):
         return path, _lines(files.full(path))
     return "", []
@@ -210,14 +257,21 @@ def _class_list(files: FolderFiles) -> tuple[str, list[str]]:
 def _split_folders(
     files: FolderFiles, path: str, content: Mapping[str, Any], counts: Counts
 ) -> dict[str, str]:
-    """{folder or image: split}, from a YAML file; empty if it names no splits."""
+    """{folder or image: split}, from a YAML file; empty if it names no splits.
+
+    Exporters name test, and val, also where there is none.
+    """
     found: dict[str, str] = {}
+    others: list[tuple[str | None, str, str]] = []  # images that may be in another folder
     for split in SPLITS:
         value = content.get(split) or (content.get("valid") if split == "val" else None)
         for part in value if isinstance(value, list) else [value]:
             if not part:
                 continue
-            place = _place(files, osp.dirname(path), str(content.get("path") or ""), str(part))
+            place = place_of(files, osp.dirname(path), str(content.get("path") or ""), str(part))
+            if place is None and (split == "test" or (split == "val" and found)):
+                counts.add(NO_SPLIT, f"{path}: {split} is {part}")
+                continue
             if place is None:
                 raise InputError(
                     f"{files.full(path)}: {split} is {part}, which is not below {files.root}. "
@@ -225,43 +279,47 @@ def _split_folders(
                 )
             if place.endswith(".txt"):
                 for line in read_text(files.full(place)).splitlines():
-                    image = files.image_named(line.strip(), place) if line.strip() else None
-                    if image:
+                    image, elsewhere = files.find_image(line.strip(), place)
+                    if image and not elsewhere:
                         found.setdefault(image, split)
                     elif line.strip():
-                        counts.add(MISSING_IMAGES, f"{place}: {line.strip()}", split=split)
+                        others.append((image, split, f"{place}: {line.strip()}"))
             else:
                 found.setdefault(place, split)
+    for image, split, where in others:
+        if image is None or _split_of(image, found):  # it is another image
+            counts.add(MISSING_IMAGES, where, split=split)
+        else:
+            found[image] = split
     return found
 
 
-def _place(files: FolderFiles, folder: str, base: str, part: str) -> str | None:
-    """A path of a YAML file, relative to the data folder.
-
-    The file may come from another machine, or lie elsewhere than its exporter thought. So ``..``
-    is left out, and of ``base`` or an absolute path the longest ending that is there counts.
-    """
-    absolute = part.startswith("/") or part[1:2] == ":"
-    head_words, words = _words(base), _words(part)
-    last = len(words) - 1 if absolute else len(head_words)
-    words = words if absolute else [*head_words, *words]
-    for start in range(last + 1):
-        for head in (folder, ""):
-            place = "/".join([*head.split("/"), *words[start:]]).lstrip("/")
-            if osp.exists(files.full(place)):
-                return place
-    return None
-
-
-def _words(path: str) -> list[str]:
-    return [w for w in path.replace("\\", "/").split("/") if w not in ("", ".", "..")]
+def _split_lists(files: FolderFiles, counts: Counts) -> dict[str, str]:
+    """{image: split}, from Darknet's and CVAT's ``train.txt`` and ``valid.txt``."""
+    found: dict[str, str] = {}
+    missing = []
+    for path in files.annotations(".txt"):
+        split = first_split(split_of_words([osp.splitext(osp.basename(path))[0]]))
+        if split is None or not osp.isfile(files.full(path)):
+            continue
+        lines = [line.strip() for line in read_text(files.full(path)).splitlines()]
+        named = [line for line in lines if line.lower().endswith(IMAGE_SUFFIXES)]
+        images = {line: files.image_named(line, path, split) for line in named}
+        if not any(images.values()):
+            continue  # the labels of an image of this name, or notes
+        for line, image in images.items():
+            if image:
+                found.setdefault(image, split)
+            else:
+                missing.append((f"{path}: {line}", split))
+    for where, split in missing:
+        counts.add(MISSING_IMAGES, where, split=split)
+    return found
 
 
 def _split_of(image: str, splits: Mapping[str, str]) -> str | None:
     """The split of an image: its own, or that of the innermost folder that has one."""
     place = image
-    while place:
-        if place in splits:
-            return splits[place]
+    while place and place not in splits:
         place = osp.dirname(place)
-    return None
+    return splits.get(place)  # "" is the data folder itself

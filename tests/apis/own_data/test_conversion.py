@@ -70,6 +70,33 @@ def test_a_work_dir_inside_the_folder_is_not_data(inside, tmp_path):
         convert(str(root), str(root))
 
 
+def test_the_work_dir_of_another_run_is_not_data(tmp_path):
+    """Its COCO files have the boxes of that time, and would be taken for the folder's."""
+    root = write_folder(tmp_path / "set", "YOLO")
+    convert(str(root), str(root / "runs/one"))
+    changed = root / "labels/train/a.txt"
+    changed.write_text(changed.read_text().splitlines()[0] + "\n")
+    data = convert(str(root), str(root / "runs/two"))
+    assert data.converted and Path(data.ann_files["train"]).is_relative_to(root / "runs/two")
+    kept = convert(str(root), str(tmp_path / "outside"))
+    boxes = [len(content(each, "train")["annotations"]) for each in (data, kept)]
+    assert boxes == [3, 3]
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", "gone"])
+def test_a_damaged_record_is_converted_again(damage, tmp_path):
+    root = write_folder(tmp_path / "set", "VOC")
+    first = convert(str(root), str(tmp_path / "run"))
+    (record,) = tmp_path.glob("run/data/*/data.json")
+    if damage == "gone":
+        Path(first.ann_files["val"]).unlink()
+    else:
+        record.write_text(damage)
+    assert convert(str(root), str(tmp_path / "run")) == first
+    assert json.loads(record.read_text())["state"] == first.state
+    assert Path(first.ann_files["val"]).is_file()
+
+
 def test_without_splits_a_fifth_is_held_out(tmp_path):
     root = write_folder(tmp_path / "set", "YOLO")
     for name, (split, _) in IMAGES.items():

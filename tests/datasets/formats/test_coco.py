@@ -118,6 +118,25 @@ def test_boxes_that_pycocotools_cannot_count_are_completed(coco, lacking):
     assert {box["score"] for box in split.content["annotations"]} == {0.5}
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "mended"), [("area", 0, 192), ("area", -1, 192), ("iscrowd", None, 0)]
+)
+def test_values_with_which_training_leaves_boxes_out_are_mended(coco, key, value, mended):
+    content = coco_of("abc")
+    content["annotations"][0][key] = value
+    write_text(coco / "annotations/instances_train.json", content)
+    split = read_folder(str(coco)).splits["train"]
+    assert split.content["annotations"][0][key] == mended and split.file is None
+    assert boxes_in(split.content) == {n: IMAGES[n][1] for n in "abc"}
+
+
+def test_a_box_without_area_is_no_reason_for_another_file(coco):
+    content = coco_of("abc")
+    content["annotations"][0].update(area=0, bbox=[1, 1, 0, 5])
+    write_text(coco / "annotations/instances_train.json", content)
+    assert read_folder(str(coco)).splits["train"].file
+
+
 def test_crowds_stay_crowds(coco):
     path = coco / "annotations/instances_train.json"
     content = coco_of("abc", first_id=0)

@@ -108,6 +108,13 @@ def test_an_image_in_two_files_of_cvat_is_one(tmp_path):
         "c": IMAGES["c"][1],
     }
     assert data.counts.number == {"images listed twice": 6, "boxes listed twice": 6}
+    (warning,) = data.warnings
+    assert (
+        "different boxes of 1 images, such as annotations.xml and second.xml of images/b" in warning
+    )
+    (root / "second.xml").write_text((root / "annotations.xml").read_text())
+    data = read_folder(str(root))
+    assert data.counts.number["images listed twice"] == 6 and data.warnings == []
 
 
 def test_files_of_labelme_with_another_name_than_their_image(tmp_path):

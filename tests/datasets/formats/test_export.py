@@ -94,5 +94,54 @@ def test_the_source_is_not_written_to(tmp_path):
         export_coco(str(source), str(source / "out"))
 
 
+def in_one_folder(root):
+    """A YOLO set whose texts are beside its images, in a folder named images."""
+    source = write_folder(root / "source", "YOLO")
+    folder = root / "mine/images"
+    folder.mkdir(parents=True)
+    for file in [*source.rglob("*.jpg"), *source.rglob("labels/**/*.txt")]:
+        file.rename(folder / file.name)
+    write_text(folder / "classes.txt", "cat\ndog\n")
+    return folder
+
+
+@pytest.mark.parametrize("copy", [False, True])
+@pytest.mark.parametrize("below", ["", "more"])
+def test_images_are_not_replaced_by_links_to_themselves(tmp_path, copy, below):
+    folder = in_one_folder(tmp_path / below if below else tmp_path)
+    out = folder.parent if not below else tmp_path / "out"
+    if below:  # the folder to write to has a link to the source
+        out.mkdir()
+        (out / "images").symlink_to(folder.parent)
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(InputError, match="Choose a(nother)? folder"):
+        export_coco(str(folder), str(out), copy_images=copy)
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    assert not (out / "annotations").exists()
+
+
+def test_images_from_elsewhere_are_not_replaced(tmp_path):
+    source = write_folder(tmp_path / "source", "COCO")
+    outside = tmp_path / "elsewhere.jpg"
+    (source / "images/a.jpg").rename(outside)
+    file = source / "annotations/instances_train.json"
+    file.write_text(file.read_text().replace('"a.jpg"', f'"{outside}"'))
+    with pytest.raises(InputError, match="elsewhere.jpg"):
+        export_coco(str(source), str(tmp_path / "out"))
+    assert outside.is_file() and not outside.is_symlink()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_of_an_earlier_conversion_does_not_stay(tmp_path):
+    source = write_folder(tmp_path / "source", "YOLO")
+    out = tmp_path / "out"
+    export_coco(str(source), str(out))
+    before = {file: file.read_bytes() for file in out.glob("annotations/*")}
+    assert len(before) == 3
+    with pytest.raises(InputError, match="instances_test.json is there from an earlier conversion"):
+        export_coco(str(source), str(out), fractions=(0.5, 0.5, 0), seed=3)
+    assert {file: file.read_bytes() for file in out.glob("annotations/*")} == before
+
+
 def test_the_tool_offers_every_format(tool):
     assert tool.FORMATS == ("auto", *FORMATS)

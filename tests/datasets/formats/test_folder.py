@@ -2,11 +2,22 @@
 
 import json
 
+import mmcv
 import pytest
-from helpers.data_folders import CLASSES, IMAGES, WRITERS, boxes_in, write_folder, write_image
+from helpers.data_folders import (
+    CLASSES,
+    IMAGES,
+    WRITERS,
+    boxes_in,
+    write_folder,
+    write_image,
+    write_text,
+)
+from PIL import Image
 from pycocotools.coco import COCO
 
 from misalign_det.datasets.formats import files, read_folder
+from misalign_det.datasets.formats.records import Counts
 from misalign_det.errors import InputError
 
 ORDERED = ("COCO", "Roboflow COCO", "YOLO", "Roboflow YOLO", "CVAT")
@@ -136,3 +147,62 @@ def test_an_image_whose_end_is_missing_is_left_out(kind, suffix, tmp_path, monke
         with monkeypatch.context() as patch:
             patch.setattr(files, limit, 5)
             assert len(read_folder(str(root)).splits["val"]) == 2
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("limit", [0, 2000])
+def test_the_size_is_that_of_the_loaded_image(suffix, orientation, limit, tmp_path, monkeypatch):
+    """OpenCV turns not every format as its EXIF orientation says, and PIL gives TIFF turned."""
+    monkeypatch.setattr(files, "_DECODED_IMAGES", limit)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    write_image(tmp_path / f"a.{suffix}", exif=exif)
+    size = files.FolderFiles(str(tmp_path)).size(f"a.{suffix}", Counts())
+    assert size == mmcv.imread(str(tmp_path / f"a.{suffix}")).shape[1::-1]
+
+
+def test_links_to_files_that_are_gone(tmp_path):
+    root = write_folder(tmp_path / "set", "YOLO")
+    (root / "images/train/c.jpg").unlink()
+    (root / "images/train/c.jpg").symlink_to("/gone/c.jpg")
+    (root / "d.csv").symlink_to("/gone/d.csv")
+    data = read_folder(str(root))
+    assert set(boxes_in(data.splits["train"].content)) == {"a", "b"}
+    assert data.counts.number == {"missing images": 1}
+    before = files.FolderFiles(str(root)).fingerprint()
+    (root / "d.csv").unlink()
+    write_text(root / "d.csv", "a\n")
+    assert files.FolderFiles(str(root)).fingerprint() != before
+
+
+def write_twice(root, kind):
+    """Write the first object of an image twice into its annotations."""
+    if kind == "YOLO":
+        path = root / "labels/train/b.txt"
+        write_text(path, path.read_text() * 2)
+    elif kind == "CSV":
+        path = root / "boxes.csv"
+        (row,) = [line for line in path.read_text().splitlines() if line.startswith("b.jpg")]
+        write_text(path, path.read_text() + row + "\n")
+    elif kind == "LabelMe":
+        path = root / "train/b.json"
+        content = json.loads(path.read_text())
+        write_text(path, {**content, "shapes": content["shapes"] * 2})
+    else:
+        path = root / {"VOC": "Annotations/b.xml", "CVAT": "annotations.xml"}[kind]
+        tag = {"VOC": "object>", "CVAT": "box "}[kind]
+        end = {"VOC": "</object>", "CVAT": "/>"}[kind]
+        text = path.read_text()
+        start = text.index(f"<{tag}", text.index("b.jpg"))
+        stop = text.index(end, start) + len(end)
+        write_text(path, text[:stop] + text[start:stop] + text[stop:])
+
+
+@pytest.mark.parametrize("kind", ["VOC", "YOLO", "CVAT", "LabelMe", "CSV"])
+def test_a_box_that_is_listed_twice_is_one(kind, tmp_path):
+    root = write_folder(tmp_path / "set", kind)
+    write_twice(root, kind)
+    data = read_folder(str(root))
+    assert boxes_in(data.splits["train"].content)["b"] == IMAGES["b"][1]
+    assert data.counts.number == {"boxes listed twice": 1} and data.warnings == []

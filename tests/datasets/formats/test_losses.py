@@ -22,7 +22,7 @@ from misalign_det.datasets.formats.losses import check_losses
 from misalign_det.datasets.formats.records import Counts
 from misalign_det.errors import InputError
 
-BOXES = ["0 0.5 0.5 0.5 0.5"] * 12
+BOXES = [f"0 0.5 0.5 0.5 {i / 20}" for i in range(4, 16)]
 
 
 def yolo(root, labels=(), val=(), names=CLASSES):
@@ -32,6 +32,11 @@ def yolo(root, labels=(), val=(), names=CLASSES):
         write_text(root / f"labels/{split}/{split}.txt", "\n".join(lines))
     write_text(root / "classes.txt", "\n".join(names))
     return root
+
+
+def many(line, number):
+    """Lines that differ in their last digit, since a box that is listed twice counts once."""
+    return [line + "." * ("." not in line) + str(i) for i in range(10, 10 + number)]
 
 
 def fault(root, tmp_path):
@@ -55,9 +60,9 @@ def fault(root, tmp_path):
     ],
 )
 def test_the_cause_is_named(line, kind, cause, tmp_path):
-    said = fault(yolo(tmp_path / "all", [line] * 13), tmp_path)
+    said = fault(yolo(tmp_path / "all", many(line, 13)), tmp_path)
     assert "all: train: 13 of 25 boxes cannot be used: 13 " in said and kind in said
-    data = read_folder(str(yolo(tmp_path / "half", [line] * 12)))
+    data = read_folder(str(yolo(tmp_path / "half", many(line, 12))))
     (warning,) = data.warnings
     assert "half: train: 12 of 24 boxes are left out" in warning and kind in warning
     with pytest.raises(InputError, match=cause):
@@ -67,7 +72,7 @@ def test_the_cause_is_named(line, kind, cause, tmp_path):
 def test_up_to_a_tenth_is_counted_only(tmp_path):
     bad = "0 0.5 0.5 0 0.5"
     assert read_folder(str(yolo(tmp_path / "1", [bad]))).warnings == []
-    assert read_folder(str(yolo(tmp_path / "2", [bad] * 2))).warnings != []
+    assert read_folder(str(yolo(tmp_path / "2", many(bad, 2)))).warnings != []
 
 
 def test_no_usable_box_at_all_names_the_cause(tmp_path):
@@ -110,8 +115,8 @@ def test_a_missing_image_of_val_is_a_warning(kind, tmp_path):
 
 def with_boxes(root, kind, number, bad):
     """Give the image "c" many boxes of a format, of which some are `bad`."""
-    good, wrong = ("nut", (16, 12, 48, 36)), ("nut", (9, 9, 9, 20))
-    boxes = [good] * (number - bad) + [wrong] * bad
+    boxes = [("nut", (16, 12, 36 + i, 35)) for i in range(number - bad)]
+    boxes += [("nut", (9, 9, 9, 20 + i)) for i in range(bad)]
     if kind == "COCO":
         content = coco_of("ab")
         content["images"].append({"id": 9, "file_name": "c.jpg", "width": 64, "height": 48})
@@ -193,11 +198,11 @@ def test_the_tool_warns_and_refuses_too(tmp_path, capsys):
     spec.loader.exec_module(tool)
     bad = "0 320 240 100 80"
     out = tmp_path / "out"
-    tool.main([str(yolo(tmp_path / "some", [bad] * 3)), "--out-dir", str(out)])
+    tool.main([str(yolo(tmp_path / "some", many(bad, 3))), "--out-dir", str(out)])
     assert "WARNING: " in (said := capsys.readouterr().out)
     assert "3 of 15 boxes are left out: 3 boxes with coordinates above 1" in said
     with pytest.raises(SystemExit, match="13 of 25 boxes cannot be used"):
-        tool.main([str(yolo(tmp_path / "most", [bad] * 13)), "--out-dir", str(tmp_path / "2")])
+        tool.main([str(yolo(tmp_path / "most", many(bad, 13))), "--out-dir", str(tmp_path / "2")])
     assert not (tmp_path / "2").exists()
 
 

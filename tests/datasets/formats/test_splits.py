@@ -92,3 +92,10 @@ def test_a_split_of_nothing_is_left_out():
         "train",
         "val",
     ]
+
+
+@pytest.mark.parametrize("value", [["day1"], {"day": 1}])
+def test_groups_are_numbers_or_strings(value):
+    images = [dict(file_name="a.jpg", day=1), dict(file_name="b.jpg", day=value)]
+    with pytest.raises(InputError, match=r"--group day: .* of b.jpg is no number and no string"):
+        group_by(images, "day")

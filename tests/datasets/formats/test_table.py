@@ -77,3 +77,158 @@ def test_a_table_that_cannot_be_read(tmp_path):
     write_text(tmp_path / "boxes.csv", rows)
     with pytest.raises(InputError, match="boxes.csv is no CSV file that can be read: field larger"):
         read_folder(str(tmp_path))
+
+
+# --- several files, and rows that say more than a box ---------------------------------------------
+
+HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
+
+
+def write_table(path, names, more="", header=HEADER, box="64,48,nut,16,12,48,36"):
+    write_text(path, "\n".join([header, *(f"{name}.jpg,{box}{more}" for name in names)]))
+
+
+def images_and_boxes(root):
+    """{split: {image: number of boxes}} of a folder, what was counted, and the warnings."""
+    data = read_folder(str(root))
+    found = {
+        split: {name: len(boxes) for name, boxes in boxes_in(one.content).items()}
+        for split, one in data.splits.items()
+    }
+    return found, data.counts.number, data.warnings
+
+
+@pytest.fixture
+def five(tmp_path):
+    for name in "abcde":
+        write_image(tmp_path / f"images/{name}.jpg")
+    return tmp_path
+
+
+@pytest.mark.parametrize("test", ["test_labels", "boxes-test", "boxes.test 2"])
+def test_the_split_is_a_word_of_the_name(five, test):
+    write_table(five / "train_labels.csv", "abc")
+    write_table(five / f"{test}.csv", "de")
+    found, counted, _ = images_and_boxes(five)
+    assert found == {"train": {"a": 1, "b": 1, "c": 1}, "test": {"d": 1, "e": 1}} and not counted
+
+
+def test_a_file_of_all_splits_beside_them_adds_nothing(five):
+    write_table(five / "train_labels.csv", ["a", "b", "c", "gone"])
+    write_table(five / "test_labels.csv", "de")
+    write_table(five / "all_labels.csv", ["a", "b", "c", "d", "e", "gone"])
+    found, counted, _ = images_and_boxes(five)
+    assert found == {"train": {"a": 1, "b": 1, "c": 1}, "test": {"d": 1, "e": 1}}
+    assert counted == {
+        "images of a split that a CSV file without a split lists again": 5,
+        "boxes listed twice": 5,
+        "missing images": 1,
+    }
+
+
+def test_boxes_that_only_the_file_of_all_splits_has_are_a_warning(five):
+    write_table(five / "train.csv", "abc")
+    write_table(five / "labels.csv", "ab", box="64,48,nut,1,2,8,9")
+    found, _, warnings = images_and_boxes(five)
+    assert found == {"train": {"a": 1, "b": 1, "c": 1}}
+    assert "2 boxes that only a CSV file without a split has" in warnings[0]
+
+
+def test_an_image_may_be_in_two_splits(five):
+    """Preflight warns of it; each split has its own boxes."""
+    write_table(five / "train.csv", "abcd")
+    write_table(five / "val.csv", "de")
+    found, counted, _ = images_and_boxes(five)
+    assert found == {"train": dict.fromkeys("abcd", 1), "val": {"d": 1, "e": 1}} and not counted
+
+
+def test_boxes_in_two_files_of_a_split_are_listed_twice(five):
+    write_table(five / "train_1.csv", "abc")
+    write_table(five / "train_2.csv", "cd")
+    found, counted, _ = images_and_boxes(five)
+    assert found == {"train": dict.fromkeys("abcd", 1)}
+    assert counted == {"images listed twice": 1, "boxes listed twice": 1}
+
+
+def test_trainval_is_read_only_without_train(five):
+    write_table(five / "trainval.csv", "abcd")
+    assert list(images_and_boxes(five)[0]) == ["train"]
+    write_table(five / "train.csv", "abc")
+    write_table(five / "val.csv", "d")
+    assert images_and_boxes(five)[0] == {"train": dict.fromkeys("abc", 1), "val": {"d": 1}}
+
+
+def test_values_of_the_split_column_that_are_no_split(five):
+    """The file's name counts for rows without a value, and where no value is a split."""
+    rows = [f"{HEADER},split", *(f"{name}.jpg,64,48,nut,1,1,9,9,{split}" for name, split in
+            (("a", "train"), ("a", ""), ("b", ""), ("z", "dev"), ("c", "dev")))]  # fmt: skip
+    write_image(five / "val/z.jpg")  # nor does the name of its folder count
+    write_text(five / "test.csv", "\n".join(rows))
+    found, counted, warnings = images_and_boxes(five)
+    assert found == {"train": {"a": 1}, "test": {"a": 1, "b": 1}}
+    assert counted == {"images in no split": 2} and "such as val/z.jpg" in warnings[0]
+    write_text(five / "test.csv", "\n".join([rows[0], rows[-1]]))
+    assert images_and_boxes(five)[0] == {"test": {"c": 1}}
+
+
+def test_boxes_without_a_split_of_an_image_that_has_one(five):
+    rows = [f"{HEADER},split", *(f"a.jpg,64,48,nut,1,1,9,{y},{split}" for y, split in
+            ((8, ""), (9, "val")))]  # fmt: skip
+    write_text(five / "boxes.csv", "\n".join(rows))
+    assert images_and_boxes(five)[0] == {"val": {"a": 2}}
+
+
+@pytest.mark.parametrize("other", ["0", "a", ""])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_column_of_the_images_is_the_one_whose_values_are_names(five, other, first):
+    columns, values = ["image_id", "image_path"], [other, "images/b.jpg"]
+    step = 1 if first else -1
+    head, row = (",".join(words[::step]) for words in (columns, values))
+    text = f"{head},class,xmin,ymin,xmax,ymax\n{row},nut,1,1,9,9\n"
+    write_text(five / "boxes.csv", text)
+    assert images_and_boxes(five) == ({"": {"b": 1}}, {}, [])
+
+
+@pytest.mark.parametrize("numbers", ["0,0,0,0", "0.0,0.0,0,0", ",,,", " ,, ,"])
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_row_without_class_and_place_is_an_image_without_boxes(five, numbers, name):
+    write_table(five / "boxes.csv", "a")
+    with open(five / "boxes.csv", "a") as opened:
+        opened.write(f"\nb.jpg,64,48,{name},{numbers}\n")
+    assert images_and_boxes(five) == ({"": {"a": 1, "b": 0}}, {}, [])
+
+
+@pytest.mark.parametrize(
+    ("sides", "box", "other"),
+    [
+        ("128,96", "16,12,48,36", 1),
+        ("64,48", "16,12,48,36", 0),
+        ("32,24", "16,12,48,36", 0),  # of the box
+        ("0,0", "16,12,48,36", 0),
+        (",", "16,12,48,36", 0),
+        ("x,y", "16,12,48,36", 0),
+        ("128,96", "0.1,0.1,0.5,0.5", 0),  # parts of the image
+    ],
+)
+def test_a_size_that_is_not_the_images(five, sides, box, other):
+    write_table(five / "boxes.csv", "ab", box=f"{sides},nut,{box}")
+    with open(five / "boxes.csv", "a") as opened:
+        opened.write(f"\na.jpg,{sides},bolt,{box}\n")
+    found, counted, warnings = images_and_boxes(five)
+    kind = "images of another size than their annotation says"
+    assert found == {"": {"a": 2, "b": 1}} and counted == ({kind: 2} if other else {})
+    assert len(warnings) == other
+
+
+def test_a_column_without_a_name_is_neither_size_nor_split(tmp_path):
+    """As pandas writes its index."""
+    write_image(tmp_path / "a.png")
+    write_text(tmp_path / "b.csv", ",file,class,xmin,ymin,xmax,ymax\n7,a.png,nut,1,1,9,9\n")
+    data = read_folder(str(tmp_path))
+    assert list(data.splits) == [""] and not str(data.counts) and not data.warnings
+
+
+def test_an_image_that_cannot_be_opened_is_counted_once(five):
+    (five / "images/a.jpg").write_bytes(b"no image")
+    write_table(five / "boxes.csv", "aabc")
+    assert images_and_boxes(five)[1] == {"unreadable images": 1}

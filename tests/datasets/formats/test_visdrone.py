@@ -68,6 +68,15 @@ def test_what_counts_and_what_is_ignored(root):
     }
 
 
+def test_an_image_without_a_text_is_counted(root):
+    write_image(root / "VisDrone2019-DET-val/images/0004.jpg")
+    counts = Counts()
+    found = read_visdrone(str(root), counts)
+    assert len(found["val"]["images"]) == 2
+    assert counts.number["images without an annotation file"] == 1
+    assert counts.of_split("val").first["images without an annotation file"].endswith("0004.jpg")
+
+
 def test_the_tool_and_the_config(root, monkeypatch, capsys):
     spec = importlib.util.spec_from_file_location(
         "visdrone_tool", TOOLS / "dataset_converters/visdrone.py"

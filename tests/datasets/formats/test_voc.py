@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_counted(voc):
         "unreadable annotations": 1,
         "images of another size than their annotation says": 1,
         "images in no split": 1,
-        "listed images without an annotation file": 1,
+        "images without an annotation file": 1,
     }
     assert data.counts.first["unreadable annotations"] == "Annotations/c.xml"
 
@@ -92,3 +92,30 @@ def test_no_usable_box_is_an_error(voc):
         path.write_bytes(b"no image")
     with pytest.raises(InputError, match="no VOC annotation has a usable box.*6 unreadable images"):
         read_folder(str(voc))
+
+
+def test_names_with_spaces_in_lists(voc):
+    for name, new in (("a", "my image a"), ("b", "b 1"), ("c", "my c")):
+        (voc / f"JPEGImages/{name}.jpg").rename(voc / f"JPEGImages/{new}.jpg")
+        (voc / f"Annotations/{name}.xml").rename(voc / f"Annotations/{new}.xml")
+    write_text(voc / "ImageSets/Main/train.txt", "my image a\nb 1\n  my c.jpg  1\n\n")
+    write_text(voc / "ImageSets/Main/test.txt", "f  1\n")
+    data = read_folder(str(voc))
+    assert set(boxes_in(data.splits["train"].content)) == {"my image a", "b 1", "my c"}
+    assert len(data.splits["test"]) == 1 and str(data.counts) == ""
+
+
+def test_images_of_a_split_without_a_file_are_counted(tmp_path):
+    root = write_folder(tmp_path / "set", "Roboflow VOC")
+    write_image(root / "valid/g.jpg")
+    write_image(root / "valid/d.png")  # another one of an image that has a file
+    write_image(root / "valid/h.jpg")
+    write_text(root / "valid/h.xml", "<annotation>")
+    write_image(root / "more/i.jpg")
+    data = read_folder(str(root))
+    assert data.counts.number == {
+        "unreadable annotations": 1,
+        "images without an annotation file": 1,
+    }
+    assert data.counts.first["images without an annotation file"] == "valid/g.jpg"
+    assert "val: 2 of 4 images are left out" in data.warnings[0]

@@ -173,3 +173,140 @@ def test_images_of_a_list_that_are_missing(yolo):
     assert (
         read_folder(str(yolo)).counts.first["missing images"] == "train.txt: images/train/gone.jpg"
     )
+
+
+# --- YAML files as exporters write them, and lists of Darknet -------------------------------------
+
+SPLITS = "train: images/train\nval: images/val\n"
+
+
+def numbers(data):
+    return {name: len(split) for name, split in data.splits.items()}
+
+
+@pytest.mark.parametrize("points", ["0.9 0.9 " * 12, "0.9 0.9 2 " * 3, "0.9 0.9 1 0 0 0"])
+def test_the_points_of_a_pose_are_not_of_the_box(yolo, points):
+    text = f"{SPLITS}names: [nut, bolt]\n"
+    write_text(yolo / "labels/train/c.txt", f"0 0.5 0.5 0.5 0.5 {points}\n")
+    write_text(yolo / "data.yaml", f"{text}kpt_shape: [12, 2]\n")
+    data = read_folder(str(yolo))
+    assert boxes_in(data.splits["train"].content)["c"] == IMAGES["c"][1]
+    assert "unreadable" not in str(data.counts) and "polygons" not in str(data.counts)
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        ("[no, yes]", ["no", "yes"]),
+        ("[007, 1e3]", ["007", "1e3"]),
+        ("{0: off, 1: 2001-01-01}", ["off", "2001-01-01"]),
+        ("{no: 0, 1.0: 1}", ["no", "1.0"]),
+        ("[0x1F, 1_000]", ["0x1F", "1_000"]),
+    ],
+)
+def test_names_stay_as_they_are_written(yolo, names, classes):
+    write_text(yolo / "data.yaml", f"nc: 2\n{SPLITS}names: {names}\n")
+    assert read_folder(str(yolo)).classes == classes
+    write_text(yolo / "data.yaml", f"nc: 3\n{SPLITS}names: {names}\n")  # nc stays a number
+    with pytest.raises(InputError, match="nc is 3, but there are 2 names"):
+        read_folder(str(yolo))
+
+
+@pytest.mark.parametrize(
+    ("text", "splits"),
+    [
+        ("train: images/train\nval: images/val\ntest: gone", {"train": 3, "val": 2}),
+        ("train: images/train\nval: images/val\ntest: gone.txt", {"train": 3, "val": 2}),
+        ("train: images/train\nvalid: gone", {"train": 3}),
+        ("train: images/train\nval: [gone, images/val]", {"train": 3, "val": 2}),
+    ],
+)
+def test_a_split_that_is_not_there_is_a_warning(yolo, text, splits):
+    write_text(yolo / "data.yaml", f"{text}\nnames: [nut, bolt]\n")
+    data = read_folder(str(yolo))
+    assert numbers(data) == splits
+    (warning,) = data.warnings
+    assert "1 folders and lists of a YAML file that are not there (first: data.yaml: " in warning
+    assert "is gone" in warning and "They are no split" in warning
+
+
+@pytest.mark.parametrize("text", ["val: gone", "train: [images/train, gone]\nval: images/val"])
+def test_val_without_train_and_a_part_of_train_must_be_there(yolo, text):
+    write_text(yolo / "data.yaml", f"{text}\nnames: [nut, bolt]\n")
+    with pytest.raises(InputError, match="is gone, which is not below"):
+        read_folder(str(yolo))
+
+
+@pytest.mark.parametrize("place", [".", "./", ".."])
+def test_a_split_may_be_the_folder_itself(yolo, place):
+    text = f"train: {place}\nval: images/val\nnames: [nut, bolt]\n"
+    write_text(yolo / "data.yaml", text)
+    assert numbers(read_folder(str(yolo))) == {"train": 4, "val": 2}
+
+
+@pytest.mark.parametrize(
+    "text", ["theme: !!python/name:material.x", "a: [", "day: 2024-13-45", "a: b: c"]
+)
+@pytest.mark.parametrize("names", ["classes.txt", "z.yaml"])
+def test_a_broken_file_of_something_else_is_left_alone(yolo, text, names):
+    (yolo / "classes.txt").unlink()
+    write_text(yolo / "mkdocs.yml", text)
+    with pytest.raises(InputError, match="mkdocs.yml is not valid YAML"):
+        read_folder(str(yolo))
+    write_text(yolo / names, "names: [nut, bolt]" if names == "z.yaml" else "nut\nbolt\n")
+    assert read_folder(str(yolo)).classes == ["nut", "bolt"]
+    write_text(yolo / "data.yaml", f"{text}\n'names' : [nut, bolt]\n")
+    with pytest.raises(InputError, match="data.yaml is not valid YAML"):
+        read_folder(str(yolo))
+
+
+@pytest.mark.parametrize("name", ["z.yaml", "z.json", "z.names", "train.txt"])
+def test_a_link_to_nothing_is_not_there(yolo, name):
+    (yolo / name).symlink_to("/gone/file")
+    assert numbers(read_folder(str(yolo))) == {"train": 3, "val": 2, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.json", {"categories": [{"id": 0, "name": "nut"}], "info": {"version": "1.0"}}),
+        ("meta.json", {"images": 5, "annotations": "x"}),
+        ("meta.json", {"images": ["a.jpg"], "categories": []}),
+        ("tasks.json", [{"annotations": [{"id": 1}]}]),
+    ],
+)
+def test_json_files_of_other_programs(yolo, name, content):
+    """Label Studio writes notes.json beside the labels."""
+    write_text(yolo / name, content)
+    assert read_folder(str(yolo)).format == "YOLO"
+
+
+def _darknet(root, lists):
+    for name in "abcde":
+        write_image(root / f"obj_data/im {name}.jpg")
+        write_text(root / f"obj_data/im {name}.txt", "0 0.5 0.5 1 1\n")
+    write_text(root / "obj.names", "nut\n")
+    for name, images in lists.items():
+        write_text(root / name, "\n".join(images))
+    return read_folder(str(root))
+
+
+@pytest.mark.parametrize("val", ["valid", "val", "test"])
+def test_lists_of_darknet_and_cvat_are_splits(tmp_path, val):
+    train = [f"data/obj_data/im {name}.jpg" for name in "abc"]
+    data = _darknet(tmp_path, {"train.txt": train, f"{val}.txt": ["", "data/obj_data/im d.jpg"]})
+    assert numbers(data) == {"train": 3, val.replace("valid", "val"): 1}
+    assert data.counts.number == {"images in no split": 1} and "im e.jpg" in data.warnings[0]
+
+
+def test_images_of_darknets_lists_that_are_missing(tmp_path):
+    lists = {"train.txt": ["obj_data/im a.jpg", "obj_data/gone.JPG"], "notes.txt": ["gone.jpg"]}
+    data = _darknet(tmp_path, lists)
+    assert numbers(data) == {"train": 1}
+    assert data.counts.first["missing images"] == "train.txt: obj_data/gone.JPG"
+    assert data.counts.number["missing images"] == 1
+
+
+def test_a_text_named_after_a_split_that_lists_no_images(tmp_path):
+    assert numbers(_darknet(tmp_path, {"train.txt": ["im a", "0 0.5 0.5 1 1"]})) == {"": 5}
+    assert numbers(_darknet(tmp_path, {"train.txt": ["gone.jpg"]})) == {"": 5}

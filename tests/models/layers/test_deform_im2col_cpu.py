@@ -51,9 +51,8 @@ def test_gradients_where_torch_has_none_of_the_weights_alone(monkeypatch, grad):
 
     found = []
     for needed in (False, True):
-        monkeypatch.setattr(
-            deform_im2col_cpu, "_weights_need_a_table_with_gradient", lambda: needed
-        )
+        answer = functools.partial(bool, needed)
+        monkeypatch.setattr(deform_im2col_cpu, "_weights_need_a_table_with_gradient", answer)
         monkeypatch.setattr(deform_im2col_cpu.F, "embedding_bag", embedding_bag)
         x = torch.arange(24.0).view(1, 2, 3, 4).requires_grad_()
         offset = torch.full((1, 18, 3, 4), 0.3, requires_grad=grad)
