@@ -165,10 +165,12 @@ def _check_mode(
 def _listed_images(cfg: Config, mode: str) -> dict[str, list[str]]:
     """{config key: paths of the images} of the COCO datasets of a mode that is not to run now.
 
-    Nothing else of them is checked.
+    Nothing else of them is checked. Empty if they are those of val, which are.
     """
-    dataset = (cfg.get(f"{mode}_dataloader") or {}).get("dataset")
+    dataset, val = ((cfg.get(f"{name}_dataloader") or {}).get("dataset") for name in (mode, "val"))
     where, found = f"{mode}_dataloader.dataset", {}
+    if dataset == val:
+        return {}
     for key, data in leaf_datasets(dataset, where) if isinstance(dataset, Mapping) else ():
         root, name = data.get("data_root") or "", data.get("ann_file")
         kind = find_type(data.get("type"), DATASETS)

@@ -244,15 +244,15 @@ def check_training_state(checkpoint: dict, filename: str) -> None:
 
 
 def _refusal(what: str, why: Exception) -> str:
+    asked = re.search(r"GLOBAL (\S+)", str(why))  # the relevant part of torch's long message
+    reason = f"It asks for {asked[1]}." if asked else " ".join(str(why).split())
     if _is_old():
         return (
             f"{what} was refused, because it holds more than weights, which torch "
             f"{torch.__version__} cannot load safely; torch 2.6 and later can load what mmengine "
             "saves. Install a newer torch or, for files of your own, pass --trust-checkpoint "
-            "(trust=True): a checkpoint may then run any code it holds."
+            f"(trust=True): a checkpoint may then run any code it holds. {reason}"
         )
-    asked = re.search(r"GLOBAL (\S+)", str(why))  # the relevant part of torch's long message
-    reason = f"It asks for {asked[1]}." if asked else " ".join(str(why).split())
     return (
         f"{what} was refused, because it holds more than tensors and mmengine's own records. "
         "Loading it would run code from the file. If you trust where it comes from with your "

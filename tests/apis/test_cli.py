@@ -39,6 +39,12 @@ def test_options_are_mmengines(config):
     assert args.cfg_options == {"a": 2, "b.c": [1, 2], "d": "x=y", "e": ""}
 
 
+def test_an_empty_name_of_a_folder_is_an_error(config):
+    """Of an unset variable in quotes; the config's own data must not be taken for it."""
+    with pytest.raises(InputError, match="--data is empty"):
+        load_config(arguments(config, "--data", ""))
+
+
 def test_no_workers_on_the_command_line(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("train_dataloader = dict(num_workers=2, persistent_workers=True)\n")

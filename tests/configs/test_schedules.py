@@ -83,6 +83,11 @@ def test_own_data(steps_per_epoch):
         assert epochs == pytest.approx([rate] * len(epochs))
 
 
+def test_own_data_scales_its_rate_to_the_batch_size():
+    cfg = Config.fromfile(BASES.parent / "misalign_r50_fpn_12e_own-data.py")
+    assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=16)
+
+
 def test_adamw():
     rates = learning_rates("adamw_12e", steps_per_epoch=26)
     assert len(rates) == 26 * 12

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from helpers.coco_set import CocoSet
 
-from misalign_det.datasets import split_overlap
+from misalign_det.datasets import preflight, split_overlap
 from misalign_det.datasets.preflight import check_config
 
 
@@ -106,6 +106,15 @@ def test_a_test_set_is_compared_before_the_training(good, apart):
     assert note.startswith("test_dataloader.dataset: 1 of 2 images are trained on")
     (good.root / "val.json").write_text("{")  # its own check comes when it is tested
     assert check_config(apart, ("train",)) == []
+
+
+def test_a_test_set_that_is_val_is_read_once(good, apart, monkeypatch):
+    read, real = [], preflight.read_json
+    monkeypatch.setattr(
+        preflight, "read_json", lambda path, *a: read.append(path) or real(path, *a)
+    )
+    assert check_config(apart, ("train", "val")) == []
+    assert sorted(read) == [str(good.file), str(good.root / "val.json")]
 
 
 def test_it_says_when_its_time_is_over(good, apart, monkeypatch):

@@ -232,6 +232,19 @@ def test_old_torch_loads_weights_alone_and_says_what_to_do(monkeypatch, tmp_path
         load_checkpoint(small(), saved)
 
 
+def test_old_torch_is_asked_for_weights_alone(monkeypatch):
+    """Its default is to run code, and no variable of the environment changes it."""
+    monkeypatch.setattr(torch, "__version__", "2.1.2")
+    asked = []
+    monkeypatch.setattr(torch, "load", lambda path, **kwargs: asked.append(kwargs))
+    with tensors_only():
+        torch.load("x.pth")
+        torch.load("x.pth", weights_only=False)
+        with tensors_only(trust=True):
+            torch.load("x.pth")
+    assert asked == [dict(weights_only=True), dict(weights_only=True), {}]
+
+
 def test_files_that_are_no_checkpoints(tmp_path):
     whole = save(tmp_path / "x.pth")
     cut = tmp_path / "cut.pth"

@@ -120,6 +120,16 @@ def test_images_are_not_replaced_by_links_to_themselves(tmp_path, copy, below):
     assert not (out / "annotations").exists()
 
 
+def test_images_are_not_written_into_the_source_by_a_link(tmp_path):
+    source = write_folder(tmp_path / "source", "YOLO")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/images").symlink_to(source / "images")
+    before = {file: file.stat().st_mtime_ns for file in source.rglob("*")}
+    with pytest.raises(InputError, match="Choose a folder outside"):
+        export_coco(str(source), str(tmp_path / "out"))
+    assert {file: file.stat().st_mtime_ns for file in source.rglob("*")} == before
+
+
 def test_images_from_elsewhere_are_not_replaced(tmp_path):
     source = write_folder(tmp_path / "source", "COCO")
     outside = tmp_path / "elsewhere.jpg"
