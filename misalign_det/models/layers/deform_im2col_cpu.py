@@ -5,12 +5,26 @@ channels of a cell contiguous in memory, a sample is a weighted sum of four rows
 of a cell is a weighted sum of the gradients of the samples that read it.
 """
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+
+def _weights_need_a_table_with_gradient() -> bool:
+    """Whether this torch has a gradient of the weights only together with one of the table: 2.1."""
+    with torch.inference_mode(False), torch.enable_grad():
+        table = torch.ones(1, 1)
+        weights = torch.ones(1, 1, requires_grad=True)
+        try:
+            F.embedding_bag(torch.zeros(1, 1).int(), table, mode="sum", per_sample_weights=weights)
+        except RuntimeError:
+            return True
+    return False
+
+
+# Asked at import, since torch.compile would trace the question.
+WEIGHTS_NEED_A_TABLE_WITH_GRADIENT = _weights_need_a_table_with_gradient()
 
 
 def sample_taps(
@@ -87,23 +101,10 @@ def _weighted_rows(table: Tensor, index: Tensor, share: Tensor) -> Tensor:
     """
     # With embedding_bag's own gradient of its table the layer takes 1.5 times as long.
     detached = table.detach()
-    if _weights_need_a_table_with_gradient():
+    if WEIGHTS_NEED_A_TABLE_WITH_GRADIENT:
         detached.requires_grad_(share.requires_grad)
     rows = F.embedding_bag(index, detached, mode="sum", per_sample_weights=share)
     return _TableGradient.apply(rows, table, index, share.detach())
-
-
-@functools.cache
-def _weights_need_a_table_with_gradient() -> bool:
-    """Whether this torch has a gradient of the weights only together with one of the table: 2.1."""
-    one = torch.ones(1, 1)
-    with torch.enable_grad():
-        try:
-            weights = one.clone().requires_grad_()
-            F.embedding_bag(one.int(), one, mode="sum", per_sample_weights=weights)
-        except RuntimeError:
-            return True
-    return False
 
 
 class _TableGradient(torch.autograd.Function):
