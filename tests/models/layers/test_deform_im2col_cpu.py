@@ -1,6 +1,5 @@
 """Samples as rows of channels: a plain unfold at zero offsets, sums by cell, weights of a tap."""
 
-
 import pytest
 import torch
 import torch.nn.functional as F
