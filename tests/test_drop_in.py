@@ -62,6 +62,24 @@ def test_training_and_inference(tmp_path, module, name):
         assert sample.pred_instances.bboxes.isfinite().all()
 
 
+@pytest.mark.parametrize("name", CHANGES["misalign"])
+def test_misalign_has_the_recommended_settings(tmp_path, name):
+    path = tmp_path / "config.py"
+    path.write_text(config(name, CHANGES["misalign"][name]))
+    found = Config.fromfile(path).model
+    models = ROOT / "configs/_base_/models"
+    meant = Config.fromfile(models / "misalign_r50_fpn.py").model
+    plain = Config.fromfile(models / "triplehead_r50_fpn.py").model.bbox_head
+    settings = {key for key, value in meant.bbox_head.items() if plain.get(key) != value}
+    assert settings == set(found.bbox_head) - {"type", "num_classes", "in_channels", "strides"}
+    levels = len(found.bbox_head.strides)
+    for key in settings - {"init_distance"}:
+        assert found.bbox_head[key] == meant.bbox_head[key]
+    assert found.bbox_head.init_distance == meant.bbox_head.init_distance[:levels]
+    assert found.train_cfg.assigner == meant.train_cfg.assigner
+    assert found.test_cfg.box_voting == meant.test_cfg.box_voting
+
+
 def test_the_page_and_the_matrix_are_what_is_tested_here():
     write = "run python tests/helpers/drop_in.py"
     assert (ROOT / "configs/drop_in.md").read_text(encoding="utf-8") == page(), write

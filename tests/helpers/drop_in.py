@@ -53,7 +53,34 @@ model = dict(
 )"""
 
 
-def heads(kind, assigner):
+def misalign(kind, assigner, replaces, channels=256, strides=(8, 16, 32, 64, 128)):
+    delete = "\n        _delete_=True," if replaces else ""
+    distances = [1.5] + [4.0] * (len(strides) - 1)
+    return f"""\
+model = dict(
+    bbox_head=dict(
+        _delete_=True,
+        type='{kind}',
+        num_classes=80,
+        in_channels={channels},
+        strides={list(strides)},
+        cls_shortcut=True,
+        init_distance={distances},
+        iou_target='refined',
+        score_mode='geometric_mean',
+        score_alpha=0.25,
+        loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0),
+        loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
+        loss_bbox_coarse=dict(type='GIoULoss', loss_weight=1.0),
+    ),
+    train_cfg=dict({delete}
+        assigner=dict(type='{assigner}', topk=9, num_levels=2, per_gt_reweight=1.0),
+    ),
+    test_cfg=dict(box_voting=dict(sigma=0.05)),
+)"""
+
+
+def heads(kind, assigner, head=head):
     usual = {
         name: head(kind, assigner, replaces=name != "FCOS")
         for name in ("RetinaNet", "FCOS", "ATSS", "GFL", "PAA", "VFNet", "TOOD", "DDOD",
@@ -93,8 +120,10 @@ model = dict(
     test_cfg=dict(rcnn=dict(nms=dict(_delete_=True, type='CLBalancedNMS', iou_threshold=0.5)))
 )"""
 CHANGES = {
+    "misalign": heads("TripleHead", "SpatialAlignAssigner", misalign),
     "TripleHead": heads("TripleHead", "JLAAssigner"),
     "RFAHead": heads("RFAHead", "SpatialAlignAssigner"),
+    "LossAwareFCOSHead": heads("LossAwareFCOSHead", "JLAAssigner"),
     "JLAAssigner": {
         "RTMDet": assigner("JLAAssigner", "logits"), "YOLOX": assigner("JLAAssigner", "probs"),
     },
@@ -155,7 +184,8 @@ HEAD = """\
 A config for each cell of the [matrix](../misalign_det/README.md#what-fits-where). Each has been
 trained for a step and run. Save it as a file, and `python tools/train.py FILE` trains it, as does
 mmdet's own `tools/train.py`. With `--data FOLDER` the former fills in classes and paths of a data
-set of your own.
+set of your own. `misalign` is no module but the [recommended settings](misalign.md) of
+`TripleHead`, `SpatialAlignAssigner` and box voting; start with it.
 """
 
 if __name__ == "__main__":
