@@ -21,7 +21,7 @@ from ..models.dense_heads.box_voting_head import configured_head_class
 from ..models.dense_heads.dc_heads import DCMixin
 from ..models.losses import DCLoss
 from ..models.task_modules import IACAssigner, IACATSSAssigner
-from ..models.task_modules.assigners.batch_assigner import BatchAssigner
+from ..models.task_modules.assigners.batch_assigner import NO_WEIGHTS, BatchAssigner
 from ..utils import find_type, is_type
 
 # The heads that call an assigner with the arguments it needs.
@@ -86,6 +86,11 @@ def _check_assigner(head: str, kind: type, name: str, assigner: Mapping) -> None
         raise InputError(
             f"{head}, which {why}: {name} = {found} cannot be used there. {found} goes with "
             f"{_NAMES[ours]}."
+        )
+    reweighted = assigner.get("per_gt_reweight") or assigner.get("gt_balance")
+    if reweighted and not issubclass(kind, LossAwareFCOSHead):
+        raise InputError(
+            f"{head}: {name}.per_gt_reweight = {reweighted} has no effect. {NO_WEIGHTS}"
         )
 
 

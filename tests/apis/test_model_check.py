@@ -23,6 +23,19 @@ def test_heads_that_train_by_predictions(head, assigner):
     check_model(model(head, assigner))
 
 
+@pytest.mark.parametrize("assigner", ["JLAAssigner", "SpatialAlignAssigner"])
+@pytest.mark.parametrize("name", ["per_gt_reweight", "gt_balance"])
+def test_weights_per_gt_that_the_head_does_not_read(assigner, name):
+    for head, refused in [("TripleHead", False), ("RTMDetSepBNHead", True), ("YOLOXHead", True)]:
+        cfg = model(head, assigner)
+        cfg["train_cfg"]["assigner"][name] = 0.5
+        if refused:
+            with pytest.raises(InputError, match=f"{head}: .*per_gt_reweight = 0.5 has no effect"):
+                check_model(cfg)
+            cfg["train_cfg"]["assigner"][name] = 0
+        check_model(cfg)
+
+
 @pytest.mark.parametrize("head", ["RetinaHead", "ATSSHead", "GFLHead", "PAAHead", "TOODHead",
                                   "DDODHead", "VFNetHead", "DCRetinaHead"])  # fmt: skip
 @pytest.mark.parametrize("assigner", ["JLAAssigner", "mmdet.SpatialAlignAssigner"])

@@ -180,27 +180,24 @@ def one_gt_per_location(
     return scatter_sum(assigned, result.prior_inds, num_locations) - ignored.long()
 
 
-def reweight_per_gt(
-    result: BatchAssignResult, power: float, over_processes: bool = True
-) -> BatchAssignResult:
+def reweight_per_gt(result: BatchAssignResult, power: float) -> BatchAssignResult:
     """Make GTs with many and with few positives weigh more alike; the total weight stays.
 
     With ``W_g`` the summed weight of a GT's positives, each of them is multiplied by
-    ``W_g ** -power``, then all of them by one factor that restores the total. The papers have
-    nothing of the kind. Candidates must lie in the GT box, so a small object has few of them, and
-    where large and small objects are of different classes the small class hardly trains.
+    ``W_g ** -power``, then all of them by one factor that restores the total over the batches of
+    all processes. That is one ``all_reduce``, with or without positives, so every process must call
+    this equally often. The papers have nothing of the kind. Candidates must lie in the GT box, so a
+    small object has few of them, and where large and small objects are of different classes the
+    small class hardly trains.
 
     Args:
         result: positives of a batch.
         power: from 0, which changes nothing, to 1, at which every GT has the same weight.
-        over_processes: the total is that over the batches of all processes. That is one
-            ``all_reduce``, with or without positives, so every process must call this equally
-            often. ``False``: the total of ``result`` alone, without a reduction.
     """
     totals = result.weights.sum(dim=1, keepdim=True)
     balanced = result.weights * totals.clamp(min=1e-6).pow(-power)
     sums = torch.stack([result.weights.sum(), balanced.sum()])
-    before, after = reduce_mean(sums) if over_processes else sums
+    before, after = reduce_mean(sums)
     return replace(result, weights=balanced * (before / after.clamp(min=1e-6)))
 
 

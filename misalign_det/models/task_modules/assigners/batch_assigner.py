@@ -27,6 +27,10 @@ from .gaussian_mixture import (
 )
 from .joint_loss import pair_losses
 
+NO_WEIGHTS = (
+    "per_gt_reweight weights the positives, and mmdet's heads read no weights from an assigner. "
+    "Leave it out, or use LossAwareFCOSHead, RFAHead or TripleHead."
+)
 LEAST_PROB = 1e-6  # probabilities are clamped to [LEAST_PROB, 1 - LEAST_PROB]
 
 
@@ -56,9 +60,8 @@ class BatchAssigner(BaseAssigner):
             GT on the CPU, for reference.
         per_gt_reweight: how far the weights of GTs with many and with few positives are made equal,
             from 0 (as in the papers: every positive counts the same) to 1 (every GT counts the
-            same); see :func:`~.ambiguity.reweight_per_gt`. The total weight is kept: over the
-            batches of all processes in :meth:`assign_batch`, over the image in :meth:`assign`,
-            which mmdet's heads call per image.
+            same); see :func:`~.ambiguity.reweight_per_gt`. The total weight over the batches of all
+            processes is kept. For this package's heads alone: mmdet's have no weights per location.
         focal_alpha, focal_gamma: of the focal loss, the ``L_cls`` by which candidates are ranked.
         score_format: what ``pred_instances.scores`` holds in :meth:`assign`: ``'logits'`` (RTMDet)
             or ``'probs'`` (YOLOX).
@@ -112,7 +115,6 @@ class BatchAssigner(BaseAssigner):
         logits: Tensor,
         bboxes: Tensor,
         gts: BatchGroundTruth,
-        over_processes: bool = True,
     ) -> BatchAssignResult:
         """Assign a whole batch at once, in float32 also under autocast, without gradients.
 
@@ -126,8 +128,6 @@ class BatchAssigner(BaseAssigner):
             logits: classification logits, ``(N, P, C)``.
             bboxes: predicted boxes, xyxy in pixels, ``(N, P, 4)``.
             gts: ground truths of the batch.
-            over_processes: whether ``per_gt_reweight`` keeps the total weight over all processes,
-                or that of this batch, without a reduction.
 
         Raises:
             ValueError: the assigner needs strides and there are none.
@@ -145,7 +145,7 @@ class BatchAssigner(BaseAssigner):
                 gts,
             )
             if self.per_gt_reweight:
-                result = reweight_per_gt(result, self.per_gt_reweight, over_processes)
+                result = reweight_per_gt(result, self.per_gt_reweight)
         return result.clone() if on_cpu else result
 
     @abstractmethod
@@ -216,8 +216,11 @@ class BatchAssigner(BaseAssigner):
 
         Raises:
             TypeError: the head gives no predictions, or calls as for another kind of assigner.
-            ValueError: the assigner needs strides and the priors carry none.
+            ValueError: the assigner needs strides and the priors carry none; or it has
+                ``per_gt_reweight``, which the heads that call this would not read.
         """
+        if self.per_gt_reweight:
+            raise ValueError(NO_WEIGHTS)
         given = isinstance(gt_instances, InstanceData) and not args
         if not given or any(name not in pred_instances for name in ("scores", "bboxes")):
             raise TypeError(
@@ -232,9 +235,7 @@ class BatchAssigner(BaseAssigner):
         if self.score_format == "probs":
             logits = torch.logit(logits, eps=LEAST_PROB)
         gts = BatchGroundTruth.from_instances([gt_instances])
-        result = self.assign_batch(
-            points, strides, logits[None], bboxes[None], gts, over_processes=False
-        )
+        result = self.assign_batch(points, strides, logits[None], bboxes[None], gts)
         gt_inds = one_gt_per_location(result, gts, len(points))
         return _to_assign_result(gt_inds, bboxes, gts, result)
 

@@ -87,14 +87,6 @@ def test_a_process_without_positives_reduces_all_the_same(monkeypatch):
     assert seen == [[0, 0], [0, 0]]
 
 
-def test_alone_nothing_is_reduced(monkeypatch):
-    monkeypatch.setattr(ambiguity, "reduce_mean", None)
-    balanced = reweight_per_gt(
-        result_of([[1, 1, 1, 1], [1, 0, 0, 0]]), 1.0, over_processes=False
-    ).weights
-    torch.testing.assert_close(balanced, torch.tensor([[0.625] * 4, [2.5, 0, 0, 0]]))
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What each of the two processes found."""
@@ -131,5 +123,5 @@ def test_a_process_without_objects_or_locations_takes_part(found):
 
 def test_image_by_image_nothing_is_waited_for(found):
     """The processes call assign two times and not at all."""
-    torch.testing.assert_close(found[0]["image"], torch.tensor([2.5, 2.5]))
+    torch.testing.assert_close(found[0]["image"], torch.tensor([4.0, 1.0]))
     assert found[1]["image"] is None

@@ -188,8 +188,7 @@ def test_an_infinite_logit_is_a_certain_class():
     assert found.losses[0, 0] == 0 and found.prior_inds[0, 0] == 0
 
 
-@pytest.mark.parametrize("by_image", [True, False])
-@pytest.mark.parametrize("per_gt_reweight", [0.0, 1.0])
+@pytest.mark.parametrize("by_image, per_gt_reweight", [(True, 0.0), (False, 0.0), (False, 1.0)])
 @pytest.mark.parametrize("boxes, num_points", [(0, 3), (2, 3), (2, 0), (0, 0)])
 @pytest.mark.parametrize("kind", BOTH)
 def test_one_reduction_per_batch_and_none_per_image(
@@ -214,7 +213,7 @@ def test_one_reduction_per_batch_and_none_per_image(
         )  # fmt: skip
     assert len(assigned.weights) == boxes and assigned.ignored.shape == (num_points,)
     assert assigned.thresholds.shape == (boxes,) and assigned.means.shape == (boxes, 2)
-    assert calls == ([2] if per_gt_reweight and not by_image else [])
+    assert calls == ([2] if per_gt_reweight else [])
 
 
 def test_a_batch_without_locations_has_several_images():
@@ -227,14 +226,26 @@ def test_a_batch_without_locations_has_several_images():
         assert len(assigned.nonzero()[0]) == 0 and assigned.ignored.shape == (0,)
 
 
-def test_per_gt_reweight_evens_out_the_objects_of_an_image():
+def test_per_gt_reweight_evens_out_the_objects():
     # Two locations against one, of equal losses: 3 in all.
     pred, gt = predictions(), objects((0, 0, 14, 8), (16, 0, 24, 8))
-    plain = make().assign(pred, gt).batch_assign_result.weights.sum(dim=1)
-    even = make(per_gt_reweight=1.0).assign(pred, gt).batch_assign_result.weights.sum(dim=1)
-    half = make(per_gt_reweight=0.5).assign(pred, gt).batch_assign_result.weights.sum(dim=1)
+    priors, gts = pred.priors, BatchGroundTruth.from_instances([gt])
+
+    def totals(**kwargs):
+        assigned = make(**kwargs).assign_batch(
+            priors[:, :2], priors[:, 2], pred.scores[None], pred.bboxes[None], gts
+        )
+        return assigned.weights.sum(dim=1)
+
+    plain, even, half = totals(), totals(per_gt_reweight=1.0), totals(per_gt_reweight=0.5)
     assert plain.tolist() == [2, 1] and even.tolist() == pytest.approx([1.5, 1.5])
     assert half[0] / half[1] == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_mmdet_s_heads_read_no_weights(kind):
+    with pytest.raises(ValueError, match="Leave it out, or use LossAwareFCOSHead"):
+        make(kind, per_gt_reweight=0.5).assign(predictions(), objects((0, 0, 24, 8)))
 
 
 @pytest.mark.parametrize("scale, low", [(1.0, 4), (10.0, 5)])
