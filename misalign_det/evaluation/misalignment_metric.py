@@ -24,9 +24,10 @@ class MisalignmentMetric(BaseMetric):
     ``DumpDetResults`` (``tools/analysis/misalignment.py``). The figures are those of
     :class:`~.score_alignment.ScoreAlignment`: ``spearman`` and ``pearson``, 1 where the better box
     always has the higher score; the box counts ``correct``, ``redundant``, ``error`` and
-    ``background``; ``laece``, 0 where the score is calibrated; ``AP``, ``AP_by_iou`` and
-    ``headroom``, the AP lost by the ranking. Labels beyond the classes and images that the
-    annotations lack raise an ``InputError``.
+    ``background``; ``laece``, 0 where the score is calibrated (localisation-aware expected
+    calibration error, Oksuz et al., CVPR 2023); ``AP``, ``AP_by_iou`` and ``headroom``, the AP lost
+    by the ranking, all three from 0 to 1. Labels beyond the classes and images that the annotations
+    lack raise an ``InputError``.
 
     Args:
         ann_file: annotations in COCO's format, a file or what

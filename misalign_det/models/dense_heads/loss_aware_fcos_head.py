@@ -59,6 +59,8 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
     right and bottom of the location. An optional branch predicts the IoU of each box with its GT.
 
     Args:
+        num_classes: without background.
+        in_channels: of each level of the neck's output, ``(N, in_channels, H, W)``.
         with_iou_branch: add a branch of one 3x3 convolution that predicts the box's IoU.
         iou_branch_on: tower whose features it reads, ``'regression'`` or ``'classification'``.
         iou_mode: what it is trained to predict, ``'iou'`` or ``'giou'``, clamped to [0, 1].

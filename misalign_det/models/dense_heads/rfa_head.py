@@ -36,6 +36,8 @@ class RFAHead(LossAwareFCOSHead):
     :class:`JLAAssigner` fits, too.
 
     Args:
+        num_classes: without background.
+        in_channels: of each level of the neck's output, ``(N, in_channels, H, W)``.
         rfa_position: which convolution of each tower is adapted, ``'first'`` (paper), ``'last'``
             or ``None``, FCOS's own towers.
         rfa_modulated: deformable convolution v2; see

@@ -47,6 +47,8 @@ class TripleHead(LossAwareFCOSHead):
     34,614,307 parameters, not counting the backbone's BN weights, which is the paper's figure.
 
     Args:
+        num_classes: without background.
+        in_channels: of each level of the neck's output, ``(N, in_channels, H, W)``.
         offset_mode: ``'box'`` or ``'grid_plus_box'``, the two readings of eq. 7; see
             :func:`~misalign_det.models.layers.star_dcn_offset`.
         gradient_mul: factor on the gradient into the coarse box through the offsets.
