@@ -22,11 +22,6 @@ config=configs/$name.py
 data=data/quickstart
 work=work_dirs/$name
 
-# Older releases of torch load checkpoints of any content or none; this one was made here.
-trust=()
-python -c 'import sys, torch
-sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6))' || trust=(--trust-checkpoint)
-
 # A checksum of the config with its bases, and of the data.
 run_id() {
     { python - "$config" <<'PYTHON'
@@ -52,7 +47,7 @@ train() {
     local resume=() log=$work/training.txt
     if is_run started && [ -f "$(last_checkpoint)" ]; then
         echo "    continuing from $(last_checkpoint)"
-        resume=(--resume ${trust[@]+"${trust[@]}"})
+        resume=(--resume)
     fi
     mkdir -p "$work"
     echo "$id" >"$work/.started"
@@ -68,7 +63,7 @@ evaluate() {
     local log=$work/evaluation/log.txt
     mkdir -p "$work/evaluation"
     if ! python tools/test.py "$config" "$checkpoint" --work-dir "$work/evaluation" \
-        ${trust[@]+"${trust[@]}"} >"$log.part" 2>&1; then
+        >"$log.part" 2>&1; then
         tail -n 20 "$log.part" >&2
         return 1
     fi
@@ -81,7 +76,7 @@ show_figures() { grep -E 'Average (Precision|Recall)' "$work/evaluation/log.txt"
 # A line of it, AP and the verdict, ends this script's summary.
 report() {
     python tools/analysis/misalignment_report.py "$config" "$checkpoint" \
-        --out "$work/misalignment_report.html" ${trust[@]+"${trust[@]}"} >"$work/report.txt"
+        --out "$work/misalignment_report.html" >"$work/report.txt"
 }
 
 # fresh FILE: it is newer than the checkpoint.
@@ -113,7 +108,7 @@ fi
 fresh "$work/pictures/overview.png" ||
     step "Saving pictures of detections beside the ground truth" \
         python tools/analysis/save_pictures.py "$config" "$checkpoint" --out-dir "$work/pictures" \
-        ${trust[@]+"${trust[@]}"}
+       
 fresh "$work/curves.png" ||
     step "Plotting the curves of losses and AP" \
         python tools/analysis/plot_curves.py "$work" --out "$work/curves.png"

@@ -3,8 +3,8 @@
 mmengine saves more than tensors: its message hub's `HistoryBuffer`s, NumPy arrays and scalars. From
 torch 2.6 on, `torch.load` refuses those. mmengine 0.10.7 then cannot load its own checkpoints;
 onedl-mmengine falls back to unpickling the whole file, which runs any code that the file contains.
-Here exactly the types that mmengine saves are allowed, and all others stay refused. With an older
-torch weights alone are loaded, and mmengine's checkpoints are refused: it has no list of types.
+Here exactly the types that mmengine saves are allowed, and all others stay refused; with an older
+torch by `restricted_pickle.py`.
 """
 
 import os
@@ -32,6 +32,7 @@ from ..errors import CheckpointError
 from .architecture import check_architecture
 from .downloads import explain_download
 from .named_weights import check_weights, is_local
+from .restricted_pickle import restricted_load
 
 _FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _blocks: list[bool] = []  # `trust` of each `tensors_only` block that is open, the innermost last
@@ -62,13 +63,17 @@ def tensors_only(trust: bool | None = None) -> Iterator[None]:
     if _blocks and _blocks[-1] == trust:  # torch's list of types is not nested
         yield
         return
-    forced, other = (_FORCE_NO, _FORCE) if trust else (_FORCE, _FORCE_NO)
-    before = {name: os.environ.pop(name, None) for name in (forced, other)}
-    os.environ[forced] = "1"  # overrides a caller's weights_only=False
+    before = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NO)}
+    if trust or not _is_old():
+        os.environ[_FORCE_NO if trust else _FORCE] = "1"  # overrides a caller's weights_only=False
     allowed: AbstractContextManager = nullcontext()
     if not (trust or False in _blocks):
         kinds = _what_mmengine_saves()
-        allowed = _weights_alone() if _is_old() else torch.serialization.safe_globals(kinds)
+        allowed = (
+            restricted_load({name: kind for kind, name in kinds}, lambda: _blocks[-1])
+            if _is_old()
+            else torch.serialization.safe_globals(kinds)
+        )
     _blocks.append(trust)
     try:
         with allowed, nullcontext() if len(_blocks) > 1 else _handed_over():
@@ -85,22 +90,8 @@ def tensors_only(trust: bool | None = None) -> Iterator[None]:
 
 
 def _is_old() -> bool:
+    """Whether torch has no list of types that is to be added to, or one without names."""
     return Version(torch.__version__) < Version("2.6")
-
-
-@contextmanager
-def _weights_alone() -> Iterator[None]:
-    """`torch.load` of torch before 2.6, by default or at a caller's wish, without code."""
-    load = torch.load
-
-    def load_weights(*args: Any, **kwargs: Any) -> Any:
-        return load(*args, **(kwargs if _blocks[-1] else {**kwargs, "weights_only": True}))
-
-    torch.load = load_weights
-    try:
-        yield
-    finally:
-        torch.load = load
 
 
 @contextmanager
@@ -246,13 +237,6 @@ def check_training_state(checkpoint: dict, filename: str) -> None:
 def _refusal(what: str, why: Exception) -> str:
     asked = re.search(r"GLOBAL (\S+)", str(why))  # the relevant part of torch's long message
     reason = f"It asks for {asked[1]}." if asked else " ".join(str(why).split())
-    if _is_old():
-        return (
-            f"{what} was refused, because it holds more than weights, which torch "
-            f"{torch.__version__} cannot load safely; torch 2.6 and later can load what mmengine "
-            "saves. Install a newer torch or, for files of your own, pass --trust-checkpoint "
-            f"(trust=True): a checkpoint may then run any code it holds. {reason}"
-        )
     return (
         f"{what} was refused, because it holds more than tensors and mmengine's own records. "
         "Loading it would run code from the file. If you trust where it comes from with your "

@@ -1,8 +1,24 @@
-"""Trainings in half precision on images full of objects."""
+"""Trainings in half precision on images full of objects; whether a CPU computes in float16."""
 
+import pytest
 import torch
 
 from helpers.dense_head_cases import instances
+
+
+def _float16_on_the_cpu():
+    try:
+        with torch.autocast("cpu", torch.float16):
+            torch.zeros(1, 2, dtype=torch.float16).log_softmax(dim=1)
+    except RuntimeError:
+        return False
+    return True
+
+
+needs_float16 = pytest.mark.skipif(
+    not _float16_on_the_cpu(), reason="this torch does not compute in float16 on a CPU"
+)
+FLOAT16 = pytest.param(torch.float16, marks=needs_float16)
 
 
 def scene(num, seed, device, corners=200, largest=80):

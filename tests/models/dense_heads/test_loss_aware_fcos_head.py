@@ -15,6 +15,7 @@ from helpers.dense_head_cases import (
     losses_of,
     make_head,
 )
+from helpers.half_precision import FLOAT16
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 
@@ -55,7 +56,7 @@ def test_distances_are_exponentials_in_float32_with_a_bound():
     assert half.dtype == torch.float32 and half.item() == pytest.approx(math.e)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, FLOAT16])
 @pytest.mark.parametrize("kind", HEADS)
 def test_boxes_are_float32_under_autocast(kind, dtype):
     head = make_head(kind)

@@ -12,6 +12,7 @@ from helpers.dense_head_cases import (
     losses_of,
     make_head,
 )
+from helpers.half_precision import FLOAT16
 from mmdet.models.dense_heads import FCOSHead
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
@@ -125,13 +126,13 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("kind, assigner, options", PAIRS, ids=str)
-@pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16, FLOAT16])
 @pytest.mark.parametrize(
     "gts", [[instances(), instances()], [CROWD, instances()], [ONE]], ids=["empty", "mixed", "one"]
 )
 def test_heads_and_assigners_combine(kind, assigner, options, dtype, gts):
     head = make_head(kind, assigner=assigner, **options)
-    with torch.autocast("cpu", dtype=dtype or torch.float32, enabled=dtype is not None):
+    with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
         _, total = losses_of(head, gts)
     assert total.isfinite()
     total.backward()
@@ -139,7 +140,7 @@ def test_heads_and_assigners_combine(kind, assigner, options, dtype, gts):
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, FLOAT16])
 @pytest.mark.parametrize("num_classes", [1, 3])
 def test_deformable_convolution_under_autocast(dtype, num_classes):
     """Mixed, empty and crowded images; offsets away from zero; one class and several."""

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from helpers.half_precision import FLOAT16
 from mmcv.cnn import ConvModule, fuse_conv_bn
 from mmcv.ops import modulated_deform_conv2d
 from mmengine.model.efficient_conv_bn_eval import efficient_conv_bn_eval_control
@@ -64,7 +65,7 @@ def test_every_parameter_gets_a_gradient_and_the_taps_move():
     assert mask.shape == (1, 9, 8, 8) and 0 < mask.min() < mask.max() < 2
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, FLOAT16])
 def test_autocast_keeps_the_offsets_in_float32(dtype):
     torch.manual_seed(0)
     layer = RFAConv2d(4, 6)
