@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from http.client import HTTPException
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -23,17 +24,15 @@ from mmengine.runner import load_checkpoint as load_by_mmengine
 from packaging.version import Version
 from torch import nn
 
-try:  # NumPy 2 renamed it; pickles hold either name. In NumPy 1.26 the new name alone has no parts.
-    from numpy._core import multiarray
-except ImportError:
-    from numpy.core import multiarray  # type: ignore[no-redef]
-
 from ..errors import CheckpointError
 from .architecture import check_architecture
 from .downloads import explain_download
 from .named_weights import check_weights, is_local
 from .restricted_pickle import restricted_load
 
+# NumPy 2 renamed it; pickles hold either name.
+_core = "numpy._core" if Version(np.__version__) >= Version("2") else "numpy.core"
+multiarray = import_module(f"{_core}.multiarray")
 _FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _blocks: list[bool] = []  # `trust` of each `tensors_only` block that is open, the innermost last
 _read: dict[str, dict] = {}  # checkpoints by name, read but not yet loaded by mmengine

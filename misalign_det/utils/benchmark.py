@@ -201,10 +201,15 @@ def peak_memory(function: Callable[[], Any], device: str = "cpu") -> int:
         function()
     held = peak = 0
     events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    for event in sorted(events, key=lambda e: e.start_ns()):
+    for event in sorted(events, key=_start):
         held += event.nbytes()
         peak = max(peak, held)
     return peak
+
+
+def _start(event: Any) -> float:
+    """When a profiler's event began; torch 2.1 knows microseconds only."""
+    return event.start_ns() if hasattr(event, "start_ns") else 1000 * event.start_us()
 
 
 def machine(device: str = "cpu") -> str:

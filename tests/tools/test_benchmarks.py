@@ -11,8 +11,10 @@ import pytest
 import torch
 from helpers.paths import ROOT
 from helpers.tiny_detectors import make_detector
-from launch_counts import Cost, count_calls, footnote
+from launch_counts import Cost, can_count, count_calls, footnote
 from mmcv.ops import batched_nms
+
+needs_counts = pytest.mark.skipif(not can_count(), reason="without a GPU they take torch 2.2")
 
 
 def tool(name):
@@ -39,10 +41,12 @@ def numbers(device):
     return {"sum": lambda: (x * 2 + 1).sum().item(), "nothing": lambda: x[1:].view(3, 1)}
 
 
+@needs_counts
 def test_a_call_of_known_cost():
     assert count_calls(numbers) == {"sum": Cost(3, 1), "nothing": Cost(0, 0)}
 
 
+@needs_counts
 def test_the_simulated_device_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert footnote(simulated_on="one box").endswith("the simulated CUDA device, one launch an "
@@ -75,6 +79,7 @@ def test_columns_of_a_cost():
 NMS = "boxes classes plain launches syncs ours our_launches our_syncs ratio".split()
 
 
+@needs_counts
 def test_nms(capsys):
     module = tool("nms")
     module.main(["--num-boxes", "50", "200", "--num-classes", "1", "3", "--repeats", "1"])
@@ -120,6 +125,7 @@ ASSIGNMENT = ("objects sizes assigner time spread ratio launches syncs launches_
               "memory").split()  # fmt: skip
 
 
+@needs_counts
 def test_assignment(capsys):
     arguments = ["--num-objects", "1", "3", "--sizes", "large", "--img-shape", "96", "128"]
     tool("assignment").main([*arguments, "--num-classes", "3", "--repeats", "1", "--count-to", "1"])
@@ -152,6 +158,7 @@ def test_assigners_by_name_with_more_anchors(capsys):
     assert memory[1] == pytest.approx(2 * memory[0], rel=0.3)
 
 
+@needs_counts
 def test_mixture(capsys):
     tool("mixture").main(["--num-objects", "1", "4", "--repeats", "1"])
     lines = capsys.readouterr().out.splitlines()
@@ -170,6 +177,7 @@ def test_mixture_on_a_gpu(capsys):
     assert machine.startswith(torch.cuda.get_device_name()) and "100.00 %" in row
 
 
+@needs_counts
 @pytest.mark.slow
 def test_step(capsys, monkeypatch):
     module = tool("step")
@@ -214,6 +222,7 @@ def test_counts_of_steps_alone(capsys):
     assert lines[4] == footnote(simulated_on="images of 64x64") and len(lines) == 5
 
 
+@needs_counts
 @pytest.mark.slow
 def test_variants(capsys):
     small = ["--img-shape", "64", "96", "--batch-size", "2", "--repeats", "1"]
@@ -228,6 +237,7 @@ def test_variants(capsys):
     assert shares.count("%") == 5 and saved.count("%") == 1
 
 
+@needs_counts
 @pytest.mark.slow
 def test_refinement(shapes, tmp_path, capsys):
     ours = make_detector(tmp_path, "TripleHead", threshold=0.01, spread=0.3)

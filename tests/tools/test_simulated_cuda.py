@@ -5,9 +5,13 @@ import torch
 import torch.nn.functional as F
 from mmcv.ops import deform_conv2d, modulated_deform_conv2d, nms, sigmoid_focal_loss
 from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
-from simulated_cuda import SimulatedCuda
 
 from misalign_det.utils import has_triton, new_tensor_without_sync
+
+simulated_cuda = pytest.importorskip(
+    "simulated_cuda", exc_type=ImportError, reason="the simulated CUDA device needs torch 2.2"
+)
+SimulatedCuda = simulated_cuda.SimulatedCuda
 
 
 @pytest.fixture

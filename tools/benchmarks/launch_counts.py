@@ -13,6 +13,7 @@ import misalign_det  # noqa: F401  (first: it checks the environment)
 
 # isort: split
 import torch
+from torch.utils import _python_dispatch
 
 from misalign_det.utils.benchmark import launches_and_syncs
 
@@ -40,6 +41,11 @@ class Cost:
         return f"{self.launches / other.launches:.2f}" if self.launches and other.launches else "-"
 
 
+def can_count() -> bool:
+    """Whether there is a GPU, or what the simulated one needs of torch: 2.2."""
+    return torch.cuda.is_available() or hasattr(_python_dispatch, "return_and_correct_aliasing")
+
+
 def add_no_counts(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--no-counts``."""
     parser.add_argument(
@@ -62,6 +68,8 @@ def count_calls(
         warm_up: whether each function is called once before, on the simulated device as on a GPU;
             for functions that keep something for the next call.
     """
+    if not can_count():
+        return {name: Cost() for name in functions or make("cpu")}
     if not torch.cuda.is_available():
         return _simulated(make, warm_up)
     if functions is None or not device.startswith("cuda"):
@@ -92,6 +100,8 @@ def footnote(counted: bool = True, simulated_on: str = "") -> str:
     """
     if not counted:
         return "launches, syncs: not counted"
+    if not can_count():
+        return "launches, syncs: not counted, which without a GPU takes torch 2.2"
     if torch.cuda.is_available():
         place = f"{torch.cuda.get_device_name()}, by torch's profiler"
     else:

@@ -66,7 +66,7 @@ class NMSGraph(nn.Module):
         apart = boxes
         if not self.class_agnostic:
             # As mmcv's batched_nms: boxes of different classes are moved apart.
-            kept = torch.where((scores >= 0)[..., None], boxes, 0.0)
+            kept = boxes.masked_fill((scores < 0)[..., None], 0.0)
             apart = boxes + (labels * (kept.flatten(1).amax(dim=1, keepdim=True) + 1))[..., None]
         chosen = NonMaxSuppression.apply(apart, scores, self.max_per_img, self.iou_threshold)
         slots = self._by_image(chosen, images)
@@ -92,7 +92,7 @@ class NMSGraph(nn.Module):
             # Padded, so that there are always nms_pre.
             padding = selecting.new_full((1, self.nms_pre), -1.0).expand(batch, -1)
             values, index = torch.cat([selecting, padding], dim=1).topk(self.nms_pre, dim=1)
-            index = torch.where(values < 0, 0, index)
+            index = index.masked_fill(values < 0, 0)
         else:
             values = selecting
             index = torch.arange(selecting.shape[1], device=values.device).expand(batch, -1)
@@ -103,7 +103,7 @@ class NMSGraph(nn.Module):
         if self.min_bbox_size >= 0:
             sizes = boxes[..., 2:] - boxes[..., :2]
             valid = valid & (sizes > 0).all(dim=-1)
-        return Candidates(boxes, torch.where(valid, scores, -1.0), index - location * num_classes)
+        return Candidates(boxes, scores.masked_fill(~valid, -1.0), index - location * num_classes)
 
     def _by_image(self, chosen: Tensor, images: Tensor) -> Tensor:
         """Rows (image, class, index) in order of image and score -> indices ``(B, K)``, or -1."""
@@ -169,7 +169,7 @@ def voted(
     same = labels[..., None] == candidates.labels[:, None]
     votes = (ious > iou_threshold) & same & (candidates.scores >= 0)[:, None]
     weights = candidates.scores[:, None].double() * torch.exp((1 - ious.double()) ** 2 / -sigma)
-    weights = torch.where(votes, weights, 0.0)
+    weights = weights.masked_fill(~votes, 0.0)
     total = weights.sum(dim=-1, keepdim=True)
     means = torch.bmm(weights, candidates.boxes.double()) / total.clamp(min=1e-300)
     return torch.where(total > 0, means, bboxes.double()).to(bboxes.dtype)
