@@ -20,6 +20,7 @@ from ..models.dense_heads import (
 from ..models.dense_heads.box_voting_head import configured_head_class
 from ..models.dense_heads.dc_heads import DCMixin
 from ..models.losses import DCLoss
+from ..models.post_processing.cl_balanced_nms import check_nms
 from ..models.task_modules import IACAssigner, IACATSSAssigner
 from ..models.task_modules.assigners.batch_assigner import NO_WEIGHTS, BatchAssigner
 from ..utils import find_type, is_type
@@ -49,7 +50,7 @@ def check_model(model: Mapping) -> None:
 
     Raises:
         InputError: the combination would raise an error in training, or would have no effect; also
-            box voting in a part that does not vote.
+            box voting in a part that does not vote, and wrong options of ``CLBalancedNMS``.
 
     Example:
         >>> check_model(dict(bbox_head=dict(type='TripleHead'),
@@ -57,6 +58,10 @@ def check_model(model: Mapping) -> None:
     """
     for key, test_cfg, head in _tests(model, "model"):
         _check_voting(key, test_cfg, head)
+        try:
+            check_nms(test_cfg.get("nms"))
+        except ValueError as error:
+            raise InputError(f"{key}.nms: {error}") from error
     for key, head, train_cfg in _heads(model, "model"):
         kind = configured_head_class(head)
         if not _known(kind):
@@ -86,6 +91,12 @@ def _check_assigner(head: str, kind: type, name: str, assigner: Mapping) -> None
         raise InputError(
             f"{head}, which {why}: {name} = {found} cannot be used there. {found} goes with "
             f"{_NAMES[ours]}."
+        )
+    ignores = assigner.get("ambiguous") == "ignore" and issubclass(kind, YOLOXHead)
+    if ignores and is_type(assigner.get("type"), BatchAssigner, TASK_UTILS):
+        raise InputError(
+            f"{head}: {name}.ambiguous = 'ignore', and this head trains every location that is no "
+            "positive as background. Use ambiguous='argmin'."
         )
     reweighted = assigner.get("per_gt_reweight") or assigner.get("gt_balance")
     if reweighted and not issubclass(kind, LossAwareFCOSHead):

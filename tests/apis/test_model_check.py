@@ -5,7 +5,7 @@ from mmdet.models.dense_heads import FCOSHead
 
 from misalign_det.apis.model_check import check_model
 from misalign_det.errors import InputError
-from misalign_det.models import DCLoss, JLAAssigner
+from misalign_det.models import DCLoss, JLAAssigner, cl_balanced_nms
 
 FOCAL = dict(type="FocalLoss", use_sigmoid=True)
 
@@ -34,6 +34,38 @@ def test_weights_per_gt_that_the_head_does_not_read(assigner, name):
                 check_model(cfg)
             cfg["train_cfg"]["assigner"][name] = 0
         check_model(cfg)
+
+
+def test_locations_that_yolox_would_train_as_background():
+    for head, refused in (("YOLOXHead", True), ("RTMDetHead", False), ("TripleHead", False)):
+        cfg = model(head, "JLAAssigner")
+        cfg["train_cfg"]["assigner"]["ambiguous"] = "ignore"
+        if refused:
+            with pytest.raises(InputError, match="ambiguous = 'ignore'.* as background"):
+                check_model(cfg)
+        else:
+            check_model(cfg)
+
+
+@pytest.mark.parametrize("nms", ["CLBalancedNMS", cl_balanced_nms])
+def test_options_of_the_nms(nms):
+    nms = dict(type=nms, iou_threshold=0.6, class_agnostic=True, split_thr=100)
+    for options, said in (
+        ({}, None),
+        (dict(gamma=float("nan")), "gamma must be"),
+        (dict(sigma=float("inf")), "sigma positive"),
+        (dict(closeness="gausian"), "closeness must be one of"),
+        (dict(gama=0.3), "CLBalancedNMS: .*gama"),
+    ):
+        for test_cfg in (dict(nms={**nms, **options}), dict(rcnn=dict(nms={**nms, **options}))):
+            cfg = dict(bbox_head=dict(type="RetinaHead"), test_cfg=test_cfg)
+            if said is None:
+                check_model(cfg)
+                continue
+            with pytest.raises(InputError, match=rf"model.test_cfg\S*.nms: .*{said}"):
+                check_model(cfg)
+    check_model(dict(test_cfg=dict(nms=None)))
+    check_model(dict(test_cfg=dict(nms=dict(type="soft_nms", min_score=0.1))))
 
 
 @pytest.mark.parametrize("head", ["RetinaHead", "ATSSHead", "GFLHead", "PAAHead", "TOODHead",

@@ -8,10 +8,17 @@ import copy
 import functools
 import inspect
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mmdet.models.dense_heads import CascadeRPNHead, MaskFormerHead, RPNHead, YOLACTHead
+from mmdet.models.dense_heads import (
+    ATSSHead,
+    CascadeRPNHead,
+    FCOSHead,
+    MaskFormerHead,
+    RPNHead,
+    YOLACTHead,
+)
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import BaseBoxes, get_box_tensor
@@ -21,6 +28,8 @@ from torch import nn
 
 from ...utils import find_type
 from ..post_processing.box_voting import box_voting, check_box_voting
+from ..post_processing.cl_balanced_nms import check_nms
+from .head_config_checks import refuse_assigner
 
 if TYPE_CHECKING:  # what the mixin is combined with
     from mmdet.models.dense_heads.base_dense_head import BaseDenseHead as _Head
@@ -46,8 +55,9 @@ class BoxVotingMixin(_Head):
         *args, **kwargs: passed to the head.
 
     Raises:
-        ValueError: ``test_cfg.box_voting`` has other keys or values than the options; or the head
-            is a PAAHead that votes by itself (``score_voting=True``, its default).
+        ValueError: ``test_cfg.box_voting`` has other keys or values than the options, or
+            ``test_cfg.nms`` others than ``CLBalancedNMS`` takes, if it is one; or the head is a
+            PAAHead that votes by itself (``score_voting=True``, its default).
 
     Example:
         A head of your own::
@@ -59,7 +69,9 @@ class BoxVotingMixin(_Head):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._box_voting_options(self.test_cfg or {})  # errors now and not after the training
+        # Errors now and not after the training.
+        self._box_voting_options(self.test_cfg or {})
+        check_nms((self.test_cfg or {}).get("nms"))
 
     def _box_voting_options(self, cfg: Mapping) -> Mapping | None:
         options = cfg.get("box_voting")
@@ -151,7 +163,10 @@ class BoxVotingHead(BoxVotingMixin):
         return _blank(find_type(head_type, MODELS) or head_type)
 
     def __init__(self, *args: Any, head_type: Any = None, **kwargs: Any) -> None:
-        # Python calls this for what __new__ returned: super() is the head.
+        # Python calls this for what __new__ returned: super() is the head. VFNet derives from FCOS
+        # too, but has an assigner.
+        if issubclass(self.head_class, FCOSHead) and not issubclass(self.head_class, ATSSHead):
+            refuse_assigner(self.head_class, kwargs.get("train_cfg"))
         super().__init__(*args, **kwargs)
 
     def __reduce__(self) -> tuple:
@@ -176,16 +191,17 @@ def configured_head_class(head: Mapping) -> Any:
 
 def _blank(head_class: Any) -> BoxVotingHead:
     """A head with voting before its ``__init__``."""
-    return object.__new__(_voting_class(head_class))
-
-
-@functools.cache
-def _voting_class(head_class: Any) -> type[BoxVotingHead]:
     if not isinstance(head_class, type) or not issubclass(head_class, nn.Module):
         raise ValueError(
             f"BoxVotingHead: head_type must be the name of a registered dense head, not "
             f"{head_class!r}. Write bbox_head=dict(type='BoxVotingHead', head_type='ATSSHead')."
         )
+    kind: Any = head_class
+    return object.__new__(_voting_class(kind))
+
+
+@functools.cache
+def _voting_class(head_class: Any) -> type[BoxVotingHead]:
     name = head_class.__name__
     if issubclass(head_class, BoxVotingMixin):
         raise ValueError(
@@ -206,5 +222,16 @@ def _can_vote(head_class: Any) -> bool:
     """Whether a head's boxes go through ``_bbox_post_process``, which all dense heads inherit."""
     if not issubclass(head_class, BaseDenseHead) or issubclass(head_class, CANNOT_VOTE):
         return False
-    callers = (head_class.predict_by_feat, head_class._predict_by_feat_single)
-    return any("_bbox_post_process" in inspect.unwrap(f).__code__.co_names for f in callers)
+    called = _called(head_class, "predict_by_feat", "_predict_by_feat_single")
+    return any("_bbox_post_process" in names for names in called)
+
+
+def _called(head_class: type, *methods: str) -> Iterator[tuple[str, ...]]:
+    """Names in the code of methods, and of those that they call by ``super()``."""
+    for method in methods:
+        for kind in head_class.__mro__:
+            if method in vars(kind):
+                names = inspect.unwrap(vars(kind)[method]).__code__.co_names
+                yield names
+                if "super" not in names:
+                    break

@@ -31,6 +31,7 @@ from ..losses import DCLoss
 from ..losses.dc_loss import UnreducedLoss, positive_rows, with_use_sigmoid
 from .box_voting_head import BoxVotingMixin
 from .float32_logits import Float32LogitsMixin
+from .head_config_checks import refuse_assigner
 from .score_aware_assign_mixin import ScoreAwareAssignMixin
 
 
@@ -246,6 +247,9 @@ class DCFCOSHead(DCMixin, FCOSHead):
     Args:
         *args, **kwargs: passed to mmdet's ``FCOSHead``.
 
+    Raises:
+        ValueError: ``train_cfg`` names an assigner of this package, which FCOS would not read.
+
     Example::
 
         _base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
@@ -257,6 +261,10 @@ class DCFCOSHead(DCMixin, FCOSHead):
     """
 
     labels_index = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        refuse_assigner(type(self), kwargs.get("train_cfg"))
+        super().__init__(*args, **kwargs)
 
     def positive_boxes(
         self, rows: Tensor, positive: Tensor, priors: Any, targets: tuple

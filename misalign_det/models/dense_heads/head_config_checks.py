@@ -6,6 +6,7 @@ from typing import Any
 
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.losses import (
+    GHMC,
     BalancedL1Loss,
     BoundedIoULoss,
     EQLV2Loss,
@@ -113,6 +114,7 @@ def _wrong_parts(head_config: Mapping) -> list[str]:
         )
     losses: tuple[tuple[str, type | tuple[type, ...], str], ...] = (
         ("loss_cls", VarifocalLoss, "takes no class labels: FocalLoss and QualityFocalLoss do"),
+        ("loss_cls", GHMC, "reads no weights of the positives: FocalLoss does"),
         ("loss_cls", BACKGROUND_LOSSES, "reads a column for background: FocalLoss does not"),
         ("loss_bbox", COORDINATE_LOSSES, "compares coordinates, not whole boxes as IoULoss does"),
     )

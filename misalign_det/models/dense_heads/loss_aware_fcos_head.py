@@ -61,7 +61,8 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
     Args:
         num_classes: without background.
         in_channels: of each level of the neck's output, ``(N, in_channels, H, W)``.
-        with_iou_branch: add a branch of one 3x3 convolution that predicts the box's IoU.
+        with_iou_branch: add a branch of one 3x3 convolution that predicts the box's IoU. Without
+            it ``iou_branch_on``, ``iou_mode`` and ``loss_iou`` are not read.
         iou_branch_on: tower whose features it reads, ``'regression'`` or ``'classification'``.
         iou_mode: what it is trained to predict, ``'iou'`` or ``'giou'``, clamped to [0, 1].
         loss_iou: loss of the IoU branch, binary cross entropy of weight 1 by default; another needs
@@ -72,9 +73,11 @@ class LossAwareFCOSHead(IoUBranchMixin, BoxVotingMixin, AnchorFreeHead):
         score_alpha: with ``'geometric_mean'``, the score is ``p^alpha * IoU^(1 - alpha)`` (Wu, Li
             and Wang, "IoU-aware Single-stage Object Detector for Accurate Localization", 2020).
         centerness_weight: weight the box loss of each positive pair by FCOS's centerness.
-        init_distance: distance in strides that an untrained head predicts on all four sides; a
-            sequence has one per level. The assigner's first positives are the locations whose
-            untrained boxes fit, so this decides which level learns objects of which size.
+        init_distance: distance in strides that an untrained head predicts on all four sides. The
+            assigner's first positives are the locations whose untrained boxes fit, so this decides
+            which level learns objects of which size. A sequence has one per level; their ratios are
+            factors on the levels' outputs, which a checkpoint does not hold: test and fine-tune
+            with those of the training.
         strides: of each level in pixels.
         conv_bias: whether the towers' convolutions have a bias.
         norm_cfg: group norm of 32 groups by default; None for no norm layers.

@@ -149,6 +149,8 @@ def adapt_branches(
     rfa_position: str | None, rfa_modulated: bool, *towers: Iterable[ConvModule]
 ) -> None:
     """Make the convolution at ``rfa_position`` of each tower an RFA layer, or none at ``None``."""
+    if rfa_modulated and rfa_position is None:
+        raise ValueError("rfa_modulated needs rfa_position='first' or 'last': there is no adaptor.")
     if rfa_position is not None:
         for tower in towers:
             adapt_receptive_field(tower, rfa_position, rfa_modulated)

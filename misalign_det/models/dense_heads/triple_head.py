@@ -21,6 +21,7 @@ from ..layers import (
     takes_all_levels,
 )
 from ..layers.star_offsets import OFFSET_MODES
+from ..task_modules.assigners.batch_assigner import check_box_loss
 from ..utils.multi_level import join_levels, scaled_levels, split_levels
 from .distances import exp_distance
 from .head_config_checks import check_levels, without_delete_keys
@@ -152,6 +153,7 @@ class TripleHead(LossAwareFCOSHead):
                     "branch is on the coarse box, and it has no centerness. Drop it."
                 )
         self.loss_bbox_coarse = MODELS.build(without_delete_keys(loss_bbox_coarse or IOU_LOSS))
+        check_box_loss(self.loss_bbox_coarse, "loss_bbox_coarse")
 
     def _init_layers(self) -> None:
         self.pre_convs = self._conv_blocks(self.stacked_convs)
@@ -241,7 +243,10 @@ class TripleHead(LossAwareFCOSHead):
         else:
             guided = _guided(self.reg_guided, feats, offsets)
         outputs = [self.conv_reg(feat) for feat in guided]
-        refined = self._refine(scaled_levels(outputs, self.scales), coarse)
+        if self.refine_mode == "none":
+            refined = self._level_distances(outputs, self.scales)
+        else:
+            refined = self._refine(scaled_levels(outputs, self.scales), coarse)
         return refined if where is None else torch.where(join_levels(where), refined, coarse)
 
     def _refines_sparsely(self) -> bool:
@@ -262,11 +267,9 @@ class TripleHead(LossAwareFCOSHead):
     def _refine(self, output: Tensor, coarse: Tensor) -> Tensor:
         """Final distances in strides from the scaled regression output (eq. 8)."""
         coarse = coarse.detach() if self.refine_detach else coarse
-        if self.refine_mode == "multiply":
-            return exp_distance(output) * coarse
         if self.refine_mode == "add":
             return coarse + output.float()
-        return exp_distance(output)
+        return exp_distance(output) * coarse
 
     def loss_by_feat(
         self,

@@ -14,8 +14,8 @@ def dynamic_coefficient(
     """Reciprocal of the localisation error, lambda (`Dynamic Coefficient Loss`, eq. 1).
 
     ``1 / (sigmoid(d^2) + tanh(|w / h - w' / h'|) + eps)`` with d the distance of the centres: 2
-    for a perfect box, towards 1 / 2 for a bad one. A pair with an infinite or NaN coordinate gets
-    the least value, ``1 / (2 + eps)``.
+    for a perfect box, less for a worse one, at least 1 / 2. A pair with an infinite or NaN
+    coordinate gets the least value, ``1 / (2 + eps)``.
 
     Args:
         pred, target: boxes xyxy in pixels, ``(E, 4)`` each.

@@ -3,8 +3,9 @@
 The CPU path, in NumPy. :mod:`.nms_match` forms the clusters, :mod:`.nms_cuda` takes CUDA tensors.
 """
 
+import math
+from collections.abc import Mapping
 from importlib import import_module
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class CLBalancedNMS:
         check_choice("output_score", output_score, OUTPUT_SCORES)
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"iou_threshold must be in (0, 1], not {iou_threshold}.")
-        if gamma < 0 or sigma <= 0:
+        if not (0 <= gamma < math.inf and 0 < sigma < math.inf):
             raise ValueError(
                 f"gamma must be at least 0 and sigma positive, not {gamma} and {sigma}."
             )
@@ -202,6 +203,25 @@ def cl_balanced_nms(
     return nms(boxes, scores)
 
 
+def check_nms(config: Mapping | None) -> None:
+    """Check the options of a ``test_cfg.nms`` before a box is there, if they are this NMS's.
+
+    Args:
+        config: of any NMS; None for none.
+
+    Raises:
+        ValueError: an option is unknown, missing or out of range.
+    """
+    if not config or config.get("type") not in ("CLBalancedNMS", cl_balanced_nms):
+        return
+    # Of mmcv's batched_nms.
+    others = ("type", "class_agnostic", "split_thr")
+    try:
+        CLBalancedNMS(**{key: value for key, value in config.items() if key not in others})
+    except TypeError as error:
+        raise ValueError(f"nms of type CLBalancedNMS: {error}") from error
+
+
 # mmcv's batched_nms finds an NMS by its name in mmcv.ops.nms. This is the one place where the
 # package adds a name to another package.
 mmcv_nms.CLBalancedNMS = cl_balanced_nms
@@ -288,7 +308,7 @@ def _selection_scores(
 
 def _check_finite(boxes: np.ndarray, scores: np.ndarray) -> None:
     # One product shows non-finite values. It overflows for coordinates beyond 1e18, too.
-    if not isfinite(np.vdot(boxes, boxes) + np.vdot(scores, scores)) and not (
+    if not math.isfinite(np.vdot(boxes, boxes) + np.vdot(scores, scores)) and not (
         np.isfinite(boxes).all() and np.isfinite(scores).all()
     ):
         raise ValueError(NON_FINITE)

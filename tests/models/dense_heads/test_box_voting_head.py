@@ -227,6 +227,22 @@ def test_heads_that_cannot(head_type, said):
         MODELS.build(dict(type="BoxVotingHead", head_type=head_type, num_classes=3))
 
 
+def test_a_head_that_calls_the_one_it_derives_from():
+    class Wrapped(ATSSHead):
+        def _predict_by_feat_single(self, *args, **kwargs):
+            return super()._predict_by_feat_single(*args, **kwargs)
+
+    class Silent(ATSSHead):
+        def _predict_by_feat_single(self, *args, **kwargs):
+            return None
+
+    config = dict(head_config("ATSS"), type="BoxVotingHead")
+    assert isinstance(MODELS.build(dict(config, head_type=Wrapped)), Wrapped)
+    for kind in (Silent, dict(type="ATSSHead")):
+        with pytest.raises(ValueError, match="Silent cannot vote|head_type must be the name"):
+            MODELS.build(dict(config, head_type=kind))
+
+
 def test_wrong_options_are_found_when_the_head_is_built():
     for changes in (dict(type="BoxVotingHead", head_type="ATSSHead"), dict(type="DCATSSHead")):
         config = {**head_config("ATSS", box_voting=dict(sigm=0.1)), **changes}

@@ -1,6 +1,7 @@
 """What a loss-aware head says to keys, losses, assigners and strides that do not fit it."""
 
 import inspect
+from functools import partial
 
 import pytest
 import torch
@@ -183,14 +184,19 @@ def test_without_an_assigner_it_predicts_but_does_not_train(kind, train_cfg):
         losses_of(head, [ONE])
 
 
-@pytest.mark.parametrize("kind", ["RFAFCOSHead", "FCOSHeadWithoutCenterness"])
+@pytest.mark.parametrize(
+    "kind", ["RFAFCOSHead", "FCOSHeadWithoutCenterness", "DCFCOSHead", "BoxVotingHead"]
+)
 def test_heads_with_fcos_targets_read_no_assigner(kind):
-    message = complaint(kind=kind)
+    more = dict(head_type="FCOSHead") if kind == "BoxVotingHead" else {}
+    built = partial(build, kind, **more)
+    message = complaint(kind=kind, **more)
+    kind = more.get("head_type", kind)
     assert f"{kind} takes FCOS's targets" in message and "JLAAssigner. It trains" in message
     assert "or another head derived from LossAwareFCOSHead" in message
-    build(kind, train_cfg=None)
-    build(kind, train_cfg=dict(assigner=None))
-    build(kind, train_cfg=dict(assigner=dict(type="MaxIoUAssigner")))  # as old configs of FCOS
+    built(train_cfg=None)
+    built(train_cfg=dict(assigner=None))
+    built(train_cfg=dict(assigner=dict(type="MaxIoUAssigner")))  # as old configs of FCOS
 
 
 @pytest.mark.parametrize("kind", OURS)
@@ -276,6 +282,18 @@ def test_a_derived_head_may_have_keys_of_its_own():
     ):
         Derived(3, 16, train_cfg=dict(JLA, cool_down=1))
     assert "of your own" not in complaint(train_cfg=dict(JLA, cool_down=1))
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_options_of_the_nms_are_checked_when_the_head_is_built(kind):
+    for nms in (dict(gamma=-1.0, iou_threshold=0.5), dict(gamma=0.3)):
+        with pytest.raises(ValueError, match="gamma must be|CLBalancedNMS: .*iou_threshold"):
+            build(kind, test_cfg=dict(nms=dict(type="CLBalancedNMS", **nms)))
+
+
+def test_a_loss_that_reads_no_weights_is_refused():
+    message = complaint(loss_cls=dict(type="GHMC", use_sigmoid=True))
+    assert "loss_cls is GHMC, which reads no weights of the positives" in message
 
 
 @pytest.mark.parametrize("loss", [L1Loss, BoundedIoULoss])

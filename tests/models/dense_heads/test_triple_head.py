@@ -217,6 +217,8 @@ def test_the_sampled_form_exports_to_onnx_operators():
         (dict(iou_branch_on="classification"), "does not read iou_branch_on"),
         (dict(centerness_weight=True), "does not read centerness_weight"),
         (dict(dcn_on_last_conv=True), "does not read dcn_on_last_conv"),
+        (dict(rfa_modulated=True), "rfa_modulated needs rfa_position='first' or 'last'"),
+        (dict(loss_bbox_coarse=dict(type="L1Loss")), "loss_bbox_coarse must be one of mmdet's"),
         (dict(init_distance=0), "init_distance"),
         (dict(init_distance=[1.5, 4.0]), "each of the"),
         (dict(init_distance="4"), "init_distance"),
@@ -354,8 +356,6 @@ def test_other_readings_of_the_refinement():
     output, coarse = torch.tensor([-1.5, 2.0]), torch.tensor([3.0, 5.0])
     added = make_head(refine_mode="add")._refine(output.bfloat16(), coarse)
     assert added.tolist() == [1.5, 7.0] and added.dtype == torch.float32
-    alone = make_head(refine_mode="none")._refine(output, coarse)
-    torch.testing.assert_close(alone, output.exp())
 
 
 @pytest.mark.parametrize("mode", ["multiply", "add"])
@@ -365,8 +365,19 @@ def test_an_untrained_refinement_keeps_the_coarse_box(mode):
         torch.testing.assert_close(mine, theirs)
 
 
-def test_an_untrained_regression_branch_alone_is_not_zero():
-    assert make_head(refine_mode="none").conv_reg.weight.any()
+def test_a_regression_branch_alone():
+    """Its untrained boxes are those of ``init_distance``, too, but its weights are not zero."""
+    head = make_head(refine_mode="none", init_distance=[1.5, *[4.0] * (len(STRIDES) - 1)])
+    assert head.conv_reg.weight.any()
+    for conv in (head.conv_coarse, head.conv_reg):
+        torch.nn.init.zeros_(conv.weight)
+    _, final, _, coarse = head(features())
+    for mine, theirs in zip(final, coarse):
+        torch.testing.assert_close(mine, theirs)
+    torch.nn.init.ones_(head.conv_reg.bias)
+    for distances, factor, stride in zip(head(features())[1], [1, *[4 / 1.5] * 4], STRIDES):
+        expected = torch.full_like(distances, math.e * factor * stride)
+        torch.testing.assert_close(distances, expected)
 
 
 def test_outputs_of_a_level_by_its_layers():

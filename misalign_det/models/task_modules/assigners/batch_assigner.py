@@ -246,18 +246,19 @@ class BatchAssigner(BaseAssigner):
         return priors[:, :2], priors[:, 2] if priors.shape[1] > 2 else None
 
 
-def check_box_loss(loss: nn.Module) -> None:
+def check_box_loss(loss: nn.Module, name: str = "loss_bbox") -> None:
     """Check that a box loss of mmdet can rank candidates.
 
     Args:
         loss: called on two pairs of boxes.
+        name: of the argument, for the error.
 
     Raises:
         ValueError: it does not give one loss per pair of boxes.
     """
     boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [1.0, 0.0, 5.0, 4.0]])
     message = (
-        f"loss_bbox must be one of mmdet's losses on xyxy boxes that gives one loss per pair with "
+        f"{name} must be one of mmdet's losses on xyxy boxes that gives one loss per pair with "
         f"reduction_override='none', such as 'mmdet.IoULoss' or 'mmdet.GIoULoss'; "
         f"{type(loss).__name__} "
     )

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from .iou_cls_score import IoUClsScoreMixin, Scores, probabilities_of_pairs
 
+_HEADS = "IACAssigner goes with DCRetinaHead, IACATSSAssigner with DCATSSHead and DCGFLHead."
+
 
 @TASK_UTILS.register_module()
 class IACAssigner(IoUClsScoreMixin, MaxIoUAssigner):
@@ -58,6 +60,7 @@ class IACAssigner(IoUClsScoreMixin, MaxIoUAssigner):
         pred_instances: InstanceData,
         gt_instances: InstanceData,
         gt_instances_ignore: InstanceData | None = None,
+        *args: Any,
         **kwargs: Any,
     ) -> AssignResult:
         """See mmdet's MaxIoUAssigner. Boxes are tensors or mmdet's ``HorizontalBoxes``.
@@ -67,11 +70,15 @@ class IACAssigner(IoUClsScoreMixin, MaxIoUAssigner):
                 ``self.scores``, ``scores``: class probabilities ``(P, C)``.
             gt_instances: ``bboxes``, xyxy in pixels, ``(G, 4)``, and ``labels`` ``(G,)``.
             gt_instances_ignore: ``bboxes`` of ignored regions.
+            *args: must be empty; heads that pass more are written for another kind of assigner.
             **kwargs: passed to mmdet's assigner.
 
         Raises:
+            TypeError: the head calls as for another kind of assigner.
             ValueError: no probabilities, although ``score_threshold`` is finite.
         """
+        if args or not isinstance(gt_instances, InstanceData):
+            raise TypeError(f"IACAssigner cannot be the assigner of this head. {_HEADS}")
         scores = self._scores_of(pred_instances)
         boxes = get_box_tensor(pred_instances.priors), get_box_tensor(gt_instances.bboxes)
         self._instances = (*boxes, scores)
@@ -142,8 +149,11 @@ class IACATSSAssigner(IoUClsScoreMixin, ATSSAssigner):
             num_level_priors: number of anchors on each level.
 
         Raises:
+            TypeError: the head calls as for another kind of assigner.
             ValueError: no probabilities, although ``score_threshold`` is finite.
         """
+        if not isinstance(gt_instances, InstanceData):
+            raise TypeError(f"IACATSSAssigner cannot be the assigner of this head. {_HEADS}")
         scores = self._scores_of(pred_instances)
         self.scores = None
         priors = get_box_tensor(pred_instances.priors)[:, :4]

@@ -14,6 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ....utils.triton_support import has_triton
+from ....utils.validation import check_count
 from ...utils.bipartite_matching import least_loss
 from ...utils.blockwise_iou import OverlapsInBlocks, pairs_from
 from .candidates import CandidatePairs, gt_counts, select_top_candidates
@@ -79,11 +80,11 @@ class IoUClsScoreMixin:
     ) -> None:
         super().__init__(*args, **kwargs)
         self.iou_calculator = OverlapsInBlocks(self.iou_calculator)
-        if not 0 <= score_alpha <= 1 or not 0 <= min_iou <= 1 or score_topk < 1:
+        if not 0 <= score_alpha <= 1 or not 0 <= min_iou <= 1:
             raise ValueError(
-                "score_alpha and min_iou are in [0, 1] and score_topk at least 1, not "
-                f"{score_alpha}, {min_iou} and {score_topk}."
+                f"score_alpha and min_iou are in [0, 1], not {score_alpha} and {min_iou}."
             )
+        check_count("score_topk", score_topk)
         self.score_alpha = score_alpha
         self.score_threshold = score_threshold
         self.min_iou = min_iou

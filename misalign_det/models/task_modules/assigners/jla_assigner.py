@@ -33,7 +33,9 @@ class JLAAssigner(BatchAssigner):
         theta: weight threshold for two GTs (eq. 6), in [0, 1]. Below 0.5 ambiguous locations
             always go to the GT of least loss (section 4.3.2).
         ambiguous: ``'soft'``, ``'ignore'`` or ``'argmin'``; see
-            :func:`~misalign_det.models.task_modules.assigners.ambiguity.resolve_ambiguity`.
+            :func:`~misalign_det.models.task_modules.assigners.ambiguity.resolve_ambiguity`. mmdet's
+            heads read no weights: in them ``'soft'`` is ``'argmin'``, whatever ``theta``, and
+            YOLOXHead, which ignores no location, trains those of ``'ignore'`` as background.
         weighted_until: share of the training, in [0, 1], after which ``'argmin'`` takes over. It is
             read at each step from the runner's own counters, so that a resumed run is in the right
             stage. The paper gives no value.
@@ -78,6 +80,11 @@ class JLAAssigner(BatchAssigner):
             raise ValueError(f"alpha must be 0 or larger, not {alpha}.")
         if center_radius is not None and not center_radius > 0:
             raise ValueError(f"center_radius must be positive or None, not {center_radius}.")
+        if center_radius is not None and self.prior_format == "box":
+            raise ValueError(
+                "center_radius counts in strides, which priors of format 'box' do not carry. Use "
+                "prior_format='point'."
+            )
         self.topk = topk
         self.alpha = alpha
         self.theta = theta

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmdet.registry import TASK_UTILS
 from mmdet.utils import ConfigType
 from torch import Tensor
@@ -49,7 +50,7 @@ class SpatialAlignAssigner(BatchAssigner):
         level_mode: ``'loss'`` (the paper), or ``'regress_range'``: only the level whose range holds
             the location's longest distance to a side of the GT box, as in FCOS.
         regress_ranges: least and largest such distance of each level, in pixels. Levels beyond the
-            last range use that one.
+            last range use that one; of fewer levels the last one reaches to the end of all ranges.
         fitness: what the cost is made of. ``'sum'``: the losses themselves; ``'softmax'``: their
             softmax over the candidates of a GT, as a published summary words it.
         cost_scale: factor on the costs that the mixture is fitted to, above 0; with
@@ -151,7 +152,7 @@ class SpatialAlignAssigner(BatchAssigner):
         losses, levels = joint_loss(cls_loss, reg_loss), level_of_priors(strides)
         if self.level_mode == "regress_range":
             location = pairs.prior_inds % len(points)
-            ranges = points.new_tensor(self.regress_ranges, dtype=torch.float32)
+            ranges = self._ranges(levels)
             in_range = within_regress_range(
                 points[location],
                 gts.bboxes[pairs.gt_inds],
@@ -161,6 +162,17 @@ class SpatialAlignAssigner(BatchAssigner):
             losses = losses.masked_fill(~in_range, float("inf"))
         per_level = candidates_per_level(pairs, losses, levels, self.topk)
         return gather_levels(per_level, select_levels(per_level.losses, self.num_levels))
+
+    def _ranges(self, levels: Tensor) -> Tensor:
+        """Least and largest distance of each level, ``(L, 2)``; the coarsest takes all above, too.
+
+        Args:
+            levels: level index of each location, ``(P,)``.
+        """
+        ranges = levels.new_tensor(self.regress_ranges, dtype=torch.float32)
+        coarsest = F.pad(levels, (0, 1)).amax()
+        last = torch.arange(len(ranges), device=levels.device) >= coarsest
+        return torch.stack([ranges[:, 0], torch.where(last, ranges[-1, 1], ranges[:, 1])], dim=1)
 
     def _rank_by_cost(
         self, candidates: TopCandidates, cls_loss: Tensor, reg_loss: Tensor

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.models.task_modules.assigners import ATSSAssigner
 from mmdet.registry import TASK_UTILS
+from mmengine.structures import InstanceData
 
 
 def on_atss(num_priors, num_gts, num_ignored, seed, own, **options):
@@ -94,3 +95,17 @@ def test_atss_with_ddods_cost_reads_logits():
     assert ours.assign(pred, [2], instances(GT)).gt_inds[1] == 0
     pred.scores[1] = -0.35  # 0.6 / 2 + 0.413 / 2
     assert ours.assign(pred, [2], instances(GT)).gt_inds[1] == 1
+
+
+def test_heads_that_call_as_for_the_other_assigner_are_told():
+    iac = TASK_UTILS.build(
+        dict(type="IACAssigner", pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0)
+    )
+    atss = TASK_UTILS.build(dict(type="IACATSSAssigner", topk=3))
+    priors, gts = InstanceData(priors=torch.zeros(4, 4)), InstanceData(bboxes=torch.zeros(0, 4))
+    for call in (
+        lambda: iac.assign(priors, [4], gts, None),
+        lambda: atss.assign(priors, gts, None),
+    ):
+        with pytest.raises(TypeError, match="IACAssigner goes with DCRetinaHead, IACATSSAssigner"):
+            call()

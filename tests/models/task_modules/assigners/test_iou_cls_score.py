@@ -77,7 +77,8 @@ class TestBothAssigners:
         with pytest.raises(ValueError, match=f"{kind} needs.*DCATSSHead"):
             self.run(kind, predictions(ANCHORS), instances(GT))
         for options in (dict(score_alpha=1.01), dict(score_alpha=-0.01), dict(min_iou=-0.01),
-                        dict(min_iou=1.01), dict(score_topk=0)):  # fmt: skip
+                        dict(min_iou=1.01), dict(score_topk=0),
+                        dict(score_topk=2.5)):  # fmt: skip
             with pytest.raises(ValueError, match=next(iter(options))):
                 self.run(kind, None, None, **options)
         for options in (dict(score_alpha=0, min_iou=0), dict(score_alpha=1, min_iou=1)):

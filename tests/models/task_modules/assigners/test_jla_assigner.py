@@ -234,6 +234,7 @@ def test_bounds_of_arguments():
         dict(focal_alpha=-0.1), dict(focal_alpha=1.1), dict(focal_gamma=-1), dict(alpha=-1),
         dict(alpha=math.nan), dict(center_radius=0), dict(mixture_backend="numpy"),
         dict(precisions_init=0), dict(precisions_init=INF), dict(precisions_init="auto"),
+        dict(center_radius=1.5, prior_format="box"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=next(iter(kwargs))):
             make(**kwargs)

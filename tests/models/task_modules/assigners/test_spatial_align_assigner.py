@@ -276,6 +276,23 @@ def test_levels_beyond_the_ranges_have_the_last_one():
     assert set(used.tolist()) == {16, 32}
 
 
+def test_the_coarsest_of_few_levels_has_all_larger_objects():
+    """As in FCOS, whose last range has no end: three levels here, five ranges."""
+    points, strides, logits, bboxes = predictions()
+    gts = BatchGroundTruth.from_instances(
+        [ground_truth([(-500, -500, 564, 564), (0, 0, 60, 60)], [0, 1])]
+    )
+    assigned = make(level_mode="regress_range").assign_batch(points, strides, logits, bboxes, gts)
+    assert assigned.losses.isfinite().any(dim=1).all()
+    used = [strides[p[f.isfinite()]] for p, f in zip(assigned.prior_inds, assigned.losses)]
+    assert (used[0] == 32).all() and (used[1] == 8).all()
+    empty = BatchGroundTruth.from_instances([ground_truth([], [])])
+    none = make(level_mode="regress_range").assign_batch(
+        points[:0], strides[:0], logits[:, :0], bboxes[:, :0], empty
+    )
+    assert len(none.nonzero()[0]) == 0
+
+
 def test_bounds_of_arguments():
     make(topk=1, num_levels=1)
     make(num_levels=MAX_LEVELS)
