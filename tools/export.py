@@ -26,6 +26,7 @@ import misalign_det  # noqa: F401  (first: it checks the environment)
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from misalign_det.analysis.output_files import output_file
 from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
 from misalign_det.apis.detector import build_dataset
 from misalign_det.apis.export.comparison import compare
@@ -132,7 +133,6 @@ def export(args: argparse.Namespace, cfg: Config, paths: Sequence[str]) -> str:
     graph = (NMSGraph if args.nms else DetectorGraph)(model).eval().requires_grad_(False)
     metadata = describe(cfg, model, args)
     out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         written = os.path.join(folder, out.name)
         items = [inferencer.pipeline(path) for path in paths]
@@ -168,6 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             required("onnx")
             required("onnxruntime")
         cfg = load_config(args)
+        output_file(args.out)
         text = export(args, cfg, image_paths(args, cfg))
     kind = f"ONNX, opset {args.opset}" if args.format == "onnx" else "torch.export"
     print(f"{text} ({kind}, NMS {'inside' if args.nms else 'outside'})")

@@ -26,6 +26,7 @@ import misalign_det  # noqa: F401  (first: it checks the environment)
 # isort: split
 import torch
 
+from misalign_det.analysis.output_files import output_file, output_folder
 from misalign_det.analysis.picture_names import distinct_names
 from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
 from misalign_det.apis.inference.inferencer import Inferencer, detector_classes
@@ -40,7 +41,7 @@ from misalign_det.engine.checkpoint import read_checkpoint, tensors_only
 from misalign_det.errors import InputError
 from misalign_det.utils.text import shorten
 
-PICTURES = "pictures"  # in the output folder
+PICTURES, RESULTS = "pictures", "predictions.json"  # in the output folder
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -115,6 +116,27 @@ def output_files(sources: Sources, out_dir: Path) -> tuple[list[Path], list[Path
     return pictures, films
 
 
+def prepare_folder(out_dir: Path, outputs: tuple[Sequence[Path], Sequence[Path]] | None) -> None:
+    """Make the output folder, and check that the files can be written.
+
+    Args:
+        out_dir: from the command line.
+        outputs: from `output_files`; None for no pictures and videos.
+
+    Raises:
+        InputError: one of them cannot.
+    """
+    pictures, films = outputs or ((), ())
+    output_folder(out_dir / PICTURES if pictures else out_dir)
+    for path in (out_dir / RESULTS, *pictures, *films):
+        if path.is_dir():
+            raise InputError(
+                f"--out-dir {out_dir}: {path} is a folder, where a file is to be written. Choose "
+                "another --out-dir."
+            )
+    output_file(out_dir / RESULTS, "--out-dir")
+
+
 def run(
     inferencer: Inferencer,
     sources: Sources,
@@ -154,15 +176,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cfg = load_config(args)
         classes = detector_classes(cfg, read_checkpoint(args.checkpoint))
         check_classes(args.classes or (), classes)
+        prepare_folder(out_dir, outputs)
         inferencer = Inferencer(cfg, args.checkpoint, device=args.device, show_progress=False)
         if args.score_thr is None:
             args.score_thr = picture_threshold(inferencer.model)
         detections = Detections(classes, args.classes)
-        out_dir.mkdir(parents=True, exist_ok=True)
         unreadable = run(inferencer, sources, outputs, detections, args)
         if not detections.num_images:
             raise InputError(f"none of the images can be read: {shorten(unreadable)}.")
-        detections.save(out_dir / "predictions.json")
+        detections.save(out_dir / RESULTS)
     print(
         f"{len(detections.results)} detections on {detections.num_images} images and frames, "
         f"in {args.out_dir}"

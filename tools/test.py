@@ -22,6 +22,7 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.registry import TRANSFORMS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 
+from misalign_det.analysis.output_files import output_file
 from misalign_det.apis.cli import (
     add_common_arguments,
     add_preflight_argument,
@@ -37,6 +38,7 @@ from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
 from misalign_det.engine.distributed import collect_device, finish_processes
 from misalign_det.errors import InputError
 from misalign_det.utils import is_type, leaf_datasets
+from misalign_det.utils.processes import is_first_process
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -123,6 +125,8 @@ def main() -> None:
     args = parse_args()
     setup_cache_size_limit_of_dynamo()
     with errors_in_one_line("test.py"), tensors_only(args.trust_checkpoint):
+        if args.out and is_first_process():  # which alone writes it
+            output_file(args.out)
         cfg = load_config(args)
         cfg.load_from, cfg.resume = args.checkpoint, False
         preload_checkpoint(cfg)

@@ -28,6 +28,7 @@ from misalign_det.apis.cli import (
 )
 from misalign_det.apis.config_types import check_types
 from misalign_det.apis.resume import (
+    check_optimizer,
     check_pretrained,
     check_same_start,
     preload_checkpoint,
@@ -35,8 +36,9 @@ from misalign_det.apis.resume import (
 )
 from misalign_det.apis.training_safeguards import add_safeguards
 from misalign_det.datasets.preflight import check_config
-from misalign_det.engine.checkpoint import check_checkpoint, tensors_only
+from misalign_det.engine.checkpoint import check_checkpoint, read_checkpoint, tensors_only
 from misalign_det.engine.distributed import finish_processes
+from misalign_det.engine.named_weights import is_local
 from misalign_det.errors import InputError
 
 
@@ -115,6 +117,8 @@ def main() -> None:
         if cfg.get("load_from"):
             resume = bool(cfg.get("resume"))
             check_checkpoint(runner.model, cfg.load_from, strict=resume, resume=resume)
+            if resume and not is_local(cfg.load_from):  # the others have been compared
+                check_optimizer(cfg, read_checkpoint(cfg.load_from), cfg.load_from)
         runner.train()
         finish_processes()
 

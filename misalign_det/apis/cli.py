@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdet.registry import RUNNERS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -18,7 +18,7 @@ from ..errors import ConfigError, InputError
 from ..utils.old_names import RenamedWarning
 from ..utils.processes import is_first_process
 from .config_lookup import find_config
-from .config_options import fit_workers, merge_options
+from .config_options import fit_workers, merge_options, parse_option
 from .console import ConciseRunner
 from .error_reporting import config_in_use, errors_in_one_line
 from .input_size import describe_input_size
@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 
-class Options(DictAction):
-    """mmengine's `DictAction` with error messages that name the option."""
+class Options(argparse.Action):
+    """mmengine's ``DictAction`` with error messages that name the option, and paths as given."""
 
     def __call__(
         self,
@@ -47,17 +47,19 @@ class Options(DictAction):
         option_string: str | None = None,
     ) -> None:
         """Store the options as a dict, or exit with a message."""
+        options = dict(getattr(namespace, self.dest, None) or {})
         for value in values or ():
-            key, equals, _ = value.partition("=")
+            key, equals, text = value.partition("=")
             if not key or not equals:
                 parser.error(
                     f"{option_string}: {value!r} is not KEY=VALUE. Put arguments that do not "
                     f"belong to {option_string} before it."
                 )
-        try:
-            super().__call__(parser, namespace, values, option_string)
-        except AssertionError as error:
-            parser.error(f"{option_string}: {error}")
+            try:
+                options[key] = parse_option(key, text)
+            except ValueError as error:
+                parser.error(f"{option_string} {key}: {error}.")
+        setattr(namespace, self.dest, options)
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,8 +84,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action=Options,
         metavar="KEY=VALUE",
-        help="change the config: train_dataloader.batch_size=4, lists as 'key=[a,b]' or key=a,b. "
-        "data_root=FOLDER moves all paths of the datasets",
+        help="change the config: train_dataloader.batch_size=4, lists as 'key=[a,b]' or key=a,b, "
+        "a path as it is ('work_dir=my runs'). data_root=FOLDER moves all paths of the datasets",
     )
     parser.add_argument(
         "--launcher",
@@ -196,6 +198,11 @@ def load_config(args: argparse.Namespace, training: bool = False) -> Config:
             cannot be used.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if "launcher" in (args.cfg_options or {}):
+        raise InputError(
+            "--cfg-options launcher: it has no effect. Give --launcher "
+            f"{args.cfg_options['launcher']}."
+        )
     path, options, name = find_config(args.config)
     cfg = _read_config(path)
     cfg.merge_from_dict(dict(options))

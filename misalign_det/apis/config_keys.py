@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import mmdet.registry
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import Registry
@@ -25,8 +26,15 @@ from torch.utils.data import DataLoader
 from ..errors import InputError
 from ..models.dense_heads import BoxVotingHead
 from ..models.post_processing.box_voting import OPTIONS as VOTING_OPTIONS
-from ..utils import argument_names, find_type, leaf_datasets, walk
-from .option_hints import has_key, new_name, same_key_elsewhere, text_for_number, wrong_value
+from ..utils import argument_names, find_type, is_type, leaf_datasets, walk
+from .option_hints import (
+    has_key,
+    keys_in_source,
+    new_name,
+    same_key_elsewhere,
+    text_for_number,
+    wrong_value,
+)
 
 _NEAR = 0.6  # difflib's ratio from which a name is suggested for an unknown one
 _SLIP = 0.8  # the ratio from which a new key is probably a typing error where any key is allowed
@@ -72,8 +80,17 @@ _FIXED = {
     "custom_imports": ("imports", "allow_failed_imports"),
     "optim_wrapper": ("loss_scale", "dtype", "use_fsdp"),  # for --amp, which sets the type later
     "env_cfg": ("cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"),
+    "env_cfg.dist_cfg": "backend init_backend port timeout init_method group_name".split(),
+    "compile": "fullgraph dynamic backend mode options disable".split(),
+    "optim_wrapper.clip_grad": (
+        "type max_norm norm_type clip_value error_if_nonfinite foreach".split()
+    ),
     **{f"{split}_dataloader": _LOADER for split in _SPLITS},
 }
+_KNOWN = ("mmdet", "mmengine", "misalign_det")  # whose classes are read for their keys
+# Parts without `type` that are not checked: what is in them goes by names that the user chooses, or
+# to another library.
+_FREE = ("custom_keys", "metainfo", "init_kwargs", "backend_args", "path_mapping")
 
 
 @functools.cache
@@ -222,29 +239,35 @@ def _check_new(
             return None
         names, closed, owner = set[str](), True, head
     else:
-        names, closed, owner = _readers(head, merged)
-    if name in names:
-        return None
+        names, closed, owner = _readers(after, head)
+    if name in names or name in ("type", "_scope_", "_delete_"):
+        inside = rest and isinstance(merged.get(name), Mapping)
+        return _check_new(before, after, {}, parts, i + 1) if inside else None
     offered = names - _BUILDERS - _GIVEN
     near = _near(name, {*offered, *place} - {"type"}, _NEAR if closed else _SLIP)
     if rest:  # the keys below must exist as well
         near = [n for n in near if has_key(place.get(n), parts[i + 1 :])]
-    wrapped = [key for key, _ in leaf_datasets(place, head) if key != head]
-    found = [f"{head}.{n}{rest}" for n in near] or [f"{key}.{name}{rest}" for key in wrapped]
+    inner = [key for key, _ in leaf_datasets(place, head) if key != head]
+    inner += [f"{head}.{key}" for key, part in place.items() if has_key(part, [name])]
+    found = [f"{head}.{n}{rest}" for n in near] or [f"{key}.{name}{rest}" for key in inner]
     advice = _advice(found or same_key_elsewhere(before, parts))
     if closed:
         shown = ", ".join(sorted(offered))
         known = f" It takes {shown}." if shown else ""
+        if name == "box_voting":
+            known = " BoxVotingHead reads it: bbox_head=dict(type='BoxVotingHead', head_type=...)."
         raise InputError(
             f"--cfg-options {path}: nothing reads it; {owner} has no {name!r}.{advice or known}"
         )
-    if near:
+    if advice or head.rsplit(".", 1)[-1] not in _FREE:
+        advice = advice or " Any key can be given there, and may have no effect."
         return f"--cfg-options {path}: a new key; the config does not have it.{advice}"
     return None
 
 
-def _readers(head: str, part: Mapping) -> tuple[set[str], bool, str]:
+def _readers(cfg: Config, head: str) -> tuple[set[str], bool, str]:
     """Keys that a part of a config may have, whether they are all, and what reads them."""
+    part = _at(cfg, head.split("."))
     found = _types(part.get("type"), head) or list(_DEFAULT_TYPES.get(head, ()))
     names: set[str] = {*_FIXED.get(head, ())}
     if BoxVotingHead in found:  # it passes everything else on
@@ -255,7 +278,37 @@ def _readers(head: str, part: Mapping) -> tuple[set[str], bool, str]:
         names.update(taken)
         closed &= complete
     owner = f"{head} ({found[0].__name__})" if part.get("type") and found else head
+    if not closed and not found:
+        asked, reader = _asked(cfg, head)
+        names, closed, owner = asked, bool(asked), f"{head} (of {reader})" if reader else head
     return (names | (_BUILDERS if found else set())) - {"self"}, closed, owner
+
+
+def _asked(cfg: Config, head: str) -> tuple[set[str], str]:
+    """Keys that classes read from a part without ``type``, and the name of the first of them.
+
+    None where it is not known whether they are all: of a two-stage detector's ``rcnn``, or of
+    classes of other packages.
+    """
+    above, _, last = head.rpartition(".")
+    owner = _at(cfg, above.split(".")) if above else {}
+    name, kinds = last, list[Callable]()
+    if last == "filter_cfg":
+        kinds = _types(owner.get("type"), above)
+    elif last == "paramwise_cfg":
+        kinds = _types(owner.get("constructor", "DefaultOptimWrapperConstructor"), above)
+    elif last == "test_cfg" or head.endswith("test_cfg.rpn"):
+        name = "(?:test_)?cfg"
+        model = owner if last == "test_cfg" else _at(cfg, above.split(".")[:-1])
+        parts = ("bbox_head", "mask_head") if last == "test_cfg" else ("rpn_head",)
+        dense, *others = (model.get(part) or {} for part in parts)
+        if is_type(dense.get("head_type", dense.get("type")), BaseDenseHead, mmdet.registry.MODELS):
+            given = [dense.get("head_type"), *(p.get("type") for p in (dense, model, *others))]
+            kinds = [kind for each in given for kind in _types(each, above)]
+    if not all(kind.__module__.split(".")[0] in _KNOWN for kind in kinds):
+        return set(), ""
+    names = {key for kind in kinds for key in keys_in_source(kind, name)}
+    return names, kinds[0].__name__ if names else ""
 
 
 def _types(kind: Any, head: str) -> list[Callable]:

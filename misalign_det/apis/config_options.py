@@ -1,4 +1,4 @@
-"""Merge ``--cfg-options`` into a config; ``data_root=FOLDER`` moves every path of it."""
+"""Read ``--cfg-options`` and merge them into a config; ``data_root=FOLDER`` moves its paths."""
 
 import copy
 import logging
@@ -6,7 +6,7 @@ import os.path as osp
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
 from ..errors import InputError
@@ -17,6 +17,63 @@ _SPLITS = ("train", "val", "test")
 _USED = tuple(f"{split}_{part}" for split in _SPLITS for part in ("dataloader", "evaluator"))
 
 _WITHOUT_WORKERS = {"persistent_workers": False, "prefetch_factor": None, "timeout": 0}
+
+# Keys whose values are paths, besides those that end in one of _PATH_ENDS or are in a data_prefix.
+_PATH_KEYS = ("checkpoint", "load_from", "pretrained", "teacher_ckpt", "teacher_config")
+_PATH_ENDS = ("_root", "_dir", "_file", "_file_path", "_prefix")
+_PAIRS = ("()", "[]")
+
+
+def parse_option(key: str, text: str) -> Any:
+    """The value of an option, as mmengine's ``DictAction`` reads it, but with its spaces.
+
+    A path is taken as it is given, commas included, unless it is in brackets or quotes.
+
+    Args:
+        key: dotted key.
+        text: behind the ``=``.
+
+    Raises:
+        ValueError: the brackets of a list do not match.
+
+    Example:
+        >>> parse_option('metainfo.classes', 'traffic light,car')
+        ['traffic light', 'car']
+        >>> parse_option('data_root', 'my data, new/'), parse_option('data_root', 'None')
+        ('my data, new/', None)
+    """
+    *heads, last = key.split(".")
+    ends = text[:1] + text[-1:]
+    if last in _PATH_KEYS or last.endswith(_PATH_ENDS) or heads[-1:] == ["data_prefix"]:
+        if text not in ("None", "True", "False") and ends not in (*_PAIRS, "''", '""'):
+            return text
+    return _parse(text)
+
+
+def _parse(text: str) -> Any:
+    text = text.strip().strip("'\"").strip()
+    parts = _split(text)
+    pair = text[:1] + text[-1:] if len(parts) == 1 else ""
+    if pair in _PAIRS:
+        parts = _split(text[1:-1])
+    elif len(parts) == 1:
+        return DictAction._parse_int_float_bool(text)
+    values = [_parse(part) for part in (parts if parts[-1].strip() else parts[:-1])]
+    return tuple(values) if pair == "()" else values
+
+
+def _split(text: str) -> list[str]:
+    """The parts between the commas that are in no brackets; the last may be empty."""
+    if "," in text and any(text.count(p[0]) != text.count(p[1]) for p in _PAIRS):
+        raise ValueError(f"the brackets in {text!r} do not match")
+    parts, depth = [""], 0
+    for char in text:
+        depth += (char in "([") - (char in ")]")
+        if char == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return parts
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> Config:

@@ -2,6 +2,7 @@
 
 import builtins
 import logging
+import math
 import re
 import warnings
 from typing import Any
@@ -10,7 +11,7 @@ import pycocotools.coco
 import pycocotools.cocoeval
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
 
 from ..engine.training_length import long_schedule
@@ -99,6 +100,33 @@ class ConciseRunner(Runner):
         if note:
             self.logger.warning(note)
         return built
+
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """As mmengine's; warns of a learning rate that it replaces, and if nothing is left."""
+        wanted = self._learning_rate()
+        super().resume(filename, *args, **kwargs)
+        kept = self._learning_rate()
+        if wanted and kept and not math.isclose(wanted, kept, rel_tol=1e-6):
+            self.logger.warning(
+                f"The learning rate stays {kept:g}, that of {filename}: {wanted:g}, which the "
+                "config gives (see --auto-scale-lr), has no effect on a run that is resumed."
+            )
+        loop = self.train_loop
+        in_epochs = isinstance(loop, EpochBasedTrainLoop)
+        done, goal = (loop.epoch, loop.max_epochs) if in_epochs else (loop.iter, loop.max_iters)
+        if done >= goal:
+            unit, key = ("epochs", "max_epochs") if in_epochs else ("steps", "max_iters")
+            self.logger.warning(
+                f"Nothing is left to train: {filename} has finished {done} of {goal} {unit}. "
+                f"For more, set train_cfg.{key}."
+            )
+
+    def _learning_rate(self) -> float | None:
+        """The largest one of the optimizer, before the schedules; None of several optimizers."""
+        groups = getattr(self.optim_wrapper, "param_groups", None)
+        if not isinstance(groups, list):
+            return None
+        return max(float(group.get("initial_lr", group["lr"])) for group in groups)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """mmengine's logger, with a short console."""

@@ -1,5 +1,11 @@
-"""Hints for ``--cfg-options``: names of mmdet 2, misplaced keys, values that cannot be right."""
+"""Hints for ``--cfg-options``: names of mmdet 2, misplaced keys, values that cannot be right.
 
+Also the keys that a class reads from a part of a config that has no type of its own.
+"""
+
+import functools
+import inspect
+import re
 from collections.abc import Mapping
 from multiprocessing import get_all_start_methods
 from numbers import Integral, Real
@@ -106,6 +112,37 @@ def text_for_number(path: str, value: Any, old: Any) -> str | None:
     kind = "numbers" if numbers is old else "a number"
     given = f"--cfg-options {path}={value}"
     return f"{given}: {texts[0]!r} is not a number; the config has {kind}, {old}."
+
+
+@functools.cache
+def keys_in_source(kind: Any, name: str) -> frozenset[str]:
+    """The keys that a class of mmdet, mmengine or this package asks a dict for, by its source.
+
+    Args:
+        kind: the class; its bases count, too.
+        name: what the dict is called there, as a regular expression.
+
+    Returns:
+        The keys. None are found in other packages, and where there is no source.
+
+    Example:
+        >>> from mmdet.models.dense_heads import YOLOXHead
+        >>> sorted(keys_in_source(YOLOXHead, '(test_)?cfg'))
+        ['max_per_img', 'min_bbox_size', 'nms', 'nms_pre', 'score_thr']
+    """
+    asked = re.compile(
+        rf"\b{name}(?:\.(?:get|pop)\(|\[)\s*['\"](?P<a>\w+)['\"]|\b{name}\.(?P<b>\w+)"
+        rf"|['\"](?P<c>\w+)['\"] (?:not )?in (?:self\.)?{name}\b"
+    )
+    found: set[str] = set()
+    for base in getattr(kind, "__mro__", ()):
+        if base.__module__.split(".")[0] in ("mmdet", "mmengine", "misalign_det"):
+            try:
+                source = inspect.getsource(base)
+            except (OSError, TypeError):
+                continue
+            found.update(m["a"] or m["b"] or m["c"] for m in asked.finditer(source))
+    return frozenset(found - set(dir(dict)))
 
 
 def has_key(value: Any, parts: list[str]) -> bool:

@@ -1,19 +1,27 @@
 """The checkpoint from which a run starts: which one it is, and whether it can be used."""
 
+import ast
+import inspect
+import logging
 import os
 import sys
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from mmdet.registry import OPTIMIZERS
 from mmengine.config import Config
 from mmengine.dist import all_gather_object
+from mmengine.logging import print_log
 
 from ..engine.checkpoint import check_training_state, read_checkpoint
 from ..engine.hooks.atomic_checkpoint_hook import last_good_checkpoint
 from ..engine.named_weights import check_weights, is_local
-from ..errors import CheckpointError
-from ..utils import walk
+from ..errors import CheckpointError, InputError
+from ..utils import find_type, walk
 from ..utils.processes import is_first_process, machine_count
+from ..utils.text import shorten
 
 # Keys of a model whose values are weights to load: of `init_cfg`, older backbones and distillation.
 _WEIGHTS = {"checkpoint", "pretrained", "teacher_ckpt"}
@@ -111,6 +119,7 @@ def preload_checkpoint(cfg: Config) -> None:
     Raises:
         CheckpointError: the file is missing, unsafe, damaged or cannot be resumed from, or there
             are no weights of that name.
+        InputError: it is resumed from with another optimizer: see :func:`check_optimizer`.
     """
     start = cfg.get("load_from")
     if not start:
@@ -120,6 +129,127 @@ def preload_checkpoint(cfg: Config) -> None:
         checkpoint = read_checkpoint(start)
         if cfg.get("resume"):
             check_training_state(checkpoint, start)
+            check_optimizer(cfg, checkpoint, start)
+
+
+def check_optimizer(cfg: Config, checkpoint: Mapping, filename: str) -> None:
+    """Refuse to resume with other settings of the optimizer, which mmengine would ignore.
+
+    It loads the settings with the optimizer's state, and so keeps the checkpoint's; those of the
+    schedules, too, about which a warning is logged. Nothing is compared with a checkpoint that
+    does not hold its config. The learning rates that ``--auto-scale-lr`` makes are compared later,
+    by :class:`~misalign_det.apis.console.ConciseRunner`.
+
+    Args:
+        cfg: with ``optim_wrapper`` and ``param_scheduler``.
+        checkpoint: from which is resumed. The text of its config is parsed, not run.
+        filename: of the checkpoint, for the message.
+
+    Raises:
+        InputError: type or settings of the optimizer differ; names the values of both.
+    """
+    saved = _parse_config((checkpoint.get("meta") or {}).get("cfg"))
+    if not isinstance(saved.get("optim_wrapper"), Mapping) or not cfg.get("optim_wrapper"):
+        return
+    parts = {key: cfg[key] for key in ("optim_wrapper", "param_scheduler") if key in cfg}
+    given = _parse_config(Config(parts).pretty_text)  # in the form of the saved one
+    instead = (
+        "or train from the weights alone: --cfg-options load_from=FILE instead of --resume FILE."
+    )
+    kind, its_kind = (_optimizer_type(config) for config in (given, saved))
+    if kind != its_kind:
+        raise InputError(
+            f"{filename} holds the state of {_name(its_kind)}, which {_name(kind)}, the config's "
+            f"optim_wrapper.optimizer.type, cannot continue. Resume with {_name(its_kind)}, "
+            f"{instead}"
+        )
+    differ = _differences(_optimizer_settings(given, kind), _optimizer_settings(saved, kind))
+    if differ:
+        raise InputError(
+            f"resuming from {filename} keeps its optimizer's settings, and the config has others: "
+            f"{shorten(differ)}. Give those of the checkpoint, {instead}"
+        )
+    differ = _differences(*(_leaves(config, "param_scheduler") for config in (given, saved)))
+    if differ and is_first_process():
+        note = (
+            f"resuming from {filename} keeps its schedules, and the config has others, which "
+            f"change nothing: {shorten(differ)}. With new ones, {instead.removeprefix('or ')}"
+        )
+        print_log(note, logger="current", level=logging.WARNING)
+
+
+def _parse_config(text: Any) -> dict[str, Any]:
+    """The variables of a config's text: parsed, not run. Empty if it is no such text."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, TypeError, ValueError, RecursionError):
+        return {}
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    return {getattr(node.targets[0], "id", ""): _plain(node.value) for node in assigned}
+
+
+def _plain(node: ast.expr) -> Any:
+    """The value of a literal or of a call of ``dict``; the text of any other expression."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "dict":
+        return {key.arg: _plain(key.value) for key in node.keywords}
+    if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
+        return {k.value: _plain(v) for k, v in zip(node.keys, node.values)}  # type: ignore
+    if isinstance(node, (ast.List, ast.Tuple)):  # which an option of the command line may replace
+        return [_plain(item) for item in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)
+
+
+def _optimizer_type(config: Mapping) -> Any:
+    optimizer = config["optim_wrapper"].get("optimizer")
+    name = optimizer.get("type") if isinstance(optimizer, Mapping) else None
+    return find_type(name, OPTIMIZERS) or name
+
+
+def _optimizer_settings(config: Mapping, kind: Any) -> dict[str, Any]:
+    """What a checkpoint's state replaces, by dotted key, with defaults."""
+    wrapper, head = config["optim_wrapper"], "optim_wrapper"
+    found = {}
+    for part in ("optimizer", "paramwise_cfg"):
+        found.update(_leaves(wrapper, part, f"{head}."))
+    found.pop(f"{head}.optimizer.type", None)
+    taken = inspect.signature(kind).parameters if callable(kind) else {}
+    for name, parameter in taken.items():
+        default = parameter.default
+        if default is not None and default is not parameter.empty:
+            default = list(default) if isinstance(default, tuple) else default
+            found.setdefault(f"{head}.optimizer.{name}", default)
+    return found
+
+
+def _leaves(config: Mapping, part: str, head: str = "") -> dict[str, Any]:
+    """The values of a part of a config by dotted key, lists of numbers and names as a whole."""
+    inner = {f"{head}{part}": config.get(part), **dict(walk(config.get(part), f"{head}{part}."))}
+    whole = [key for key, value in inner.items() if isinstance(value, list)
+             and not any(isinstance(item, Mapping) for item in value)]  # fmt: skip
+    return {
+        key: value
+        for key, value in inner.items()
+        if not any(key.startswith(f"{outer}.") for outer in whole)
+        and value is not None
+        and not key.endswith("._scope_")
+        and (key in whole or not isinstance(value, (Mapping, list)))
+    }
+
+
+def _differences(given: Mapping, saved: Mapping) -> list[str]:
+    return [
+        f"{key} is {given.get(key, 'not set')} in the config, {saved.get(key, 'not set')} in the "
+        "checkpoint"
+        for key in {**given, **saved}
+        if given.get(key) != saved.get(key)
+    ]
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind))
 
 
 def check_same_start(cfg: Config) -> None:

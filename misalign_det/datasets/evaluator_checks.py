@@ -11,6 +11,7 @@ from mmdet.registry import EVALUATOR, METRICS
 
 from ..errors import InputError
 from ..evaluation.misalignment_metric import MisalignmentMetric
+from ..evaluation.visdrone_metric import VisDroneMetric
 from ..utils import is_type
 from ..utils.json_file import read_json
 from ..utils.text import shorten
@@ -84,7 +85,7 @@ def check_metric(metric: Mapping, key: str, files: Sequence[CocoFile] | None) ->
         Notes.
 
     Raises:
-        InputError: there is no such file, pycocotools cannot use it, or its images or classes are
+        InputError: there is no such file, the metric cannot use it, or its images or classes are
             not those of the datasets.
     """
     path = metric.get("ann_file")
@@ -99,7 +100,7 @@ def check_metric(metric: Mapping, key: str, files: Sequence[CocoFile] | None) ->
         )
     kind = metric.get("type")
     plain = is_type(kind, CocoMetric, METRICS)
-    if not files or not (plain or is_type(kind, MisalignmentMetric, METRICS)):
+    if not files or not (plain or is_type(kind, (MisalignmentMetric, VisDroneMetric), METRICS)):
         return []
     annotated = not metric.get("format_only")
     one = len(files) == 1 and osp.isfile(files[0].path) and osp.samefile(files[0].path, path)
@@ -112,7 +113,7 @@ def check_metric(metric: Mapping, key: str, files: Sequence[CocoFile] | None) ->
         file = CocoFile(key, path, *parts, files[0].classes)
         check_categories(parts[1], parts[2], file.classes, path, key, extra="skip")
         notes += _compare(file, files, annotated)
-    if annotated and plain:  # MisalignmentMetric gives pycocotools its own ids
+    if annotated and plain:  # the other two give pycocotools ids of their own
         _check_evaluation_keys(file, key)
         notes += _check_ids(file, key)
     for part in files:

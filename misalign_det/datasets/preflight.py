@@ -52,7 +52,9 @@ class _Found:
     images: list[str] = field(default_factory=list)
 
 
-def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[str]:
+def check_config(
+    cfg: Config, modes: Sequence[str] = ("train", "val"), evaluators: bool = True
+) -> list[str]:
     """Check the datasets and evaluators of a config.
 
     In a distributed run only the first process checks; the others return at once.
@@ -62,6 +64,7 @@ def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[s
             the check) and `extra_categories`, ``'error'`` (default) or ``'skip'``, for boxes of
             categories that are not classes.
         modes: those of ``'train'``, ``'val'`` and ``'test'`` that are to run.
+        evaluators: False where nothing is evaluated by them: their files are not checked then.
 
     Returns:
         Notes on what is counted and skipped. They are also logged, as warnings if anything is left
@@ -89,7 +92,7 @@ def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[s
     seen: list[tuple] = []
     images: dict[str, dict[str, list[str]]] = {}
     for mode in modes:
-        images[mode] = _check_mode(cfg, mode, extra, seen, notes, faults)
+        images[mode] = _check_mode(cfg, mode, extra, seen, notes, faults, evaluators)
     if not faults:
         if "train" in modes and "test" not in modes:
             images["test"] = _listed_images(cfg, "test")
@@ -103,7 +106,13 @@ def check_config(cfg: Config, modes: Sequence[str] = ("train", "val")) -> list[s
 
 
 def _check_mode(
-    cfg: Config, mode: str, extra: str, seen: list[tuple], notes: list[str], faults: list[str]
+    cfg: Config,
+    mode: str,
+    extra: str,
+    seen: list[tuple],
+    notes: list[str],
+    faults: list[str],
+    evaluators: bool,
 ) -> dict[str, list[str]]:
     """Add notes and errors of a split's datasets and evaluator.
 
@@ -114,6 +123,7 @@ def _check_mode(
         seen: datasets checked so far with their results; val and test are often the same.
         notes: extended in place.
         faults: error messages, extended in place.
+        evaluators: whether the evaluator is checked.
 
     Returns:
         {config key: paths of the images} of its datasets.
@@ -150,7 +160,7 @@ def _check_mode(
     files: list[CocoFile] | None = [part.file for part in found if part.file]
     if len(files or ()) != len(parts):
         files = None
-    for key, metric, number in metrics(evaluator, f"{mode}_evaluator"):
+    for key, metric, number in metrics(evaluator, f"{mode}_evaluator") if evaluators else ():
         own = files
         if files and number is not None:
             own = files[number : number + 1]

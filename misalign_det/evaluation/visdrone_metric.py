@@ -11,6 +11,7 @@ from mmengine.evaluator import BaseMetric
 
 from ..errors import InputError
 from ..utils import class_names
+from ..utils.text import shorten
 from .coco_ap import category_ids, load_annotations, matched_boxes
 from .score_alignment import to_numpy
 
@@ -126,12 +127,21 @@ class VisDroneMetric(BaseMetric):
             ``{class}_precision`` with ``classwise``. NaN without objects.
 
         Raises:
-            InputError: no class names are known, or they or the images do not fit the annotations.
+            InputError: no class names are known, or they or the images do not fit the annotations;
+                there is no image, or one without a size.
         """
         if not self.dataset_meta or not self.dataset_meta.get("classes"):
             raise InputError("VisDroneMetric needs the class names: dataset_meta['classes'].")
         classes = class_names(self.dataset_meta["classes"])
+        if not results:
+            raise InputError("VisDroneMetric has no image to evaluate: its dataset is empty.")
         coco = load_annotations(self.ann_file)
+        lacking = [i["id"] for i in coco.imgs.values() if not (i.get("width") and i.get("height"))]
+        if lacking:
+            raise InputError(
+                f"{self.ann_file}: {len(lacking)} images have no width or height (ids "
+                f"{shorten(lacking)}), which VisDroneMetric needs. Add both, in pixels."
+            )
         kept: list[list[np.ndarray]] = [[], [], [], [], []]
         for image_id, bboxes, scores, labels in results:
             image = coco.imgs.get(image_id)

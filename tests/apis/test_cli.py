@@ -39,10 +39,45 @@ def test_options_are_mmengines(config):
     assert args.cfg_options == {"a": 2, "b.c": [1, 2], "d": "x=y", "e": ""}
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("data_root=/tmp/data set/x", "/tmp/data set/x"),
+        ("work_dir=work dirs/x, new", "work dirs/x, new"),
+        ("val_evaluator.ann_file=a,b.json", "a,b.json"),
+        ("model.backbone.init_cfg.checkpoint='my weights.pth'", "my weights.pth"),
+        ("train_dataloader.dataset.data_prefix.img=new images/", "new images/"),
+        ("load_from=None", None),
+        ("load_from=[1] x.pth", "[1] x.pth"),
+        ("data_root=2012", "2012"),
+        ("model.backbone.pretrained=False", False),
+        ("val_evaluator.ann_file=[a b.json,c.json]", ["a b.json", "c.json"]),
+        ("metainfo.classes=[traffic light,car]", ["traffic light", "car"]),
+        ("metainfo.classes=traffic light, car", ["traffic light", "car"]),
+        ("a=1 6", "1 6"),
+        ("a= 16 ", 16),
+        ("model.test_cfg.max_per_img=100", 100),
+        ("a=[(1, 2), None, [1e-3]]", [(1, 2), None, [0.001]]),
+        ("a=(640, 480)", (640, 480)),
+        ("a=[]", []),
+        ("a=1,", [1]),
+        ("a=foo(1", "foo(1"),
+    ],
+)
+def test_spaces_and_paths_stay(config, option, value):
+    (found,) = arguments(config, "--cfg-options", option).cfg_options.values()
+    assert found == value and type(found) is type(value)
+
+
 def test_an_empty_name_of_a_folder_is_an_error(config):
     """Of an unset variable in quotes; the config's own data must not be taken for it."""
     with pytest.raises(InputError, match="--data is empty"):
         load_config(arguments(config, "--data", ""))
+
+
+def test_the_launcher_has_an_option_of_its_own(config):
+    with pytest.raises(InputError, match="no effect. Give --launcher pytorch"):
+        load_config(arguments(config, "--cfg-options", "launcher=pytorch"))
 
 
 def test_no_workers_on_the_command_line(tmp_path):
@@ -57,7 +92,7 @@ def test_no_workers_on_the_command_line(tmp_path):
     [
         ("stray", "--cfg-options: 'stray' is not KEY=VALUE"),
         ("=3", "--cfg-options: '=3' is not KEY=VALUE"),
-        ("a=[1,(2,3]", "--cfg-options: Imbalanced brackets"),
+        ("a=[1,(2,3]", "--cfg-options a: the brackets in '[1,(2,3]' do not match."),
     ],
 )
 def test_a_stray_word_is_an_error_of_the_command_line(config, capsys, option, message):

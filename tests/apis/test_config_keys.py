@@ -6,6 +6,8 @@ import re
 
 import pytest
 from helpers.paths import MMDET_CONFIGS
+from mmdet.models.dense_heads import FCOSHead
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
@@ -48,9 +50,11 @@ def refused(plain, options):
         {"train_dataloader.dataset.indices": 5},
         {"train_dataloader.dataset.pipeline.2.scale": (640, 480)},
         {"train_dataloader.dataset.pipeline.0.to_float32": True},
-        {"train_dataloader.dataset.filter_cfg.anything": 1},
+        {"train_dataloader.dataset.filter_cfg.min_size": 1},
+        {"train_dataloader.dataset.metainfo.palette": [(1, 2, 3)]},
         {"model.train_cfg.assigner.topk": 9},
-        {"model.test_cfg.anything": 1},
+        {"model.test_cfg.min_bbox_size": 1},
+        {"model.test_cfg.box_voting.sigma": 0.025},
         {"model.bbox_head.norm_cfg.requires_grad": False},
         {"model.backbone.with_cp": True},
         {"model.bbox_head.loss_cls.gamma": 1},
@@ -69,7 +73,6 @@ def refused(plain, options):
         {"default_hooks.mine.type": "IterTimerHook"},
         {"default_hooks.logger": None},
         {"default_hooks.mine": None},
-        {"default_hooks.checkpoint.mine": 1},
         {"custom_hooks": [{"type": "NumClassCheckHook"}]},
         {"load_from": "x.pth", "resume": True},
         {"find_unused_parameters": True},
@@ -84,11 +87,15 @@ def refused(plain, options):
         {"optim_wrapper.optimizer.amsgrad": True},
         {"optim_wrapper.dtype": "bfloat16"},
         {"optim_wrapper.paramwise_cfg.bypass_duplicate": True},
+        {"optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult": 0.1},
+        {"optim_wrapper.clip_grad.max_norm": 3, "optim_wrapper.clip_grad.foreach": True},
+        {"optim_wrapper.clip_grad": {"type": "value", "clip_value": 1, "_delete_": True}},
         {"param_scheduler.0.end": 3},
         {"param_scheduler.0.convert_to_iter_based": True},
         {"auto_scale_lr.base_batch_size": 8},
         {"auto_scale_lr.enable": True},
         {"env_cfg.dist_cfg.timeout": 9},
+        {"env_cfg.dist_cfg.backend": "gloo"},
         {"env_cfg.mp_cfg.opencv_num_threads": 1},
         {"env_cfg.resource_limit": 9},
         {"train_cfg.max_epochs": 3},
@@ -130,6 +137,17 @@ def test_options_that_something_reads(plain, warned, options):
         ("param_scheduler.0.edn", "param_scheduler.0.end"),
         ("auto_scale_lr.base_batchsize", "auto_scale_lr.base_batch_size"),
         ("env_cfg.cudnn_bench", "env_cfg.cudnn_benchmark"),
+        ("env_cfg.dist_cfg.time_out", "env_cfg.dist_cfg.timeout"),
+        ("model.test_cfg.score_threshold", "model.test_cfg.score_thr"),
+        ("model.test_cfg.score_thrr", "model.test_cfg.score_thr"),
+        ("model.test_cfg.iou_threshold", "model.test_cfg.nms.iou_threshold"),
+        ("model.test_cfg.box_voting.sigm", "model.test_cfg.box_voting.sigma"),
+        ("optim_wrapper.clip_grad.maxnorm", "optim_wrapper.clip_grad.max_norm"),
+        ("optim_wrapper.paramwise_cfg.norm_decay", "optim_wrapper.paramwise_cfg.norm_decay_mult"),
+        (
+            "train_dataloader.dataset.filter_cfg.filter_empty",
+            "train_dataloader.dataset.filter_cfg.filter_empty_gt",
+        ),
         ("val_evaluator.annfile", "val_evaluator.ann_file"),
         ("metainfo.classes", "train_dataloader.dataset.metainfo.classes"),
         ("train_pipeline.0.type", "train_dataloader.dataset.pipeline.0.type"),
@@ -160,15 +178,76 @@ def test_an_equal_number_elsewhere_means_nothing(warned):
     assert len(warned) == 1
 
 
-def test_a_slip_beside_keys_that_nobody_can_know_is_a_warning(plain, warned):
-    cfg = merge_options(copy.deepcopy(plain), {"model.test_cfg.score_thrr": 0.5})
-    assert cfg.model.test_cfg.score_thrr == 0.5
-    assert warned == [
-        "--cfg-options model.test_cfg.score_thrr: a new key; the config does not have it. "
-        "Did you mean model.test_cfg.score_thr?"
-    ]
-    merge_options(copy.deepcopy(plain), {"model.test_cfg.scores": 0.5})
-    assert len(warned) == 1, "not near enough"
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (
+            "train_dataloader.dataset.data_prefix.imgg",
+            "Did you mean train_dataloader.dataset.data_prefix.img?",
+        ),
+        (
+            "train_dataloader.dataset.data_prefix.folder",
+            "Any key can be given there, and may have no effect.",
+        ),
+        ("default_hooks.checkpoint.mine", "Any key can be given there, and may have no effect."),
+    ],
+)
+def test_a_new_key_beside_keys_that_nobody_can_know_is_a_warning(plain, warned, key, said):
+    merge_options(copy.deepcopy(plain), {key: 0.5})
+    assert warned == [f"--cfg-options {key}: a new key; the config does not have it. {said}"]
+
+
+STOCK = {  # what the heads of a few stock configs read beyond the usual keys
+    "atss/atss_r50_fpn_1x_coco.py": {},
+    "yolox/yolox_s_8xb8-300e_coco.py": {"nms_pre": 9},
+    "yolo/yolov3_d53_8xb8-320-273e_coco.py": {"conf_thr": 0.1},
+    "centernet/centernet_r18_8xb16-crop512-140e_coco.py": {"topk": 9},
+    "cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py": {"corner_topk": 9},
+    "yolact/yolact_r50_1xb8-55e_coco.py": {"iou_thr": 0.4, "top_k": 9, "mask_thr_binary": 0.4},
+    "rtmdet/rtmdet-ins_s_8xb32-300e_coco.py": {"mask_thr_binary": 0.4},
+    "condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py": {"mask_thr": 0.4},
+    "glip/glip_atss_swin-t_a_fpn_dyhead_pretrain_obj365.py": {"chunked_size": 9},
+    "centernet/centernet-update_r50-caffe_fpn_ms-1x_coco.py": {},
+}
+
+
+@pytest.mark.parametrize("name", STOCK)
+def test_what_heads_of_mmdet_read_in_testing(name, warned):
+    """Also where the config does not have the key."""
+    plain = Config.fromfile(MMDET_CONFIGS / name)
+    plain.model.test_cfg = dict(nms=dict(type="nms", iou_threshold=0.5))
+    read = dict(score_thr=0.1, max_per_img=9, **STOCK[name])
+    merge_options(copy.deepcopy(plain), {f"model.test_cfg.{key}": read[key] for key in read})
+    assert warned == []
+    said = refused(plain, {"model.test_cfg.score_threshold": 0.9})
+    assert "model.test_cfg.score_thr?" in said
+
+
+def test_two_stages_in_testing(warned):
+    plain = Config.fromfile(MMDET_CONFIGS / "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py")
+    assert "(of RPNHead) has no 'score_threshold'" in refused(
+        plain, {"model.test_cfg.rpn.score_threshold": 0.9}
+    )
+    merge_options(copy.deepcopy(plain), {"model.test_cfg.rpn.min_bbox_size": 1})
+    merge_options(copy.deepcopy(plain), {"model.test_cfg.rcnn.mask_thr_binary": 1})
+    assert warned == []
+    merge_options(copy.deepcopy(plain), {"model.test_cfg.rcnn.score_threshold": 1})
+    merge_options(copy.deepcopy(plain), {"model.test_cfg.score_thr": 1})
+    assert len(warned) == 2 and "Did you mean model.test_cfg.rcnn.score_thr?" in warned[1]
+
+
+class HeadOfMine(FCOSHead):
+    """Of a module that is none of mmdet's."""
+
+
+def test_a_head_of_another_package_may_read_any_key(warned, monkeypatch):
+    monkeypatch.setitem(MODELS.module_dict, "HeadOfMine", HeadOfMine)
+    cfg = Config.fromfile(MMDET_CONFIGS / "fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py")
+    said = refused(cfg, {"model.test_cfg.box_voting.sigma": 0.1})
+    assert "(of FCOSHead) has no 'box_voting'. BoxVotingHead reads it: bbox_head=dict(" in said
+    cfg.model.bbox_head.type = "HeadOfMine"
+    merge_options(cfg, {"model.test_cfg.mine": 1})
+    assert len(warned) == 1 and "a new key" in warned[0]
 
 
 def test_the_arguments_are_listed_where_nothing_is_near(plain):

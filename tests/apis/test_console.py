@@ -5,6 +5,8 @@ import logging
 import warnings
 from pathlib import Path
 
+import pytest
+import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 from pycocotools.coco import COCO
@@ -13,6 +15,7 @@ from torch import nn
 
 from misalign_det.apis.cli import build_runner
 from misalign_det.apis.console import leave_out_notices
+from misalign_det.engine.checkpoint import tensors_only
 
 FILE_ONLY = (
     "System environment:",
@@ -23,15 +26,18 @@ FILE_ONLY = (
 )
 
 
-def make_runner(tmp_path, monkeypatch):
+def make_runner(tmp_path, monkeypatch, train_cfg=None):
     """Of a config with a frozen layer and an option for parameters, before the first step."""
+    train_cfg = train_cfg or dict(by_epoch=True, max_epochs=1)
     frozen = nn.BatchNorm2d(1).requires_grad_(False)
     model = nn.ModuleDict(dict(frozen=frozen, layer=nn.Linear(1, 1)))
     monkeypatch.setattr("misalign_det.apis.console.Runner.build_model", lambda self, cfg: model)
     cfg = dict(
         model=dict(type="Model"), work_dir=str(tmp_path), experiment_name="run", launcher="none",
-        default_scope="mmdet", train_cfg=dict(by_epoch=True, max_epochs=1),
-        train_dataloader=dict(dataset=[], sampler=None, batch_size=1),
+        default_scope="mmdet", train_cfg=train_cfg,
+        train_dataloader=dict(
+            dataset=[0], sampler=dict(type="DefaultSampler", shuffle=False), batch_size=1
+        ),
         optim_wrapper=dict(
             optimizer=dict(type="SGD", lr=0.1, weight_decay=0.1),
             paramwise_cfg=dict(norm_decay_mult=0, bias_decay_mult=0),
@@ -89,3 +95,46 @@ def test_pycocotools_prints_its_figures_only(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 12
     truth.download()  # without a folder
     assert "Please specify target directory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("train_cfg", "said"),
+    [
+        (dict(by_epoch=True, max_epochs=2), "2 of 2 epochs. For more, set train_cfg.max_epochs."),
+        (dict(by_epoch=False, max_iters=9), "9 of 9 steps. For more, set train_cfg.max_iters."),
+        (dict(by_epoch=True, max_epochs=3), None),
+        (dict(by_epoch=False, max_iters=10), None),
+    ],
+)
+def test_nothing_left_to_train(tmp_path, monkeypatch, train_cfg, said):
+    printed = resumed(make_runner(tmp_path, monkeypatch, train_cfg), monkeypatch, lr=0.1)
+    assert said is None or f"x.pth has finished {said}" in printed
+    assert ("Nothing is left to train" in printed) == (said is not None)
+    assert "learning rate" not in printed
+
+
+def test_a_learning_rate_that_the_checkpoint_replaces(tmp_path, monkeypatch):
+    """As of --auto-scale-lr, which no config shows; and 0.1 with a schedule at 0.01."""
+    runner = make_runner(tmp_path, monkeypatch, dict(by_epoch=True, max_epochs=3))
+    printed = resumed(runner, monkeypatch, lr=0.2)
+    assert "The learning rate stays 0.2, that of" in printed and "x.pth: 0.1, which the" in printed
+    runner = make_runner(tmp_path / "b", monkeypatch, dict(by_epoch=True, max_epochs=3))
+    assert "learning rate" not in resumed(runner, monkeypatch, lr=0.01, initial_lr=0.1)
+
+
+def resumed(runner, monkeypatch, **rates):
+    """The warnings when a runner resumes after two epochs of other learning rates."""
+    state = runner.optim_wrapper.state_dict()
+    for group in state["param_groups"]:
+        group.update(rates)
+    path = f"{runner.work_dir}/x.pth"
+    hub = runner.message_hub.state_dict()
+    meta = dict(epoch=2, iter=9)
+    torch.save(dict(state_dict=runner.model.state_dict(), optimizer=state, message_hub=hub,
+                    meta=meta), path)  # fmt: skip
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    said = []
+    monkeypatch.setattr(runner.logger, "warning", said.append)
+    with tensors_only():
+        runner.resume(path)
+    return " ".join(said)

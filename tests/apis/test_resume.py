@@ -7,9 +7,14 @@ import torch
 from mmengine.config import Config
 
 from misalign_det.apis import resume
-from misalign_det.apis.resume import check_same_start, preload_checkpoint, resolve_resume
+from misalign_det.apis.resume import (
+    check_optimizer,
+    check_same_start,
+    preload_checkpoint,
+    resolve_resume,
+)
 from misalign_det.engine.checkpoint import tensors_only
-from misalign_det.errors import CheckpointError
+from misalign_det.errors import CheckpointError, InputError
 
 
 def start(work_dir, resume=None, **keys):
@@ -117,6 +122,104 @@ def test_the_start_is_read_before_the_data(tmp_path):
         preload_checkpoint(Config({"load_from": path, "resume": False}))
         with pytest.raises(CheckpointError, match="cannot be resumed from"):
             preload_checkpoint(Config({"load_from": path, "resume": True}))
+
+
+def training(param_scheduler=None, auto_scale_lr=False, paramwise_cfg=None, **optimizer):
+    wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=0.01) | optimizer)
+    if paramwise_cfg is not None:
+        wrapper["paramwise_cfg"] = paramwise_cfg
+    return Config(
+        dict(
+            optim_wrapper=wrapper,
+            param_scheduler=param_scheduler or [dict(type="LinearLR", begin=0, end=4)],
+            auto_scale_lr=dict(enable=auto_scale_lr, base_batch_size=16),
+        )
+    )
+
+
+def saved(**settings):
+    return {"meta": {"cfg": training(**settings).pretty_text}}
+
+
+@pytest.mark.parametrize(
+    ("options", "before"),
+    [
+        ({}, {}),
+        ({"betas": [0.8, 0.9]}, {"betas": (0.8, 0.9)}),  # as an option of the command line
+        ({"weight_decay": 0.01}, {}),  # its default
+        ({"type": torch.optim.AdamW}, {}),
+        ({"paramwise_cfg": {}}, {}),
+        ({"auto_scale_lr": True}, {}),  # compared with the state itself, when it is loaded
+    ],
+)
+def test_a_training_that_can_be_resumed(options, before, monkeypatch):
+    monkeypatch.setattr(resume, "print_log", None)  # nothing is said
+    check_optimizer(training(**options), saved(**before), "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "said"),
+    [
+        ({"lr": 0.02}, {}, "optimizer.lr is 0.02 in the config, 0.01 in the checkpoint"),
+        ({}, {"weight_decay": 0.1}, "weight_decay is 0.01 in the config, 0.1 in the checkpoint"),
+        ({"betas": (0.8, 0.9)}, {}, r"betas is \[0.8, 0.9\] in the config, \[0.9, 0.999\] in the"),
+        (
+            {"paramwise_cfg": dict(custom_keys=dict(backbone=dict(lr_mult=0.1)))},
+            {"paramwise_cfg": dict(custom_keys=dict(backbone=dict(lr_mult=-0.1)))},
+            "custom_keys.backbone.lr_mult is 0.1 in the config, -0.1 in the",
+        ),
+        ({"paramwise_cfg": dict(norm_decay_mult=0)}, {}, "is 0 in the config, not set in the"),
+    ],
+)
+def test_other_settings_of_the_optimizer_would_change_nothing(options, before, said):
+    with pytest.raises(InputError, match=f"resuming from x.pth keeps.*{said}.*load_from=FILE"):
+        check_optimizer(training(**options), saved(**before), "x.pth")
+
+
+def test_another_optimizer(tmp_path):
+    said = "x.pth holds the state of AdamW, which SGD, the config's.*cannot continue.*load_from="
+    with pytest.raises(InputError, match=said):
+        check_optimizer(training(type="SGD"), saved(), "x.pth")
+    path = str(tmp_path / "x.pth")
+    state = {
+        "state_dict": {},
+        "message_hub": {},
+        "meta": {**saved()["meta"], "epoch": 1, "iter": 9},
+    }
+    torch.save(state, path)
+    cfg = training(type="SGD")
+    cfg.update(load_from=path, resume=True)
+    with tensors_only():
+        with pytest.raises(InputError, match=said):
+            preload_checkpoint(cfg)
+        cfg.resume = False  # from the weights alone
+        preload_checkpoint(cfg)
+
+
+def test_another_schedule_is_a_warning(monkeypatch):
+    lines = []
+    monkeypatch.setattr(resume, "print_log", lambda text, logger, level: lines.append(text))
+    check_optimizer(
+        training(param_scheduler=[dict(type="LinearLR", begin=0, end=8)]), saved(), "x.pth"
+    )
+    assert len(lines) == 1 and "keeps its schedules" in lines[0] and "type" not in lines[0]
+    assert "param_scheduler.0.end is 8 in the config, 4 in the checkpoint" in lines[0]
+
+
+@pytest.mark.parametrize("text", [None, "", "no config (", "model = dict()", 3])
+def test_checkpoints_without_their_config(text):
+    check_optimizer(training(type="SGD"), {"meta": {"cfg": text}}, "x.pth")
+    check_optimizer(training(type="SGD"), {}, "x.pth")
+    check_optimizer(Config({}), saved(), "x.pth")
+
+
+def test_the_text_of_a_config_is_not_run(tmp_path):
+    text = (
+        f"optim_wrapper = dict(optimizer=dict(type='SGD', lr=open({str(tmp_path / 'a')!r}, 'w')))"
+    )
+    with pytest.raises(InputError, match="lr is 0.01 in the config, open"):
+        check_optimizer(training(type="SGD"), {"meta": {"cfg": text}}, "x.pth")
+    assert not list(tmp_path.iterdir())
 
 
 def test_all_machines_start_from_the_same_checkpoint(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from mmdet.registry import DATASETS
 from misalign_det.datasets.annotation_checks import Remark, is_remote
 from misalign_det.datasets.evaluator_checks import metrics, needs_annotations
 from misalign_det.datasets.preflight import InputError, check_config
-from misalign_det.evaluation import MisalignmentMetric
+from misalign_det.evaluation import MisalignmentMetric, VisDroneMetric
 
 KEY = "val_evaluator"
 
@@ -72,7 +72,9 @@ def test_a_link_to_the_file_is_the_file(good):
     assert check(good, coco(link)) == []
 
 
-@pytest.mark.parametrize("kind", ["CocoMetric", "mmdet.CocoMetric", CocoMetric, MisalignmentMetric])
+@pytest.mark.parametrize(
+    "kind", ["CocoMetric", "mmdet.CocoMetric", CocoMetric, MisalignmentMetric, VisDroneMetric]
+)
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -88,6 +90,15 @@ def test_other_images_are_an_error(good, kind, change, what):
     evaluator = {"type": kind, "ann_file": str(other(good, change))}
     with pytest.raises(InputError, match=f"{KEY}: .*other.json {what}.*val_evaluator.ann_file"):
         check(good, evaluator)
+
+
+def test_a_metric_of_visdrone_needs_the_sizes_of_the_images(good):
+    def change(content):
+        del content["images"][1]["width"]
+
+    assert check(good, dict(type="VisDroneMetric", ann_file=str(other(good)))) == []
+    with pytest.raises(InputError, match="other.json: 1 of 4 images lack the key 'width'"):
+        check(good, dict(type="VisDroneMetric", ann_file=str(other(good, change))))
 
 
 def test_the_folder_and_the_format_of_a_picture_do_not_matter(good):

@@ -176,3 +176,16 @@ def test_nothing_found_and_images_that_are_not_there(tmp_path, boxes):
         metric.compute_metrics([(7, *sample([])["pred_instances"].values())])
     with pytest.raises(ValueError, match="max_dets must be at least 1"):
         METRICS.build({"type": "VisDroneMetric", "ann_file": ann_file, "max_dets": 0})
+
+
+def test_no_images_and_images_without_a_size(tmp_path, boxes):
+    ann_file = write(tmp_path / "a.json", boxes[:4])
+    metric = METRICS.build({"type": "VisDroneMetric", "ann_file": ann_file})
+    metric.dataset_meta = {"classes": CLASSES}
+    with pytest.raises(InputError, match="no image to evaluate"):
+        metric.compute_metrics([])
+    content = json.loads((tmp_path / "a.json").read_text())
+    del content["images"][0]["width"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"a.json: 1 images have no width or height \(ids 5\)"):
+        evaluate(ann_file, [])

@@ -7,6 +7,10 @@ from pathlib import Path
 import cv2
 import pytest
 from helpers.tiny_detectors import HEADS, image_with_objects, make_detector, tool
+from mmengine.config import Config
+
+from misalign_det.datasets.preflight import check_config
+from misalign_det.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +96,28 @@ def test_wrong_image_and_object_are_named(tmp_path, data, name, extra, message, 
              f"data_root={data}"]
         )  # fmt: skip
     assert message in str(stop.value) + capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tune_nms", "save_pictures", "loss_maps", "receptive_field",
+                                  "figures"])  # fmt: skip
+def test_an_evaluator_that_is_not_used_is_not_checked(name, data, tmp_path, monkeypatch):
+    """Two sets whose image ids repeat, which the evaluator's one file cannot tell apart."""
+    config, checkpoint = make_detector(tmp_path, "FCOSHead")
+    cfg = Config.fromfile(config)
+    leaf = dict(cfg.test_dataloader.dataset.to_dict(), data_root=str(data))
+    cfg.test_dataloader.dataset = dict(type="ConcatDataset", datasets=[leaf, dict(leaf, indices=1)])
+    cfg.val_dataloader.dataset = leaf
+    cfg.test_evaluator.ann_file = str(data / leaf["ann_file"])
+    cfg.dump(tmp_path / "concat.py")
+    with pytest.raises(InputError, match="test_evaluator: .* the same file is listed more"):
+        check_config(cfg, ("test",))
+    module = tool("analysis", name)
+
+    def load_detector(cfg, checkpoint, device):
+        raise InputError("the checks are over")
+
+    monkeypatch.setattr(module, "load_detector", load_detector)
+    words = {"tune_nms": [], "figures": ["--split", "test", "--out-dir", str(tmp_path)]}
+    words = [str(tmp_path / "concat.py"), checkpoint, *words.get(name, words["figures"])]
+    with pytest.raises(SystemExit, match="the checks are over"):
+        module.main([*["detections"] * (name == "figures"), *words])

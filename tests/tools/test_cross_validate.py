@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 from helpers.tiny_detectors import tool
@@ -143,6 +144,73 @@ def test_the_last_evaluation_counts(module, tmp_path):
     assert module.last_metric(tmp_path, "coco/bbox_mAP") == 0
 
 
+def test_a_launcher_is_refused(module, capsys):
+    with pytest.raises(SystemExit):
+        module.parse_args(["config", "--grid", "a=1", "--launcher", "pytorch"])
+    assert "--launcher: each training is one process here" in capsys.readouterr().err
+
+
+def test_options_are_passed_on_to_the_training(module, tmp_path, monkeypatch):
+    commands = []
+
+    def run(command, **kwargs):
+        commands.append(command)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    monkeypatch.setattr(module, "last_metric", lambda work_dir, metric: 0.5)
+    for flags in ([], ["--amp"], ["--trust-checkpoint"]):
+        args = module.parse_args(["config", "--grid", "a=1", *flags])
+        assert module.run(args, tmp_path / "c.py", tmp_path, "a=1", ["a=1"], "AP") == 0.5
+        assert [word for word in commands.pop() if word in ("--amp", "--trust-checkpoint")] == flags
+
+
+@pytest.fixture
+def cross_validate(module, tiny_config, environ, tmp_path, monkeypatch):
+    """Call the tool without its trainings; the options of each training that it starts."""
+    monkeypatch.setenv("MISALIGN_DET_SHAPES", environ["MISALIGN_DET_SHAPES"])
+    started = []
+
+    def run(args, config, folder, name, options, metric):
+        started.append(options)
+        return 0.5
+
+    monkeypatch.setattr(module, "run", run)
+
+    def cross_validate(*words, work_dir=tmp_path / "cv"):
+        del started[:]
+        grid = ["--grid", "optim_wrapper.optimizer.lr=0.001"]
+        module.main([str(tiny_config), "--work-dir", str(work_dir), *grid, "--folds=2", *words])
+        return started
+
+    return cross_validate
+
+
+def test_results_of_another_experiment_are_refused(cross_validate, shapes, tmp_path):
+    lr = ("optim_wrapper.optimizer.lr=0.001",)
+    assert cross_validate() == [lr, lr]
+    assert cross_validate("--trust-checkpoint") == []
+    before = {path: path.read_text() for path in (tmp_path / "cv").glob("*.*")}
+    assert len(before) == 7  # two folds of three files, and the results
+    for words, said in (
+        (["--folds=3"], "--folds was 2, is 3"),
+        (["--seed=1"], "--seed was 0, is 1"),
+        (["--amp"], "--amp was False, is True"),
+        (["--cfg-options", "train_cfg.max_iters=9"], "train_cfg.max_iters was 1, is 9"),
+        (["--data", str(shapes)], "train_dataloader.dataset."),
+    ):
+        with pytest.raises(SystemExit, match="results of another experiment") as end:
+            cross_validate(*words)
+        assert said in str(end.value)
+    assert {path: path.read_text() for path in (tmp_path / "cv").glob("*.*")} == before
+
+
+def test_a_work_dir_that_is_a_file(cross_validate, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="--work-dir .*file is a file, not a folder"):
+        cross_validate(work_dir=tmp_path / "file")
+
+
 @pytest.mark.slow
 def test_runs_and_does_not_run_again(module, tiny_config, environ, tmp_path, monkeypatch, capsys):
     for key, value in environ.items():
@@ -152,7 +220,7 @@ def test_runs_and_does_not_run_again(module, tiny_config, environ, tmp_path, mon
     module.main(arguments)
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("==>") for line in lines) == 2
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 2
+    assert len(json.loads((tmp_path / "results.json").read_text())["results"]) == 2
     table = [line for line in lines if "+-" in line]
     assert len(table) == 2 and "lr=" in table[0]
     module.main(arguments)

@@ -155,3 +155,68 @@ def test_subfolders_that_are_links_and_pictures_of_a_run_before(images, tmp_path
     assert predict.find_sources([str(pictures)], leave_out=str(pictures)).images == [
         str(pictures / "a.jpg")
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("file", "--out-dir .*out.* is a file, not a folder"),
+        ("file/pictures", "pictures is a file, not a folder"),
+        ("folder/predictions.json", "predictions.json is a folder"),
+        ("folder/pictures/a.jpg", "a.jpg is a folder"),
+        ("folder/film.mp4", "film.mp4 is a folder"),
+    ],
+)
+def test_what_cannot_be_written_is_named_before_the_work(
+    detector, images, tmp_path, monkeypatch, before, said
+):
+    monkeypatch.setattr(predict, "Inferencer", None)
+    out = tmp_path / "out"
+    kind, _, below = before.partition("/")
+    path = out / below
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("") if kind == "file" else path.mkdir()
+    inputs = [str(images / "a.png"), str(tmp_path / "film.mp4")]
+    with pytest.raises(SystemExit, match=said) as error:
+        predict.main([*detector, *inputs, "--out-dir", str(out)])
+    assert "\n" not in str(error.value)
+
+
+def test_a_video_that_cannot_be_written(detector, images, tmp_path, monkeypatch):
+    def never(path, *rest):
+        return opened(str(tmp_path / "no/such/folder.mp4"), *rest)
+
+    opened = cv2.VideoWriter
+    monkeypatch.setattr(predict.detect_video.__globals__["cv2"], "VideoWriter", never)
+    never.fourcc = opened.fourcc
+    film, out = str(tmp_path / "film.mp4"), tmp_path / "out"
+    with pytest.raises(SystemExit, match=r"video .*out/film.mp4 cannot be written \(96x72, 10 fr"):
+        predict.main([*detector, film, "--out-dir", str(out)])
+    assert not (out / "predictions.json").exists()
+
+
+WRAPPED = """
+_base_ = '{}'
+inner = dict(type='CocoDataset', ann_file='none.json', metainfo=dict(classes=list('abcdef')),
+             pipeline={{{{_base_.test_dataloader.dataset.pipeline}}}})
+bare = dict(type='CocoDataset', ann_file='none.json', metainfo=dict(classes=list('abcdef')))
+test_dataloader = dict(dataset=dict(_delete_=True, {}))
+"""
+
+
+def test_datasets_in_wrappers(detector, images, tmp_path):
+    config, one = tmp_path / "wrapped.py", str(images / "a.png")
+    found = []
+    for number, dataset in enumerate((
+        "**inner",
+        "type='RepeatDataset', times=2, dataset=inner",
+        "type='ConcatDataset', datasets=[bare, dict(type='RepeatDataset', times=2, dataset=inner)]",
+    )):  # fmt: skip
+        config.write_text(WRAPPED.format(detector[0], dataset))
+        out = tmp_path / str(number)
+        predict.main([str(config), detector[1], one, "--out-dir", str(out), "--no-pictures"])
+        found.append(results(out))
+    assert found[0] == found[1] == found[2] != []
+    config.write_text(WRAPPED.format(detector[0], "type='ConcatDataset', datasets=[bare]"))
+    with pytest.raises(SystemExit, match="no dataset of the config's test_dataloader has a pip"):
+        predict.main([str(config), detector[1], one, "--out-dir", str(out)])

@@ -13,7 +13,8 @@ from helpers.tool_parsers import SCRIPTS, parser_of
 
 READMES = [TOOLS / "README.md", TOOLS / "benchmarks/README.md"]
 TEXT = "\n".join(path.read_text() for path in READMES)
-COMMANDS = re.findall(r"(?:`|\n)((?:\w+=\S+ )*(?:python|bash) tools/[^`\n]+)", TEXT)
+LINES = re.sub(r" \\\n +", " ", TEXT)  # a command may go on in the next line
+COMMANDS = re.findall(r"(?:`|\n)((?:\w+=\S+ )*(?:python|bash) tools/[^`\n]+)", LINES)
 SHELL = sorted(
     str(path.relative_to(TOOLS))
     for folder in (".", "benchmarks")

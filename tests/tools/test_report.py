@@ -210,6 +210,64 @@ def test_a_detector_that_finds_nothing(tmp_path, data):
     assert page_data(html)["detectors"][0]["dots"]["box"] == []
 
 
+def refused(words, capsys):
+    """What the tool ends with, before it has measured anything."""
+    with pytest.raises(SystemExit) as end:
+        tool("analysis", "misalignment_report").main(words)
+    assert "==>" not in capsys.readouterr().out
+    return str(end.value)
+
+
+def test_all_detectors_are_checked_before_the_first_is_measured(tmp_path, data, capsys):
+    config, checkpoint = make_detector(tmp_path, "FCOSHead")
+    options = ["--device", "cpu", "--out", str(tmp_path / "r.html"), "--cfg-options"]
+    options += [f"data_root={data}"]
+    pair = [config, checkpoint]
+    none = str(tmp_path / "none.pth")
+    assert f"there is no checkpoint {none}" in refused([*pair, config, none, *options], capsys)
+    assert "none.py" in refused([*pair, "none.py", checkpoint, *options], capsys)
+    other = tmp_path / "other.py"
+    names = ["disc", "rectangle"]
+    content = json.loads((data / "annotations/instances_val.json").read_text())
+    kept = [c["id"] for c in content["categories"] if c["name"] in names]
+    content["categories"] = [c for c in content["categories"] if c["id"] in kept]
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] in kept]
+    (data / "annotations/two.json").write_text(json.dumps(content))
+    other.write_text(
+        f"_base_ = {config!r}\nmodel = dict(bbox_head=dict(num_classes=2))\n"
+        f"val_dataloader = dict(dataset=dict(metainfo=dict(classes={names!r}, palette=None),\n"
+        "    ann_file='annotations/two.json'))\n"
+        f"val_evaluator = dict(ann_file={str(data / 'annotations/two.json')!r})\n"
+    )
+    said = refused([*pair, str(other), checkpoint, *options], capsys)
+    assert "other has the classes ('disc', 'rectangle'), FCOSHead ('disc', " in said
+    other.write_text(f"_base_ = {config!r}\nval_dataloader = None\n")
+    said = refused([*pair, str(other), checkpoint, *options], capsys)
+    assert "other: the config has no val_dataloader. Choose another --split" in said
+
+
+def test_an_evaluator_that_does_not_fit_is_left_out(tmp_path, data, capsys):
+    """Two sets whose image ids repeat: the objects of the dataset count."""
+    config, checkpoint = make_detector(tmp_path, "FCOSHead", spread=0.3)
+    cfg = Config.fromfile(config)
+    leaf = dict(cfg.val_dataloader.dataset.to_dict(), data_root=str(data))
+    cfg.val_dataloader.dataset = dict(type="ConcatDataset", datasets=[leaf, dict(leaf, indices=2)])
+    cfg.val_evaluator.ann_file = str(data / leaf["ann_file"])
+    cfg.dump(tmp_path / "concat.py")
+    out = tmp_path / "r.html"
+    options = ["--device", "cpu", "--out", str(out), "--resamples", "0"]
+    words = [str(tmp_path / "concat.py"), checkpoint, *options]
+    tool("analysis", "misalignment_report").main(words)
+    said = capsys.readouterr().out
+    assert "The figures refer to the objects of the dataset, since val_evaluator: " in said
+    page = without_library(out.read_text())
+    assert "concat: AP" in said and "7 images" in page
+    assert "<td>val: the objects of the dataset</td>" in page
+    cfg.val_dataloader.dataset = dict(leaf, ann_file="none.json")
+    cfg.dump(tmp_path / "concat.py")
+    assert "val_dataloader.dataset: there is no annotation file" in refused(words, capsys)
+
+
 def test_the_command_line_names_what_is_wrong(tmp_path, data, capsys):
     module = tool("analysis", "misalignment_report")
     for arguments, message in (

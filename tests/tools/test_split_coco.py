@@ -4,10 +4,15 @@ import contextlib
 import importlib.util
 import io
 import json
+import re
+import shlex
+import shutil
 from types import SimpleNamespace
 
 import pytest
 from helpers.paths import TOOLS
+
+from misalign_det.datasets.formats import read_folder
 
 TOOL = TOOLS / "dataset_converters/split_coco.py"
 HELD_OUT_BY_SEED_5 = [1, 2, 3]
@@ -116,3 +121,18 @@ def test_numbers_and_strings_as_ids(annotations):
     assert run(annotations, "--num-images", 4).returncode == 0
     held = json.loads((annotations.parent / "instances_held-out.json").read_text())
     assert len(held["images"]) == 4
+
+
+def test_the_folder_can_be_trained_on_after_the_command_of_the_page(shapes, tmp_path, monkeypatch):
+    """`--data data/quickstart`, of the same page, takes one file of training images."""
+    line = re.search(r"`python \S+/split_coco.py ([^`]*)`", (TOOLS / "README.md").read_text())[1]
+    shutil.copytree(shapes, tmp_path / "data/quickstart")
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line.replace("--num-images 100", "--num-images 1"))
+    assert run(*words).returncode == 0
+    out = tmp_path / words[words.index("--out-dir") + 1]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "instances_train_held-out.json",
+        "instances_train_rest.json",
+    ]
+    assert len(read_folder("data/quickstart").splits["train"].content["images"]) == 4

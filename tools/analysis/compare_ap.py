@@ -20,6 +20,7 @@ from pathlib import Path
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
+from misalign_det.analysis.output_files import output_file
 from misalign_det.apis.class_names import add_class_arguments, chosen_classes
 from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.evaluation.coco_ap import load_annotations
@@ -69,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print both AP, the gain and its interval."""
     args = parse_args(arguments)
     with errors_in_one_line("compare_ap.py"):
+        if args.out:
+            output_file(args.out)
         coco = load_annotations(args.ann_file)
         first, second = (
             [load_detections(path, args.trust_checkpoint) for path in paths]
@@ -78,11 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = ap_difference(
             coco, first, second, classes, args.resamples, args.confidence, args.seed, progress=True
         )
-    print(f"AP {100 * found.first:.1f} -> {100 * found.second:.1f}: {found}")
-    if found.low <= 0 <= found.high:
-        print("The interval contains 0: on other images the sign may change.")
-    if args.out:
-        Path(args.out).write_text(json.dumps(asdict(found), indent=2))
+        print(f"AP {100 * found.first:.1f} -> {100 * found.second:.1f}: {found}")
+        if found.low <= 0 <= found.high:
+            print("The interval contains 0: on other images the sign may change.")
+        if args.out:
+            Path(args.out).write_text(json.dumps(asdict(found), indent=2))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@
 The images of the training annotation file are divided into folds. For every combination of the
 grid and every fold, a detector is trained on the other folds and evaluated on this one. The tool
 prints one line per combination, the best first. Results are kept in WORK_DIR/results.json, and
-finished runs are not repeated. Of the config's validation set only the pipeline is used: images and
+finished runs are not repeated; another config, data set or option than before needs another
+--work-dir. Of the config's validation set only the pipeline is used: images and
 annotations are the training set's. The training set must be one dataset in COCO format, inside any
 wrapper, evaluated by CocoMetric.
 """
@@ -33,6 +34,12 @@ from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 
+from misalign_det.analysis.experiment_record import (
+    describe_experiment,
+    kept_results,
+    save_results,
+)
+from misalign_det.analysis.output_files import output_folder
 from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
 from misalign_det.datasets.annotation_checks import coco_parts
 from misalign_det.errors import InputError
@@ -64,6 +71,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for entry in args.grid:
         if "=" not in entry:
             parser.error(f"--grid {entry}: write KEY=A,B")
+    if args.launcher != "none":
+        parser.error("--launcher: each training is one process here; leave it out")
     return args
 
 
@@ -228,6 +237,7 @@ def run(
         "--work-dir",
         work_dir,
         *(["--amp"] * args.amp),
+        *(["--trust-checkpoint"] * args.trust_checkpoint),
         "--cfg-options",
         *options,
         f"randomness.seed={args.seed}",
@@ -247,8 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         metric = metric_name(cfg)
         _, content = training_annotations(cfg)
         pairs = deal(content, args.folds, args.seed)
-        folder = Path(args.work_dir or f"work_dirs/cv_{Path(args.config).stem}").resolve()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = args.work_dir or f"work_dirs/cv_{Path(args.config).stem}"
+        folder = output_folder(folder, "--work-dir").resolve()
+        given = {f"--{name}": getattr(args, name) for name in ("folds", "seed", "amp")}
+        experiment = describe_experiment(cfg, content, given)
+        record = folder / "results.json"
+        results = kept_results(record, experiment)
         configs = []
         for fold, parts in enumerate(pairs):
             files = [folder / f"fold{fold}_{kind}.json" for kind in ("rest", "held-out")]
@@ -256,8 +270,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 path.write_text(json.dumps(part))
             configs.append(folder / f"fold{fold}.py")
             use_fold(cfg, *files).dump(configs[-1])
-        record = folder / "results.json"
-        results = json.loads(record.read_text()) if record.is_file() else {}
         tried = combinations(args.grid)
         count = min(args.only or args.folds, args.folds)
         for fold, options in itertools.product(range(count), tried):
@@ -266,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"==> {key}", flush=True)
                 name = key.replace(" ", "_").replace("/", "-")
                 results[key] = run(args, configs[fold], folder, name, options, metric)
-                record.write_text(json.dumps(results, indent=2))
+                save_results(record, results, experiment)
     rows = [
         (options, [results[" ".join([f"fold{f}", *options])] for f in range(count)])
         for options in tried

@@ -17,6 +17,7 @@ deformable layer for one object. PNG files, in --out-dir.
 
 import argparse
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
@@ -39,15 +40,16 @@ from misalign_det.analysis.assignment.sample_quality import (
 )
 from misalign_det.analysis.dense_outputs import dense_outputs, training_positives
 from misalign_det.analysis.figure_parts import score_tags, text_band
+from misalign_det.analysis.output_files import output_folder
 from misalign_det.analysis.palette import COLORS, GREEN, PURPLE, rgb
 from misalign_det.analysis.picture_names import numbered_apart, picture_names
 from misalign_det.analysis.sampling_points import draw_sampling_points, sampling_points
 from misalign_det.analysis.sensitivity import draw_sensitivity
+from misalign_det.analysis.several_detectors import load_configs
 from misalign_det.apis.cli import (
     add_common_arguments,
     add_renamed_option,
     errors_in_one_line,
-    load_config,
     pair_detectors,
 )
 from misalign_det.apis.detector import (
@@ -58,6 +60,7 @@ from misalign_det.apis.detector import (
     load_detector,
     network_input,
 )
+from misalign_det.apis.error_reporting import config_in_use
 from misalign_det.apis.inference.runs import picture_threshold
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
@@ -110,10 +113,10 @@ def detectors(
     args: argparse.Namespace,
 ) -> Iterator[tuple[str, SingleStageDetector, BaseDataset]]:
     """Name, model and dataset of each detector, loaded one at a time."""
-    for name, (config, checkpoint) in zip(args.names, args.pairs):
-        args.config = config
-        cfg = load_config(args)
-        check_config(cfg, modes=(args.split,))
+    check = partial(check_config, modes=(args.split,), evaluators=False)
+    cfgs = load_configs(args, check)
+    for name, cfg, (_, checkpoint) in zip(args.names, cfgs, args.pairs):
+        config_in_use.set(cfg)  # which an error is about
         yield name, load_detector(cfg, checkpoint, args.device), build_dataset(cfg, args.split)
 
 
@@ -299,10 +302,8 @@ FIGURES = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw one kind of figure."""
     args = parse_args(arguments)
-    folder = Path(args.out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     with errors_in_one_line("figures.py"), tensors_only(args.trust_checkpoint):
-        FIGURES[args.figure](args, folder)
+        FIGURES[args.figure](args, output_folder(args.out_dir))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ or anchors.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
@@ -20,6 +19,7 @@ import torch
 
 from misalign_det.analysis.dense_outputs import dense_outputs, training_positives
 from misalign_det.analysis.loss_maps import draw_loss_maps, losses_towards
+from misalign_det.analysis.output_files import output_folder
 from misalign_det.analysis.picture_names import picture_names
 from misalign_det.apis.cli import (
     add_common_arguments,
@@ -60,8 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the loss maps and print the distance of the peaks per level."""
     args = parse_args(arguments)
     with errors_in_one_line("loss_maps.py"), tensors_only(args.trust_checkpoint):
+        folder = output_folder(args.out_dir)
         cfg = load_config(args)
-        check_config(cfg, modes=(args.split,))
+        check_config(cfg, modes=(args.split,), evaluators=False)
         model = load_detector(cfg, args.checkpoint, args.device)
         dataset = build_dataset(cfg, args.split)
         index = find_image(dataset, args.image)
@@ -77,15 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         priors, gts = training_positives(model, data.inputs, data.gt_instances, data.meta)
         bbox, label = data.gt_instances.bboxes[args.gt], data.gt_instances.labels[args.gt].item()
         levels = losses_towards(outputs, bbox, label, priors[gts == args.gt])
-    shown = levels
-    if not args.all_levels:
-        shown = [level for level in levels if len(level.positives) or level.inside.any()] or levels
-    name = picture_names(dataset)[index]
-    title = f"{name}, object {args.gt}: {class_names(dataset.metainfo['classes'])[label]}"
-    folder = Path(args.out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"loss_maps_{name}_{args.gt}.png"
-    draw_loss_maps(data.image, bbox.cpu(), shown, title).savefig(path, dpi=110)
+        shown = levels
+        if not args.all_levels:
+            shown = [
+                level for level in levels if len(level.positives) or level.inside.any()
+            ] or levels
+        name = picture_names(dataset)[index]
+        title = f"{name}, object {args.gt}: {class_names(dataset.metainfo['classes'])[label]}"
+        path = folder / f"loss_maps_{name}_{args.gt}.png"
+        draw_loss_maps(data.image, bbox.cpu(), shown, title).savefig(path, dpi=110)
     print(title)
     for level in levels:
         gap = level.gap()

@@ -30,6 +30,7 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 from mmengine.evaluator import Evaluator
 
+from misalign_det.analysis.output_files import output_file
 from misalign_det.apis.class_names import add_class_arguments, chosen_classes
 from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.evaluation.coco_ap import load_annotations
@@ -71,21 +72,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table: one row for all classes, then one per class."""
     args = parse_args(arguments)
     with errors_in_one_line("misalignment.py"):
+        if args.out:
+            output_file(args.out)
         found = load_detections(args.detections, args.trust_checkpoint)
         coco = load_annotations(args.ann_file)
         classes = chosen_classes(args, coco, [found])
         evaluator = Evaluator(MisalignmentMetric(coco, score_thr=args.score_thr, classwise=True))
         evaluator.dataset_meta = dict(classes=classes)
         metrics = evaluator.offline_evaluate(found)
-    metrics = {name.split("/", 1)[1]: value for name, value in metrics.items()}
-    width = max(map(len, [*classes, "all"]))
-    print(" " * width + "".join(f"{title:>11}" for title, _ in COLUMNS.values()))
-    for row in ["all", *classes]:
-        prefix = "" if row == "all" else f"{row}/"
-        cells = (form.format(metrics[prefix + key]) for key, (_, form) in COLUMNS.items())
-        print(f"{row:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
-    if args.out:
-        Path(args.out).write_text(json.dumps(metrics, indent=2))
+        metrics = {name.split("/", 1)[1]: value for name, value in metrics.items()}
+        width = max(map(len, [*classes, "all"]))
+        print(" " * width + "".join(f"{title:>11}" for title, _ in COLUMNS.values()))
+        for row in ["all", *classes]:
+            prefix = "" if row == "all" else f"{row}/"
+            cells = (form.format(metrics[prefix + key]) for key, (_, form) in COLUMNS.items())
+            print(f"{row:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
+        if args.out:
+            Path(args.out).write_text(json.dumps(metrics, indent=2))
 
 
 if __name__ == "__main__":

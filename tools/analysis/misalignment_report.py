@@ -9,13 +9,16 @@ between the best locations of the two tasks, and images with scored boxes; it de
 needs no network, and is at most 8 MB long. Any mmdet detector can be measured; NMS and locations
 are measured for one-stage detectors only. Each detector is measured on the split of its own config,
 and all must have the same classes. Detectors measured on the same images are compared with
-intervals. The charts need plotly: pip install "misalign_det[report]".
+intervals. Figures refer to the annotation file of the split's evaluator, and to the dataset's own
+objects where there is none or it does not fit the dataset. The charts need plotly:
+pip install "misalign_det[report]".
 """
 
 import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
@@ -23,22 +26,22 @@ import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 # isort: split
 import torch
 from mmdet.models.detectors.base import BaseDetector
+from mmengine.config import Config
 
 from misalign_det.analysis.nms_comparison import configured_nms
+from misalign_det.analysis.output_files import output_file
 from misalign_det.analysis.picture_names import numbered_apart
 from misalign_det.analysis.report.html_report import Source, plotting_library, write_report
 from misalign_det.analysis.report.measurement import measure
 from misalign_det.analysis.report.verdict import one_line
-from misalign_det.apis.cli import (
-    add_common_arguments,
-    errors_in_one_line,
-    load_config,
-    pair_detectors,
-)
+from misalign_det.analysis.several_detectors import load_configs
+from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, pair_detectors
 from misalign_det.apis.detector import load_detector
+from misalign_det.apis.error_reporting import config_in_use
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.errors import InputError
+from misalign_det.utils import dataset_classes, leaf_datasets
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -82,30 +85,70 @@ def nms_of(model: BaseDetector) -> str:
         return ""
 
 
+def check(cfg: Config, split: str) -> None:
+    """Check a split's data; an evaluator that does not fit them is left out, with a note.
+
+    Args:
+        cfg: changed in place.
+        split: ``'val'`` or ``'test'``.
+
+    Raises:
+        InputError: the data cannot be used.
+    """
+    try:
+        check_config(cfg, modes=(split,))
+    except InputError as error:
+        check_config(cfg, modes=(split,), evaluators=False)
+        cfg[f"{split}_evaluator"] = None
+        print(f"The figures refer to the objects of the dataset, since {error}")
+
+
+def check_classes(cfgs: Sequence[Config], names: Sequence[str], split: str) -> None:
+    """Check that all detectors have a split to be measured on, and the same classes.
+
+    Args:
+        cfgs: of the detectors.
+        names: theirs, for messages.
+        split: ``'val'`` or ``'test'``.
+
+    Raises:
+        InputError: names the first that has not.
+    """
+    found = []
+    for name, cfg in zip(names, cfgs):
+        data = (cfg.get(f"{split}_dataloader") or {}).get("dataset") or {}
+        leaves = [leaf for _, leaf in leaf_datasets(data)]
+        if not leaves:
+            raise InputError(
+                f"{name}: the config has no {split}_dataloader. Choose another --split, or a "
+                "config that has one."
+            )
+        found.append(dataset_classes(leaves[0]))
+        if found[-1] != found[0]:
+            raise InputError(
+                f"{name} has the classes {found[-1]}, {names[0]} {found[0]}: "
+                "only detectors with the same classes can be compared."
+            )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the detectors and write the report."""
     args = parse_args(arguments)
-    measured, sources, first = [], [], None
+    measured, sources = [], []
     with errors_in_one_line("misalignment_report.py"), tensors_only(args.trust_checkpoint):
         plotting_library()  # says before the work if it is missing
-        for name, (config, checkpoint) in zip(args.names, args.pairs):
-            args.config, args.checkpoint = config, checkpoint
-            cfg = load_config(args)
-            check_config(cfg, modes=(args.split,))
+        output_file(args.out)
+        cfgs = load_configs(args, partial(check, split=args.split))
+        check_classes(cfgs, args.names, args.split)
+        for name, cfg, (config, checkpoint) in zip(args.names, cfgs, args.pairs):
+            config_in_use.set(cfg)  # which an error is about
             print(f"==> {name}", flush=True)
             model = load_detector(cfg, checkpoint, args.device)
             found = measure(
                 model, cfg, args.split, num_worst=args.num_worst, resamples=args.resamples
             )
-            if first and found.classes != first.classes:
-                raise InputError(
-                    f"{name} has the classes {found.classes}, {args.names[0]} {first.classes}: "
-                    "only detectors with the same classes can be compared."
-                )
-            first = first or found
             sources.append(Source(config, checkpoint, args.split, nms_of(model)))
             measured.append(found)
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         names = numbered_apart(args.names)
         write_report(args.out, names, measured, sources, args.command)
     for name, found in zip(names, measured):

@@ -21,6 +21,7 @@ from mmengine.utils import track_iter_progress
 from torch import Tensor
 
 from misalign_det.analysis.dense_outputs import dense_head
+from misalign_det.analysis.output_files import output_folder
 from misalign_det.analysis.receptive_field import draw_receptive_fields, receptive_fields
 from misalign_det.apis.cli import (
     add_common_arguments,
@@ -77,8 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure the receptive fields, print and draw them."""
     args = parse_args(arguments)
     with errors_in_one_line("receptive_field.py"), tensors_only(args.trust_checkpoint):
+        folder = output_folder(args.out_dir)
         cfg = load_config(args)
-        check_config(cfg, modes=(args.split,))
+        check_config(cfg, modes=(args.split,), evaluators=False)
         model = load_detector(cfg, args.checkpoint, args.device)
         dense_head(model)
         dataset = build_dataset(cfg, args.split)
@@ -89,19 +91,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 yield data.inputs, measured_points(data, args.num_objects)
 
         fields = receptive_fields(model, images(), args.radius)
-    print(f"\n{'stride':>6} {'branch':<15} {'R_l':>10} {'f(R_l)':>10} {'effective':>10}")
-    for field in fields:
-        print(
-            f"{field.stride:>6} {field.branch:<15} {field.feature:>7} px "
-            f"{field.theoretical:>7} px {field.effective:>7.0f} px"
-        )
-    folder = Path(args.out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    table = [{k: v for k, v in vars(field).items() if k != "gradient"} for field in fields]
-    (folder / "receptive_field.json").write_text(json.dumps(table, indent=1))
-    title = f"{type(model.bbox_head).__name__}, {Path(args.config).stem}"
-    draw_receptive_fields(fields, title).savefig(folder / "receptive_field.png", dpi=110)
-    print(folder / "receptive_field.png")
+        print(f"\n{'stride':>6} {'branch':<15} {'R_l':>10} {'f(R_l)':>10} {'effective':>10}")
+        for field in fields:
+            print(
+                f"{field.stride:>6} {field.branch:<15} {field.feature:>7} px "
+                f"{field.theoretical:>7} px {field.effective:>7.0f} px"
+            )
+        table = [{k: v for k, v in vars(field).items() if k != "gradient"} for field in fields]
+        (folder / "receptive_field.json").write_text(json.dumps(table, indent=1))
+        title = f"{type(model.bbox_head).__name__}, {Path(args.config).stem}"
+        draw_receptive_fields(fields, title).savefig(folder / "receptive_field.png", dpi=110)
+        print(folder / "receptive_field.png")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.structures import InstanceData
 
+from misalign_det.analysis.output_files import output_folder
 from misalign_det.analysis.picture_names import numbered_apart, picture_names
 from misalign_det.apis.cli import (
     add_common_arguments,
@@ -196,8 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Save pictures as the command line says."""
     args = parse_args(arguments)
     with errors_in_one_line("save_pictures.py"), tensors_only(args.trust_checkpoint):
+        output_folder(args.out_dir)
         cfg = load_config(args)
-        check_config(cfg, modes=(args.split,))
+        check_config(cfg, modes=(args.split,), evaluators=False)
         model = load_detector(cfg, args.checkpoint, args.device)
         dataset = build_dataset(cfg, args.split)
         files = save_pictures(model, dataset, args.out_dir, args.num_images, args.score_thr)

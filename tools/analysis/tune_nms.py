@@ -28,6 +28,7 @@ from mmengine.dataset import BaseDataset
 
 from misalign_det.analysis.nms_comparison import configured_nms, detections_under
 from misalign_det.analysis.nms_regret import nms_name, nms_threshold
+from misalign_det.analysis.output_files import output_file
 from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
 from misalign_det.apis.detector import build_dataset, load_detector
 from misalign_det.datasets.preflight import check_config
@@ -127,9 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Choose gamma and sigma, report them and print the verdict."""
     args = parse_args(arguments)
     with errors_in_one_line("tune_nms.py"), tensors_only(args.trust_checkpoint):
+        if args.out:
+            output_file(args.out)
         cfg = load_config(args)
         splits = (args.choose_on, args.report_on)
-        check_config(cfg, modes=tuple(dict.fromkeys(splits)))
+        check_config(cfg, modes=tuple(dict.fromkeys(splits)), evaluators=False)
         model = load_detector(cfg, args.checkpoint, args.device)
         plain = configured_nms(model)
         tried = [plain, *candidates(args, nms_threshold(plain))]
@@ -153,20 +156,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         reported = figures_of(truth[1], found, names[0])
         print_rows(f"on {splits[1]}", pair, reported)
         difference = ap_difference(truth[1], found[:1], found[1:], names[0])
-    print(
-        f"CLBalancedNMS with {describe(tried[best])}: {difference} on {splits[1]}. "
-        f"{verdict(difference, shared, len(datasets[1]))}"
-    )
-    if args.out:
-        rows = [
-            dict(split=split, nms=dict(nms, type=nms_name(nms)), **figures)
-            for split, group in (
-                (splits[0], zip(tried, chosen_on)),
-                (splits[1], zip(pair, reported)),
-            )
-            for nms, figures in group
-        ]
-        Path(args.out).write_text(json.dumps(rows, indent=2))
+        print(
+            f"CLBalancedNMS with {describe(tried[best])}: {difference} on {splits[1]}. "
+            f"{verdict(difference, shared, len(datasets[1]))}"
+        )
+        if args.out:
+            rows = [
+                dict(split=split, nms=dict(nms, type=nms_name(nms)), **figures)
+                for split, group in (
+                    (splits[0], zip(tried, chosen_on)),
+                    (splits[1], zip(pair, reported)),
+                )
+                for nms, figures in group
+            ]
+            Path(args.out).write_text(json.dumps(rows, indent=2))
 
 
 if __name__ == "__main__":

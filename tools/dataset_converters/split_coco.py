@@ -1,10 +1,12 @@
 """Split a COCO annotation file, to choose settings on held-out images and not on a test split.
 
     python tools/dataset_converters/split_coco.py data/bccd/annotations/instances_train.json \\
-        --num-images 55 --out-dir data/bccd/annotations
+        --num-images 55 --out-dir data/bccd_held-out
 
 writes `instances_train_rest.json` and `instances_train_held-out.json` (55 images). The image files
-are not moved, so a config needs only the two file names.
+are not moved, so a config needs only the two files: `ann_file` may be an absolute path. Without
+--out-dir they are written beside the annotation file, where `--data data/bccd` would find three
+files of training images and take none of them.
 """
 
 import argparse

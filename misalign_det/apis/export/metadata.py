@@ -9,14 +9,12 @@ from mmengine.config import Config
 
 from ...errors import InputError
 from ...version import __version__
+from ..inference.inferencer import tested_dataset
 
 
 def _steps(cfg: Config) -> Iterator[dict]:
     """The steps of the test pipeline, after loading and before packing."""
-    data = cfg.test_dataloader.dataset
-    while "pipeline" not in data and (data.get("dataset") or data.get("datasets")):
-        data = data.get("dataset") or data["datasets"][0]
-    for step in data.get("pipeline") or ():
+    for step in tested_dataset(cfg)["pipeline"]:
         kind = str(step["type"]).rpartition(".")[2]
         if not kind.startswith(("Load", "InferencerLoader", "Pack")):
             yield step
@@ -30,7 +28,7 @@ def resize_to(cfg: Config, scale: tuple[int, int]) -> None:
         scale: width and height.
 
     Raises:
-        InputError: the pipeline has no ``Resize``.
+        InputError: the pipeline has no ``Resize``, or there is none.
     """
     steps = [step for step in _steps(cfg) if str(step["type"]).endswith("Resize")]
     if not steps:

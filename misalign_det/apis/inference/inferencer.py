@@ -1,5 +1,6 @@
 """mmdet's ``DetInferencer`` by the name of a config, with checkpoints loaded as tensors only."""
 
+import copy
 from typing import Any
 
 from mmdet.apis import DetInferencer
@@ -8,6 +9,8 @@ from torch import nn
 
 from ...engine.architecture import check_architecture
 from ...engine.checkpoint import read_checkpoint, tensors_only
+from ...errors import InputError
+from ...utils import leaf_datasets
 from ..class_names import configured_classes, saved_classes
 from ..config_lookup import find_config
 from ..detector import check_device
@@ -16,9 +19,10 @@ from ..detector import check_device
 class Inferencer(DetInferencer):
     """mmdet's ``DetInferencer``, whose model may also be the name of a config of this package.
 
-    mmdet's own finds only the models of packages that mmengine lists. Two more things differ: a
-    checkpoint is loaded as tensors only and refused if it does not fit the model, and a checkpoint
-    that names no classes gets those of the config instead of COCO's.
+    mmdet's own finds only the models of packages that mmengine lists. Three more things differ: a
+    checkpoint is loaded as tensors only and refused if it does not fit the model, a checkpoint
+    that names no classes gets those of the config instead of COCO's, and the test data may be
+    several datasets or one in a wrapper, of which the first one's pipeline is taken.
 
     Args:
         model: file of a config, name of a config of this package, or a config.
@@ -30,7 +34,7 @@ class Inferencer(DetInferencer):
     Raises:
         ConfigNotFoundError: there is no such config.
         CheckpointError: the checkpoint is missing, unsafe, damaged or of another architecture.
-        InputError: there is no such device.
+        InputError: there is no such device, or the config has no pipeline for test images.
 
     Example::
 
@@ -56,6 +60,8 @@ class Inferencer(DetInferencer):
             found = find_config(model)
             model = Config.fromfile(found.path)
             model.merge_from_dict(dict(found.options))
+        model = copy.deepcopy(model)
+        model.test_dataloader.dataset = tested_dataset(model)  # without wrappers
         self.weights = weights
         with tensors_only(trust):
             read_checkpoint(weights)
@@ -76,6 +82,25 @@ class Inferencer(DetInferencer):
         # The backends are those of a training run.
         cfg.visualizer = dict(visualizer, vis_backends=None)
         return super()._init_visualizer(cfg)
+
+
+def tested_dataset(cfg: Config | ConfigDict) -> ConfigDict:
+    """The config of the test dataset, without wrappers; of several the first with a pipeline.
+
+    Args:
+        cfg: config of a detector; what is returned is a part of it.
+
+    Raises:
+        InputError: none has a pipeline.
+    """
+    data = (cfg.get("test_dataloader") or {}).get("dataset") or {}
+    for _, leaf in leaf_datasets(data):
+        if leaf.get("pipeline"):
+            return leaf
+    raise InputError(
+        "no dataset of the config's test_dataloader has a pipeline, which loads and resizes an "
+        "image. Give a config that has one."
+    )
 
 
 def detector_classes(cfg: Config | ConfigDict, checkpoint: dict) -> tuple[str, ...]:

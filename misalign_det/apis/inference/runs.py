@@ -15,6 +15,7 @@ from mmengine.structures import InstanceData
 from torch import nn
 from tqdm import tqdm
 
+from ...errors import InputError
 from .inferencer import Inferencer
 from .sources import read_image
 
@@ -182,6 +183,9 @@ def detect_video(
 
     Returns:
         Number of frames.
+
+    Raises:
+        InputError: the video cannot be written.
     """
     capture = cv2.VideoCapture(source)
     fps = capture.get(cv2.CAP_PROP_FPS) or FPS
@@ -232,4 +236,10 @@ def _batches(items: Iterable, size: int) -> Iterator[list]:
 
 def _writer(path: str | Path, fps: float, picture: np.ndarray) -> cv2.VideoWriter:
     size = (picture.shape[1], picture.shape[0])
-    return cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+    if not writer.isOpened():
+        raise InputError(
+            f"the video {path} cannot be written ({size[0]}x{size[1]}, {fps:g} frames per second). "
+            "Choose another folder, or leave videos out with --no-pictures."
+        )
+    return writer
