@@ -152,7 +152,7 @@ def check_optimizer(cfg: Config, checkpoint: Mapping, filename: str) -> None:
     if not isinstance(saved.get("optim_wrapper"), Mapping) or not cfg.get("optim_wrapper"):
         return
     parts = {key: cfg[key] for key in ("optim_wrapper", "param_scheduler") if key in cfg}
-    given = _parse_config(Config(parts).pretty_text)  # in the form of the saved one
+    given = _in_plain_form(parts)
     instead = (
         "or train from the weights alone: --cfg-options load_from=FILE instead of --resume FILE."
     )
@@ -186,6 +186,17 @@ def _parse_config(text: Any) -> dict[str, Any]:
         return {}
     assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
     return {getattr(node.targets[0], "id", ""): _plain(node.value) for node in assigned}
+
+
+def _in_plain_form(value: Any) -> Any:
+    """A part of a config as :func:`_plain` gives it: lists also for tuples, names for classes."""
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Mapping):
+        return {key: _in_plain_form(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_in_plain_form(part) for part in value]
+    return value
 
 
 def _plain(node: ast.expr) -> Any:
