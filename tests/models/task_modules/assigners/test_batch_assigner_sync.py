@@ -66,8 +66,9 @@ def test_one_synchronisation_without_triton(config, num_gts, simulated_cuda, wit
             expected = ["new_tensor of host data", "nonzero"]
         assert synchronisations(simulated_cuda, assign) == expected
         # mmdet's form too, where GTs that lose their last location are given another one.
-        assign = prepare("cuda", config, num_gts, per_image=True)
-        assert synchronisations(simulated_cuda, assign) == expected
+        if "per_gt_reweight" not in config:  # of this package's heads alone
+            assign = prepare("cuda", config, num_gts, per_image=True)
+            assert synchronisations(simulated_cuda, assign) == expected
 
 
 @pytest.mark.cuda
