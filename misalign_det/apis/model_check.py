@@ -6,7 +6,7 @@ assigner in its config without a message.
 
 from collections.abc import Iterator, Mapping
 
-from mmdet.models.dense_heads import ATSSHead, FCOSHead, RTMDetHead, YOLOXHead
+from mmdet.models.dense_heads import RTMDetHead, YOLOXHead
 from mmdet.registry import MODELS, TASK_UTILS
 
 from ..errors import InputError
@@ -19,6 +19,7 @@ from ..models.dense_heads import (
 )
 from ..models.dense_heads.box_voting_head import configured_head_class
 from ..models.dense_heads.dc_heads import DCMixin
+from ..models.dense_heads.head_config_checks import has_fcos_targets
 from ..models.losses import DCLoss
 from ..models.post_processing.cl_balanced_nms import check_nms
 from ..models.task_modules import IACAssigner, IACATSSAssigner
@@ -84,9 +85,11 @@ def _check_assigner(head: str, kind: type, name: str, assigner: Mapping) -> None
             continue
         if assigner.get("score_threshold") == float("inf"):  # then it is mmdet's assigner
             continue
-        # VFNet derives from FCOS too, but assigns as ATSS does.
-        never = issubclass(kind, FCOSHead) and not issubclass(kind, ATSSHead)
-        why = "never calls an assigner" if never else "calls its assigner in another way"
+        why = (
+            "never calls an assigner"
+            if has_fcos_targets(kind)
+            else "calls its assigner in another way"
+        )
         found = find_type(assigner["type"], TASK_UTILS).__name__
         raise InputError(
             f"{head}, which {why}: {name} = {found} cannot be used there. {found} goes with "

@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim.scheduler import LinearLR
 
 from misalign_det.apis import resume
 from misalign_det.apis.resume import (
@@ -148,6 +149,10 @@ def saved(**settings):
         ({"betas": [0.8, 0.9]}, {"betas": (0.8, 0.9)}),  # as an option of the command line
         ({"weight_decay": 0.01}, {}),  # its default
         ({"type": torch.optim.AdamW}, {}),
+        (
+            {"param_scheduler": [dict(type=LinearLR, begin=0, end=4)]},
+            {"param_scheduler": [dict(type=f"{LinearLR.__module__}.LinearLR", begin=0, end=4)]},
+        ),
         ({"paramwise_cfg": {}}, {}),
         ({"auto_scale_lr": True}, {}),  # compared with the state itself, when it is loaded
     ],

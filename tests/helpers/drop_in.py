@@ -38,32 +38,33 @@ model = dict(
 )"""
 
 
-def head(kind, assigner, replaces, channels=256, strides=(8, 16, 32, 64, 128)):
-    delete = "_delete_=True, " if replaces else ""
+LEVELS = (8, 16, 32, 64, 128)
+
+
+def new_head(kind, channels, strides, more=""):
     return f"""\
-model = dict(
     bbox_head=dict(
         _delete_=True,
         type='{kind}',
         num_classes=80,
         in_channels={channels},
-        strides={list(strides)},
-    ),
+        strides={list(strides)},{more}
+    )"""
+
+
+def head(kind, assigner, replaces, channels=256, strides=LEVELS):
+    delete = "_delete_=True, " if replaces else ""
+    return f"""\
+model = dict(
+{new_head(kind, channels, strides)},
     train_cfg=dict({delete}assigner=dict(type='{assigner}')),
 )"""
 
 
-def misalign(kind, assigner, replaces, channels=256, strides=(8, 16, 32, 64, 128)):
+def misalign(kind, assigner, replaces, channels=256, strides=LEVELS):
     delete = "\n        _delete_=True," if replaces else ""
     distances = [1.5] + [4.0] * (len(strides) - 1)
-    return f"""\
-model = dict(
-    bbox_head=dict(
-        _delete_=True,
-        type='{kind}',
-        num_classes=80,
-        in_channels={channels},
-        strides={list(strides)},
+    options = f"""
         cls_shortcut=True,
         init_distance={distances},
         iou_target='refined',
@@ -71,8 +72,10 @@ model = dict(
         score_alpha=0.25,
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0),
         loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
-        loss_bbox_coarse=dict(type='GIoULoss', loss_weight=1.0),
-    ),
+        loss_bbox_coarse=dict(type='GIoULoss', loss_weight=1.0),"""
+    return f"""\
+model = dict(
+{new_head(kind, channels, strides, options)},
     train_cfg=dict({delete}
         assigner=dict(type='{assigner}', topk=9, num_levels=2, per_gt_reweight=1.0),
     ),

@@ -11,14 +11,7 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mmdet.models.dense_heads import (
-    ATSSHead,
-    CascadeRPNHead,
-    FCOSHead,
-    MaskFormerHead,
-    RPNHead,
-    YOLACTHead,
-)
+from mmdet.models.dense_heads import CascadeRPNHead, MaskFormerHead, RPNHead, YOLACTHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import BaseBoxes, get_box_tensor
@@ -163,10 +156,8 @@ class BoxVotingHead(BoxVotingMixin):
         return _blank(find_type(head_type, MODELS) or head_type)
 
     def __init__(self, *args: Any, head_type: Any = None, **kwargs: Any) -> None:
-        # Python calls this for what __new__ returned: super() is the head. VFNet derives from FCOS
-        # too, but has an assigner.
-        if issubclass(self.head_class, FCOSHead) and not issubclass(self.head_class, ATSSHead):
-            refuse_assigner(self.head_class, kwargs.get("train_cfg"))
+        # Python calls this for what __new__ returned: super() is the head.
+        refuse_assigner(self.head_class, kwargs.get("train_cfg"))
         super().__init__(*args, **kwargs)
 
     def __reduce__(self) -> tuple:
@@ -196,7 +187,7 @@ def _blank(head_class: Any) -> BoxVotingHead:
             f"BoxVotingHead: head_type must be the name of a registered dense head, not "
             f"{head_class!r}. Write bbox_head=dict(type='BoxVotingHead', head_type='ATSSHead')."
         )
-    kind: Any = head_class
+    kind: Any = head_class  # mypy finds no hash in a class of modules
     return object.__new__(_voting_class(kind))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from mmdet.models.dense_heads import ATSSHead, FCOSHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.losses import (
     GHMC,
@@ -57,8 +58,15 @@ def check_head_config(head: type, config: Mapping) -> None:
         )
 
 
+def has_fcos_targets(head: type) -> bool:
+    """Whether a head finds its positives as FCOS does, without an assigner; VFNet does not."""
+    return issubclass(head, FCOSHead) and not issubclass(head, ATSSHead)
+
+
 def refuse_assigner(head: type, train_cfg: Mapping | None) -> None:
     """Raise a ValueError where a head with FCOS's own targets is given one of this package's."""
+    if not has_fcos_targets(head):
+        return
     assigner = find_type(((train_cfg or {}).get("assigner") or {}).get("type"), TASK_UTILS)
     if hasattr(assigner, "assign_batch"):
         raise ValueError(

@@ -164,7 +164,9 @@ class SpatialAlignAssigner(BatchAssigner):
         return gather_levels(per_level, select_levels(per_level.losses, self.num_levels))
 
     def _ranges(self, levels: Tensor) -> Tensor:
-        """Least and largest distance of each level, ``(L, 2)``; the coarsest takes all above, too.
+        """Least and largest distance of each range in pixels, ``(R, 2)``.
+
+        That of the coarsest level reaches to the end of the last range, as in FCOS.
 
         Args:
             levels: level index of each location, ``(P,)``.
