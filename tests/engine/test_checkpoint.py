@@ -119,6 +119,8 @@ def test_blocks_inside_one_another(tmp_path):
             torch.load(safe)
         torch.load(safe)  # the inner block's end does not take away what mmengine saves
         with tensors_only(trust=True):
+            torch.load(save(tmp_path / "z.pth", extra=Touch(tmp_path / "trusted")))
+            assert (tmp_path / "trusted").exists()
             with tensors_only(trust=False):
                 torch.load(safe)
                 with pytest.raises(pickle.UnpicklingError):
