@@ -5,14 +5,14 @@
 The gain of every method over FCOS, over the method that it adds a part to and, for this package's,
 over the best of mmdet's own methods, per data set and on average over all of them. The interval is
 a bootstrap over images, the same for all methods, and over the seeds of training, drawn for each
-method on its own. The lines are appended to RESULTS_DIR/STUDY.jsonl, where render.py finds them.
-Methods whose detections are not in OUT_DIR are left out, with a note; where nothing can be compared
-the exit status is 1.
+method on its own. The lines are appended to RESULTS_DIR/STUDY.jsonl, where render.py finds them. AP
+of each training on the resamples is kept in RESULTS_DIR/resamples.jsonl; what is not there yet is
+computed from the detections in OUT_DIR. Methods that have neither are left out, with a note; where
+nothing can be compared the exit status is 1.
 """
 
 import argparse
 import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,16 @@ import misalign_det  # noqa: F401  (first: it checks the environment)
 # isort: split
 import numpy as np
 from compose import BACKBONES, Run
-from evaluate import split_of
 from grid import STUDIES
-from jobs import check_data, make_jobs, run_again
+from jobs import make_jobs, run_again
 from mmengine.logging import MMLogger
 from records import RESULTS, append, read
+from resamples import Resamples, seed_of
 from tables import Column, Results, digest, groups, references
 
 from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.errors import InputError
-from misalign_det.evaluation.detections_file import load_detections
-from misalign_det.evaluation.paired_bootstrap import ResampledAP, interval, resampled_ap
+from misalign_det.evaluation.paired_bootstrap import ResampledAP, interval
 
 CONFIDENCE = 0.95
 
@@ -56,74 +55,39 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def seed_of(*words: object) -> int:
-    """A seed that depends on some words alone."""
-    return zlib.crc32(" ".join(map(str, words)).encode())
-
-
 def resampled(
-    results: Results, split: str, out_dir: Path, resamples: int
+    results: Results, resamples: Resamples, out_dir: Path
 ) -> tuple[dict[tuple[str, Column], ResampledAP], list[Run]]:
-    """AP on resamples, of each method in each column whose detections are all there.
-
-    Each training's is kept beside its detections, since it takes seconds.
+    """AP on resamples, of each method in each column where all its runs have it.
 
     Returns:
-        AP by method and column; and, of each method and column that is left out, a run whose
-        detections are not there or are not those of its result.
+        AP by method and column; and, of each method and column that is left out, a run without a
+        line in the file whose detections are not there or are not those of its result.
 
     Raises:
         InputError: the annotations that detections are to be compared with are missing.
     """
-    jobs = {
-        run: job
-        for job in make_jobs(
-            [run for runs in results.runs.values() for run in runs], split, out_dir
-        )
-        for run in job.tests
-    }
-    there, lost = {}, []
+    runs = [run for runs in results.runs.values() for run in runs]
+    jobs = {run: job for job in make_jobs(runs, results.split, out_dir) for run in job.tests}
+    tests = [
+        (run, jobs[run])
+        for run in runs
+        if not resamples.has(run)
+        and jobs[run].tested(run)
+        and jobs[run].hashes[run.method] == results.config(run)
+    ]
+    resamples.add(tests)
+    found, lost = {}, []
     for cell, runs in results.runs.items():
-        without = [
-            run
-            for run in runs
-            if not jobs[run].tested(run) or jobs[run].hashes[run.method] != results.config(run)
-        ]
+        without = [run for run in runs if not resamples.has(run)]
         if without:
             lost.append(without[0])
-        else:
-            there[cell] = [(run, jobs[run].test_file(run, ".pkl")) for run in runs]
-    tests = [test for each in there.values() for test in each]
-    check_data([run for run, file in tests if _kept(file, resamples) is None], split)
-    found: dict[tuple[str, Column], ResampledAP] = {}
-    for cell, each in there.items():
-        aps = [_of_training(file, resamples, seed_of(run.data)) for run, file in each]
+            continue
+        aps = [resamples.of(run) for run in runs]
         found[cell] = ResampledAP(
             np.concatenate([one.whole for one in aps]), np.concatenate([one.draws for one in aps])
         )
     return found, lost
-
-
-def _kept(detections: Path, resamples: int) -> Path | None:
-    """The file with a training's AP on resamples; None if it is not there, or older."""
-    file = _beside(detections, resamples)
-    there = file.is_file() and file.stat().st_mtime > detections.stat().st_mtime
-    return file if there else None
-
-
-def _beside(detections: Path, resamples: int) -> Path:
-    return detections.with_suffix(f".{resamples}.npz")
-
-
-def _of_training(detections: Path, resamples: int, seed: int) -> ResampledAP:
-    kept = _kept(detections, resamples)
-    if kept:
-        with np.load(kept) as file:
-            return ResampledAP(file["whole"], file["draws"])
-    coco, classes = split_of(detections.with_suffix(".py"))
-    found = resampled_ap(coco, [load_detections(detections)], classes, resamples, seed)
-    np.savez(_beside(detections, resamples), whole=found.whole, draws=found.draws)
-    return found
 
 
 def pairs(results: Results) -> list[tuple[str, str, list[Column]]]:
@@ -203,7 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{args.study} --split {args.split} --results-dir {args.results_dir}"
             )
         remedy = run_again(args, "--split", args.split)
-        aps, lost = resampled(results, args.split, Path(args.out_dir), args.resamples)
+        resamples = Resamples(Path(args.results_dir), results, args.resamples)
+        aps, lost = resampled(results, resamples, Path(args.out_dir))
         lines = list(comparisons(results, aps))
         if not lines:
             raise InputError(

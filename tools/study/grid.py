@@ -96,7 +96,7 @@ STUDIES = {
             "papers",
             methods=(
                 *("fcos", "fcos-no-centerness", "jla_fcos", "jla_triplehead-plain"),
-                *("jla_triplehead-refine", "jla_triplehead"),
+                *("jla_triplehead-confidence", "jla_triplehead-refine", "jla_triplehead"),
                 *(method.name for method in (*CANDIDATES, *THRESHOLDS)),
                 *("retinanet", "iac_retinanet", "iac-dc_retinanet", "iac-dc-clnms_retinanet"),
             ),

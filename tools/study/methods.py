@@ -123,9 +123,9 @@ TOOD_TRIALS = [  # configs/peers.md: what its AP on the cards does not come from
 NO_CENTERNESS = changed(
     _peer["fcos"], "fcos-no-centerness", {f"{HEAD}.type": "FCOSHeadWithoutCenterness"}
 )
-TRIPLE = Method("jla_triplehead", "triplehead")
+TRIPLE = Method("jla_triplehead", "triplehead", baseline="jla_triplehead-refine")
 JLA_FCOS = changed(TRIPLE, "jla_fcos", {HEAD: FCOS_TOWERS}, baseline=NO_CENTERNESS.name)
-COMPONENTS = [  # Triple-head Network, table 5: each row adds to the one before
+COMPONENTS = [  # Triple-head Network, table 5; its last row is TRIPLE
     NO_CENTERNESS,
     JLA_FCOS,
     changed(
@@ -137,6 +137,12 @@ COMPONENTS = [  # Triple-head Network, table 5: each row adds to the one before
             f"{HEAD}.score_mode": "class",
         },
         baseline="jla_fcos",
+    ),
+    changed(
+        TRIPLE,
+        "jla_triplehead-confidence",
+        {f"{HEAD}.refine_mode": "none"},
+        baseline="jla_triplehead-plain",
     ),
     changed(
         TRIPLE,

@@ -96,6 +96,10 @@ class Results:
         """Hash of the config of a run's result."""
         return self._results[run]["config"]
 
+    def ap(self, run: Run) -> float:
+        """AP of a run's result."""
+        return self._results[run]["AP"]
+
     def lines(self, method: str, column: Column) -> list[Mapping[str, Any]]:
         """The result lines of a cell."""
         return [self._results[run] for run in self.runs.get((method, column), ())]
