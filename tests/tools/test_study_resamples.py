@@ -121,6 +121,7 @@ def test_detections_of_another_training_are_left_out(tested, capsys):
 
 def test_a_training_without_an_ap_on_a_resample(tested, monkeypatch):
     import resamples
+
     from misalign_det.evaluation.paired_bootstrap import ResampledAP
 
     for method in ("fcos", "atss"):
