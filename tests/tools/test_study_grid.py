@@ -188,6 +188,7 @@ def test_the_papers_settings_are_those_of_the_shipped_configs():
     """Of the parts of Triple-head Network and of the other papers, on another backbone."""
     shipped = {
         "jla_triplehead-plain": "jla_triplehead-plain_r50_fpn_1x_coco",
+        "jla_triplehead-confidence": "jla_triplehead-confidence_r50_fpn_1x_coco",
         "jla_triplehead-refine": "jla_triplehead-refine_r50_fpn_1x_coco",
         "jla-k25_fcos": "jla-k25_fcos_r50_fpn_1x_coco",
         "jla-theta07_fcos": "jla-theta07_fcos_r50_fpn_1x_coco",

@@ -227,6 +227,8 @@ PARTS = [  # configs/misalign.md: the default without each of its parts
         {f"{HEAD}.loss_cls": dict(_delete_=True, use_sigmoid=True, loss_weight=1.0, **FOCAL)},
     ),
     changed(DEFAULT, "misalign-iou-loss", _BOX_LOSSES),
+    changed(DEFAULT, "misalign-no-refine", {f"{HEAD}.refine_mode": "none"}),
+    changed(DEFAULT, "misalign-add", {f"{HEAD}.refine_mode": "add"}),
     changed(DEFAULT, "misalign-coarse-iou", {f"{HEAD}.iou_target": "coarse"}),
     changed(
         DEFAULT,

@@ -60,7 +60,10 @@ class TripleHead(LossAwareFCOSHead):
             output, as in a residual block, so that a class score reads the location itself beside
             the coarse box. The paper has no shortcut.
         refine_mode: ``'multiply'`` (eq. 8), ``'add'``: coarse + output in strides, or ``'none'``:
-            the regression branch alone.
+            the coarse box is the final one, and there is no regression branch (table 5 without box
+            refinement). ``loss_bbox`` is then its loss, and ``loss_bbox_coarse`` is not read. A
+            regression branch could not do without it: its taps sit on the coarse box and tell it
+            nothing of where in the box the location is (see configs/papers.md).
         refine_detach: whether eq. 8 stops the gradient into the coarse box.
         with_iou_branch, score_mode: see :class:`LossAwareFCOSHead`, with the paper's choices as
             defaults.
@@ -81,8 +84,9 @@ class TripleHead(LossAwareFCOSHead):
 
     Raises:
         ValueError: as :class:`LossAwareFCOSHead`; its ``iou_branch_on``, ``centerness_weight`` or
-            mmdet's ``dcn_on_last_conv`` is set, which it does not support; or ``cls_shortcut`` has
-            no guided layer, or one with another number of channels.
+            mmdet's ``dcn_on_last_conv`` is set, which it does not support; ``cls_shortcut`` has
+            no guided layer, or one with another number of channels; or ``refine_mode`` is
+            ``'none'`` and an option is of the regression branch.
 
     Example::
 
@@ -139,6 +143,15 @@ class TripleHead(LossAwareFCOSHead):
             score_mode=score_mode,
             **kwargs,
         )
+        if not self.refines:
+            for name, default in dict(
+                guided_branches="both", refine_detach=True, sparse_refinement=False
+            ).items():
+                if getattr(self, name) != default:
+                    raise ValueError(
+                        "with refine_mode='none' TripleHead has no regression branch and does not "
+                        f"read {name}. Drop it, or write refine_mode='multiply'."
+                    )
         if cls_shortcut and guided_branches != "both":
             raise ValueError("cls_shortcut needs guided_branches='both': there is no guided layer.")
         if cls_shortcut and self.stacked_convs == 1 and in_channels != self.feat_channels:
@@ -155,21 +168,32 @@ class TripleHead(LossAwareFCOSHead):
         self.loss_bbox_coarse = MODELS.build(without_delete_keys(loss_bbox_coarse or IOU_LOSS))
         check_box_loss(self.loss_bbox_coarse, "loss_bbox_coarse")
 
+    @property
+    def refines(self) -> bool:
+        """Whether there is a regression branch, whose box is not the coarse one."""
+        return self.refine_mode != "none"
+
     def _init_layers(self) -> None:
         self.pre_convs = self._conv_blocks(self.stacked_convs)
         self.conv_coarse = nn.Conv2d(self.feat_channels, 4, 3, padding=1)
         self._init_iou_branch()
         guided_cls = self.guided_branches == "both"
         self.cls_convs = self._conv_blocks(self.stacked_convs - guided_cls)
-        self.reg_convs = self._conv_blocks(self.stacked_convs - 1)
+        towers = [self.pre_convs, self.cls_convs]
         width = self.in_channels if self.stacked_convs == 1 else self.feat_channels
+        if self.refines:
+            self.reg_convs = self._conv_blocks(self.stacked_convs - 1)
+            towers.append(self.reg_convs)
         if guided_cls:
             self.cls_guided = AutoDeformConv2d(width, self.feat_channels)
-        self.reg_guided = AutoDeformConv2d(width, self.feat_channels)
+        if self.refines:
+            self.reg_guided = AutoDeformConv2d(width, self.feat_channels)
         self._init_predictor()
-        self.scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
+        if self.refines:
+            self.scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
+        else:
+            del self.conv_reg
         self.coarse_scales = nn.ModuleList(Scale(1.0) for _ in self.strides)
-        towers = (self.pre_convs, self.cls_convs, self.reg_convs)
         adapt_branches(self.rfa_position, self.rfa_modulated, *towers)
 
     def _conv_blocks(self, num: int) -> nn.Sequential:
@@ -189,9 +213,8 @@ class TripleHead(LossAwareFCOSHead):
         )
 
     def _set_initial_outputs(self) -> None:
-        super()._set_initial_outputs()
         self._set_init_distance(self.conv_coarse)
-        if self.refine_mode != "none":
+        if self.refines:
             # An untrained refinement keeps the coarse box: noise on it would decide which
             # locations the assigner takes first.
             nn.init.zeros_(self.conv_reg.weight)
@@ -214,13 +237,13 @@ class TripleHead(LossAwareFCOSHead):
         coarse = self._level_distances(log_coarse, self.coarse_scales)
         joined_offsets = star_dcn_offset(coarse, self.offset_mode, self.gradient_mul)
         offsets = split_levels(joined_offsets, log_coarse)
-        cls_feats, reg_feats = run_tower(self.cls_convs, x), run_tower(self.reg_convs, x)
+        cls_feats = run_tower(self.cls_convs, x)
         if self.guided_branches == "both":
             guided = _guided(self.cls_guided, cls_feats, offsets)
             shortcut = zip(guided, cls_feats)
             cls_feats = [g + f for g, f in shortcut] if self.cls_shortcut else guided
         logits = [self.conv_cls(feat) for feat in cls_feats]
-        refined = self._refined_distances(reg_feats, offsets, logits, coarse)
+        refined = self._refined_distances(x, offsets, logits, coarse) if self.refines else coarse
         strides = self.prior_generator.joined(x)[1]
         return (
             logits,
@@ -230,10 +253,10 @@ class TripleHead(LossAwareFCOSHead):
         )
 
     def _refined_distances(
-        self, feats: list[Tensor], offsets: list[Tensor], logits: list[Tensor], coarse: Tensor
+        self, x: tuple[Tensor], offsets: list[Tensor], logits: list[Tensor], coarse: Tensor
     ) -> Tensor:
         """Final distances in strides of all levels joined, ``(N, 4, P)``."""
-        where = None
+        feats, where = run_tower(self.reg_convs, x), None
         if self._refines_sparsely():
             where = detectable_levels(logits, self.test_cfg)
             guided = [
@@ -243,10 +266,7 @@ class TripleHead(LossAwareFCOSHead):
         else:
             guided = _guided(self.reg_guided, feats, offsets)
         outputs = [self.conv_reg(feat) for feat in guided]
-        if self.refine_mode == "none":
-            refined = self._level_distances(outputs, self.scales)
-        else:
-            refined = self._refine(scaled_levels(outputs, self.scales), coarse)
+        refined = self._refine(scaled_levels(outputs, self.scales), coarse)
         return refined if where is None else torch.where(join_levels(where), refined, coarse)
 
     def _refines_sparsely(self) -> bool:
@@ -288,12 +308,13 @@ class TripleHead(LossAwareFCOSHead):
         if self.assign_boxes != "coarse":
             coarse_bboxes = self.decode(targets.points, coarse_preds).flatten(0, 1)
         box_losses = targets.box_losses(self.loss_bbox, targets.bboxes)
-        coarse_losses = targets.box_losses(self.loss_bbox_coarse, coarse_bboxes)
         losses = dict(
             loss_cls=targets.classification_loss(self.loss_cls, self.num_classes),
             loss_bbox=targets.mean(box_losses),
-            loss_bbox_coarse=targets.mean(coarse_losses),
         )
+        if self.refines:
+            coarse_losses = targets.box_losses(self.loss_bbox_coarse, coarse_bboxes)
+            losses["loss_bbox_coarse"] = targets.mean(coarse_losses)
         if self.with_iou_branch:
             bboxes = targets.bboxes if self.iou_target == "refined" else coarse_bboxes
             ious = targets.ious(bboxes, self.iou_mode).clamp(0, 1)

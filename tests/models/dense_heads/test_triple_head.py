@@ -208,6 +208,9 @@ def test_the_sampled_form_exports_to_onnx_operators():
     [
         (dict(offset_mode="star"), "offset_mode"),
         (dict(refine_mode="times"), "refine_mode"),
+        (dict(refine_mode="none", refine_detach=False), "does not read refine_detach"),
+        (dict(refine_mode="none", sparse_refinement=True), "does not read sparse_refinement"),
+        (dict(refine_mode="none", guided_branches="regression"), "does not read guided_branches"),
         (dict(guided_branches="classification"), "guided_branches"),
         (dict(guided_branches="regression", cls_shortcut=True), "guided_branches='both'"),
         (dict(stacked_convs=1, feat_channels=64, cls_shortcut=True), "feat_channels"),
@@ -365,19 +368,20 @@ def test_an_untrained_refinement_keeps_the_coarse_box(mode):
         torch.testing.assert_close(mine, theirs)
 
 
-def test_a_regression_branch_alone():
-    """Its untrained boxes are those of ``init_distance``, too, but its weights are not zero."""
-    head = make_head(refine_mode="none", init_distance=[1.5, *[4.0] * (len(STRIDES) - 1)])
-    assert head.conv_reg.weight.any()
-    for conv in (head.conv_coarse, head.conv_reg):
-        torch.nn.init.zeros_(conv.weight)
+def test_without_refinement_the_coarse_box_is_the_final_one():
+    """It has ``loss_bbox``, and nothing is left of the regression branch."""
+    ratios = [1.5, *[4.0] * (len(STRIDES) - 1)]
+    head = make_head(refine_mode="none", init_distance=ratios, loss_bbox=dict(type="GIoULoss"))
+    names = {name.partition(".")[0] for name, _ in head.named_parameters()}
+    assert not names & {"reg_convs", "reg_guided", "conv_reg", "scales"} and "cls_guided" in names
     _, final, _, coarse = head(features())
     for mine, theirs in zip(final, coarse):
-        torch.testing.assert_close(mine, theirs)
-    torch.nn.init.ones_(head.conv_reg.bias)
-    for distances, factor, stride in zip(head(features())[1], [1, *[4 / 1.5] * 4], STRIDES):
-        expected = torch.full_like(distances, math.e * factor * stride)
-        torch.testing.assert_close(distances, expected)
+        assert torch.equal(mine, theirs)
+    losses, _ = losses_of(head, [ONE, CROWD])
+    assert set(losses) == {"loss_cls", "loss_bbox", "loss_iou"}
+    head.loss_bbox = Recorder()
+    losses_of(head, [ONE, CROWD])
+    assert head.loss_bbox.pred.shape[0] > 0
 
 
 def test_outputs_of_a_level_by_its_layers():
