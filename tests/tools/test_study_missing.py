@@ -71,7 +71,7 @@ class Study:
         """AP on resamples, kept as from an earlier comparison."""
         for line in read(self.lines):
             if line["method"] in methods:
-                line |= dict(kind="resamples", resamples=300, draws=[50000] * 300)
+                line |= dict(kind="resamples", images="a", resamples=300, draws=[50000] * 300)
                 append(self.results / "resamples.jsonl", line)
 
     def call(self, tool, *options):
@@ -99,6 +99,8 @@ class TestCompare:
         said = study.refused(compare)
         assert "has no result on val: first run" in said
         assert command_of(said).results_dir == str(study.results)
+        options = command_of(study.refused(compare, "--backbone", "r18"))
+        assert (options.backbone, options.out_dir) == ("r18", str(study.out))
 
     def test_one_method_alone(self, study):
         study.result("fcos")

@@ -48,6 +48,9 @@ class Detected:
         append(self.lines, line)
         return line
 
+    def annotations(self):
+        return self.out.parent / "shapes/annotations/instances_val.json"
+
     def compare(self, *options):
         folders = ["--out-dir", str(self.out), "--results-dir", str(self.results)]
         compare.main(["main", "--resamples", "20", *options, *folders])
@@ -96,6 +99,24 @@ def test_the_interval_is_the_same_without_the_detections(tested):
     # A new method is compared with those that have no detections any more.
     tested.test("paa", 2)
     assert len(tested.compare()) == 2 and tested.kept.read_text().startswith(text)
+
+
+def test_lines_of_the_same_images_in_another_order_are_not_paired(tested):
+    """The draws are of places in the annotation file."""
+    tested.test("fcos", 3), tested.test("atss", 1)
+    tested.compare()
+    text, lines = tested.kept.read_text(), tested.lines.read_text()
+    annotations = tested.annotations()
+    coco = json.loads(annotations.read_text())
+    annotations.write_text(json.dumps(dict(coco, images=coco["images"][::-1])))
+    tested.test("paa", 2)
+    with pytest.raises(SystemExit, match="paa 8e seed 0 is not of the same images"):
+        tested.compare()
+    assert tested.kept.read_text() == text
+    tested.kept.write_text(text.replace(read(tested.kept)[1]["images"], "0" * 8, 1))
+    tested.lines.write_text(lines)
+    with pytest.raises(SystemExit, match="atss 8e seed 0 is not of the same images"):
+        tested.compare()
 
 
 def test_another_number_of_resamples_needs_the_detections(tested):

@@ -150,6 +150,16 @@ def test_the_interval_covers_the_spread_of_seeds():
     assert inside > 280  # three seeds give a narrow interval: seven of ten, not all
 
 
+def test_methods_of_the_same_trainings_have_the_same_seeds_in_a_resample():
+    """The gain of a setting of testing does not vary with the seeds of training."""
+    aps = [0.40, 0.45, 0.50]
+    study = dataclasses.replace(STUDY, methods=("gfl", "gfl-clnms"), seeds=(0, 1, 2))
+    lines = [line(m, "bccd", s, ap) for m in study.methods for s, ap in enumerate(aps)]
+    results = Results(lines, study, "val")
+    (found,) = comparisons(results, resampled(results, spread=0))
+    assert found["gain"] == found["low"] == found["high"] == 0
+
+
 def test_lengths_have_columns_of_their_own():
     lines = [*LINES, dict(line("fcos", "bccd", 0, 0.5), epochs=36)]
     results = Results(lines, STUDY, "val")
@@ -174,6 +184,9 @@ def test_the_plot_says_what_it_shows(tmp_path):
     assert digest_of(path) == plot_digest(results) != plot_digest(other)
 
 
+OTHERS = (dict(backbone="r18"), dict(epochs=36))
+
+
 def page_of(folder, block="study: main, val"):
     page = folder / "configs/studies.md"
     page.parent.mkdir()
@@ -189,6 +202,9 @@ def test_trainings_made_again_on_another_device(tmp_path):
     append(tmp_path / "main.jsonl", *(dict(one, device="GPU") for one in LINES))
     other = [line("atss", "bccd", 1, ap, device=name) for ap, name in ((0.5, "CPU"), (0.6, "TPU"))]
     append(tmp_path / REPEATS, *other, line("fcos", "bccd", 0, 0.41, device="CPU"))
+    # Of another backbone or length they are other trainings.
+    others = [dict(one, AP=0.99) | change for one in other for change in OTHERS]
+    append(tmp_path / "main.jsonl", *(dict(one, device="GPU") for one in others))
     main(options)
     assert page.read_text() == (
         "before\n<!-- repeats: main, val -->\n\n"

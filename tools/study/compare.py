@@ -124,12 +124,15 @@ def _comparison(
     reference: str,
     columns: Sequence[Column],
 ) -> dict[str, Any]:
-    draws = {
-        name: np.mean(
-            [aps[name, c].with_seeds(seed_of(name, c.data, c.epochs)) for c in columns], axis=0
-        )
-        for name in (method, reference)
-    }
+    draws = {}
+    for name in (method, reference):
+        each = []
+        for column in columns:
+            # Methods that share their trainings have the same seeds of training in a resample.
+            trained = results.runs[name, column][0].trained_as.method
+            seed = seed_of(trained, column.data, column.epochs)
+            each.append(aps[name, column].with_seeds(seed))
+        draws[name] = np.mean(each, axis=0)
     low, high = interval(draws[method] - draws[reference], CONFIDENCE)
     means = {name: np.mean([aps[name, c].mean for c in columns]) for name in (method, reference)}
     single = len(columns) == 1
@@ -162,9 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not wanted:
             methods = ", ".join(results.methods)
             having = f"results of {methods} alone" if methods else "no result"
+            folders = f"--out-dir {args.out_dir} --results-dir {args.results_dir}"
             raise InputError(
                 f"{path} has {having} on {args.split}: first run python tools/study/run.py "
-                f"{args.study} --split {args.split} --results-dir {args.results_dir}"
+                f"{args.study} --split {args.split} --backbone {args.backbone} {folders}"
             )
         remedy = run_again(args, "--split", args.split)
         resamples = Resamples(Path(args.results_dir), results, args.resamples)

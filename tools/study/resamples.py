@@ -7,6 +7,7 @@ methods compared with earlier ones, without the detections.
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from compose import Run
@@ -15,6 +16,7 @@ from jobs import Job, check_data
 from records import KEYS, append, read
 from tables import Results
 
+from misalign_det.errors import InputError
 from misalign_det.evaluation.detections_file import load_detections
 from misalign_det.evaluation.paired_bootstrap import ResampledAP, resampled_ap
 
@@ -37,11 +39,15 @@ class Resamples:
         self.path = results_dir / FILE
         self.results = results
         self.resamples = resamples
+        self._images: dict[str, str] = {}
         self._kept = {
-            (_run_of(line), line["config"], line["AP"]): line["draws"]
+            (_run_of(line), line["config"], line["AP"]): line
             for line in read(self.path, _KEYS)
             if (line["split"], line["resamples"]) == (results.split, resamples)
         }
+        for run in (run for runs in results.runs.values() for run in runs):
+            if self.has(run):
+                self._check_images(self._kept[self._key(run)])
 
     def has(self, run: Run) -> bool:
         """Whether there is a line of a run's result."""
@@ -53,7 +59,8 @@ class Resamples:
         Raises:
             KeyError: there is no line of its result.
         """
-        draws = np.array(self._kept[self._key(run)], dtype=float) * UNIT  # None becomes NaN
+        kept = self._kept[self._key(run)]["draws"]
+        draws = np.array(kept, dtype=float) * UNIT  # None becomes NaN
         return ResampledAP(np.array([self.results.ap(run)]), draws[None])
 
     def add(self, tests: Sequence[tuple[Run, Job]]) -> list[Run]:
@@ -67,7 +74,8 @@ class Resamples:
             training.
 
         Raises:
-            InputError: the annotations of a split are missing.
+            InputError: the annotations of a split are missing, or have other images than those of
+                the lines that are there, or in another order.
         """
         check_data([run for run, _ in tests], self.results.split)
         others = []
@@ -91,12 +99,24 @@ class Resamples:
                 split=self.results.split,
                 config=self.results.config(run),
                 AP=ap,
+                images=f"{seed_of(*coco.getImgIds()):08x}",
                 resamples=self.resamples,
                 draws=draws,
             )
+            self._check_images(line)
             append(self.path, line)
-            self._kept[self._key(run)] = draws
+            self._kept[self._key(run)] = line
         return others
+
+    def _check_images(self, line: dict[str, Any]) -> None:
+        """A resample has the same images in all lines of a data set, or gains are not paired."""
+        images = self._images.setdefault(line["data"], line["images"])
+        if images != line["images"]:
+            raise InputError(
+                f"{self.path}: AP on resamples of {_run_of(line)} is not of the same images as "
+                f"that of the other methods on {line['data']}, or of another order of them. Remove "
+                "the lines of one of the two annotation files, and compare again."
+            )
 
     def _key(self, run: Run) -> tuple[Run, str, float]:
         return run, self.results.config(run), self.results.ap(run)
@@ -107,5 +127,5 @@ def seed_of(*words: object) -> int:
     return zlib.crc32(" ".join(map(str, words)).encode())
 
 
-def _run_of(line: dict) -> Run:
+def _run_of(line: dict[str, Any]) -> Run:
     return Run(line["method"], line["data"], line["seed"], line["epochs"], line["backbone"])

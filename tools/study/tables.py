@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compose import Run
+from compose import BACKBONES, Run
 from grid import DATA, Study
 from methods import METHODS, REFERENCE
 
@@ -236,14 +236,18 @@ def repeat_table(
 ) -> str:
     """AP of the trainings that were made on several devices, by device.
 
+    Those of the usual lengths, on the first of `BACKBONES`.
+
     Args:
         lines: of a study, from `records.read`.
         repeats: the same trainings on other devices.
         split: what was tested.
     """
     found: dict[tuple, dict[str, float]] = {}
+    backbone = next(iter(BACKBONES))
     for line in [*repeats, *lines]:
-        if line["kind"] == "result" and line["split"] == split:
+        usual = line["kind"] == "result" and line["epochs"] == DATA[line["data"]].epochs
+        if usual and (line["split"], line["backbone"]) == (split, backbone):
             key = (line["method"], line["data"], line["seed"])
             found.setdefault(key, {})[line["device"]] = line["AP"]
     found = {key: each for key, each in found.items() if len(each) > 1}
