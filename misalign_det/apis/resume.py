@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 
 from ..engine.checkpoint import check_training_state, read_checkpoint
 from ..engine.hooks.atomic_checkpoint_hook import last_good_checkpoint
+from ..engine.hooks.record_invalid_loss_hook import is_record
 from ..engine.named_weights import check_weights, is_local
 from ..errors import CheckpointError, InputError
 from ..utils import find_type, walk
@@ -52,11 +53,16 @@ def resolve_resume(cfg: Config, resume: str | None = None) -> None:
     if last:
         return
     why = _why_nothing_to_resume(cfg.work_dir)
-    saved = sorted(Path(cfg.work_dir).glob("*.pth"), key=lambda path: path.stat().st_mtime)
-    if saved:  # training from scratch would overwrite them
+    newest = _newest_checkpoint(cfg.work_dir)
+    if newest:  # training from scratch would overwrite it
+        how = (
+            f"start from its weights with --cfg-options load_from={newest} and without --resume"
+            if _is_best(newest)
+            else f"continue with --resume {newest}"
+        )
         raise CheckpointError(
-            f"{why} The newest checkpoint there is {saved[-1]}: continue with "
-            f"--resume {saved[-1]}, or start from scratch in another --work-dir."
+            f"{why} The newest checkpoint there is {newest}: {how}, or start from scratch in "
+            "another --work-dir."
         )
     if resume == "auto":
         if is_first_process():
@@ -66,6 +72,17 @@ def resolve_resume(cfg: Config, resume: str | None = None) -> None:
             f"{why} Omit --resume to start from scratch. --resume auto continues where there is a "
             "checkpoint, and starts from scratch where there is none."
         )
+
+
+def _newest_checkpoint(work_dir: str) -> Path | None:
+    """One that can be resumed from, if there is one; no step that a hook recorded."""
+    saved = [path for path in Path(work_dir).glob("*.pth") if not is_record(path)]
+    return max(saved, key=lambda path: (not _is_best(path), path.stat().st_mtime), default=None)
+
+
+def _is_best(path: Path) -> bool:
+    """Whether mmengine saved it as the best one: without the optimizer's state."""
+    return path.name.startswith("best_")
 
 
 def _why_nothing_to_resume(work_dir: str) -> str:
@@ -128,7 +145,7 @@ def preload_checkpoint(cfg: Config) -> None:
     if is_local(start):
         checkpoint = read_checkpoint(start)
         if cfg.get("resume"):
-            check_training_state(checkpoint, start)
+            check_training_state(checkpoint, start, schedules=bool(cfg.get("param_scheduler")))
             check_optimizer(cfg, checkpoint, start)
 
 

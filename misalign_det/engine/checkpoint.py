@@ -28,6 +28,7 @@ from ..errors import CheckpointError
 from .architecture import check_architecture
 from .downloads import explain_download
 from .named_weights import check_weights, is_local
+from .optimizer_groups import leave_out_frozen
 from .restricted_pickle import restricted_load
 
 # NumPy 2 renamed it; pickles hold either name.
@@ -190,7 +191,8 @@ def check_checkpoint(
         filename: as mmengine takes it: a path, a URL, `torchvision://resnet50` ...
         strict: True to test or resume: names and shapes must all agree. False to fine-tune: half
             of the model's tensors must be found, and a warning lists the others.
-        resume: whether training is resumed from it, which needs more than weights.
+        resume: whether training is resumed from it, which needs more than weights. Groups of the
+            optimizer that the model no longer has are left out.
         trust: see `tensors_only`.
 
     Raises:
@@ -202,14 +204,20 @@ def check_checkpoint(
         if resume:
             check_training_state(checkpoint, filename)
         check_architecture(model, checkpoint, filename, strict)
+        if resume:
+            leave_out_frozen(model, checkpoint)
 
 
-def check_training_state(checkpoint: dict, filename: str) -> None:
+def check_training_state(checkpoint: dict, filename: str, schedules: bool = False) -> None:
     """Refuse to resume from weights alone, and from text that mmengine would run as Python code.
+
+    mmengine saves ``best_*.pth`` without optimizer and schedules, and resumes from it: both start
+    anew, without a word.
 
     Args:
         checkpoint: from `read_checkpoint`.
         filename: for the message.
+        schedules: whether the config has schedules, whose state is needed then.
 
     Raises:
         CheckpointError: with the reason.
@@ -230,6 +238,16 @@ def check_training_state(checkpoint: dict, filename: str) -> None:
         raise CheckpointError(
             f"{filename} cannot be resumed from: it holds weights, but not the "
             f"state of a training (no {', '.join(lacking)}). {instead}"
+        )
+    needed = ("optimizer", "param_schedulers") if schedules else ("optimizer",)
+    lacking = [name for name in needed if not checkpoint.get(name)]
+    if lacking:
+        raise CheckpointError(
+            f"{filename} cannot be resumed from: it holds weights, but not the state of "
+            f"{' and '.join(lacking)}, which would start anew; no best_*.pth holds it. Resume from "
+            "an epoch_N.pth or iter_N.pth (the file last_checkpoint names the last one), or start "
+            "a new training from the weights: --cfg-options load_from=FILE instead of --resume "
+            "FILE."
         )
 
 

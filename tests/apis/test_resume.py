@@ -1,6 +1,7 @@
 """From which checkpoint training starts, and what is said if there is none."""
 
 import io
+import os
 
 import pytest
 import torch
@@ -83,6 +84,35 @@ def test_other_checkpoints_are_not_overwritten(tmp_path, given):
         start(tmp_path, given)
 
 
+@pytest.mark.parametrize("given", ["", "auto"])
+def test_a_recorded_step_is_no_checkpoint(tmp_path, given, capsys):
+    """A run whose loss was not finite before its first checkpoint starts again."""
+    for name in ("non_finite_step_7.pth", "non_finite_step_9_rank1.pth"):
+        (tmp_path / name).write_bytes(b"")
+    if given == "auto":
+        assert start(tmp_path, given) == (False, None)
+        assert capsys.readouterr().err.endswith("Training starts from scratch.\n")
+    else:
+        with pytest.raises(CheckpointError, match="Omit --resume to start from scratch"):
+            start(tmp_path, given)
+    (tmp_path / "epoch_1.pth").write_bytes(b"")
+    os.utime(tmp_path / "epoch_1.pth", (0, 0))  # older than they
+    with pytest.raises(CheckpointError, match=f"continue with --resume {tmp_path}/epoch_1.pth, or"):
+        start(tmp_path, given)
+
+
+def test_a_best_checkpoint_is_not_one_to_continue_with(tmp_path):
+    best, last = tmp_path / "best_coco_bbox_mAP_epoch_3.pth", tmp_path / "epoch_2.pth"
+    best.write_bytes(b"")
+    said = f"is {best}: start from its weights with --cfg-options load_from={best} and without"
+    with pytest.raises(CheckpointError, match=said):
+        start(tmp_path, "auto")
+    last.write_bytes(b"")
+    os.utime(last, (0, 0))
+    with pytest.raises(CheckpointError, match=f"is {last}: continue with --resume {last}"):
+        start(tmp_path, "auto")
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -123,6 +153,38 @@ def test_the_start_is_read_before_the_data(tmp_path):
         preload_checkpoint(Config({"load_from": path, "resume": False}))
         with pytest.raises(CheckpointError, match="cannot be resumed from"):
             preload_checkpoint(Config({"load_from": path, "resume": True}))
+
+
+def test_weights_without_optimizer_or_schedules_are_not_resumed_from(tmp_path):
+    """As of best_*.pth: both would start anew."""
+    path = str(tmp_path / "x.pth")
+    whole = dict(
+        state_dict={}, message_hub={}, meta=dict(epoch=1, iter=9),
+        optimizer={"state": {}, "param_groups": []}, param_schedulers=[{"last_step": 9}],
+    )  # fmt: skip
+
+    def preload(schedules, *without, resume=True):
+        torch.save({key: value for key, value in whole.items() if key not in without}, path)
+        cfg = Config(dict(load_from=path, resume=resume, param_scheduler=schedules))
+        with tensors_only():
+            preload_checkpoint(cfg)
+
+    schedules = [dict(type="LinearLR", start_factor=0.1, by_epoch=False)]
+    preload(schedules)
+    for given in (schedules, schedules[0]):
+        with pytest.raises(
+            CheckpointError, match="x.pth cannot be.*state of param_schedulers, whi"
+        ):
+            preload(given, "param_schedulers")
+        said = "state of optimizer and param_schedulers, .*epoch_N.pth .*last_checkpoint.*load_from"
+        with pytest.raises(CheckpointError, match=said) as error:
+            preload(given, "optimizer", "param_schedulers")
+        assert "\n" not in str(error.value)
+        preload(given, "optimizer", "param_schedulers", resume=False)
+    for given in (None, []):
+        preload(given, "param_schedulers")
+        with pytest.raises(CheckpointError, match="but not the state of optimizer, which would"):
+            preload(given, "optimizer", "param_schedulers")
 
 
 def training(param_scheduler=None, auto_scale_lr=False, paramwise_cfg=None, **optimizer):
@@ -190,6 +252,8 @@ def test_another_optimizer(tmp_path):
         "state_dict": {},
         "message_hub": {},
         "meta": {**saved()["meta"], "epoch": 1, "iter": 9},
+        "optimizer": {"state": {}, "param_groups": []},
+        "param_schedulers": [{"last_step": 9}],
     }
     torch.save(state, path)
     cfg = training(type="SGD")

@@ -219,6 +219,33 @@ def test_weights_alone_cannot_be_resumed_from(tmp_path):
     check_checkpoint(small(), str(tmp_path / "x.pth"))
 
 
+def test_weights_without_the_optimizer_cannot_be_resumed_from(tmp_path):
+    path = save(tmp_path / "x.pth")
+    content = torch.load(path, weights_only=False)
+    check_checkpoint(small(), path, resume=True)
+    del content["optimizer"]
+    torch.save(content, tmp_path / "best_x.pth")
+    with pytest.raises(
+        CheckpointError, match="best_x.pth cannot be resumed from.*of optimizer, wh"
+    ):
+        check_checkpoint(small(), str(tmp_path / "best_x.pth"), resume=True)
+    check_checkpoint(small(), str(tmp_path / "best_x.pth"))
+
+
+def test_groups_of_parameters_that_are_frozen_now_are_left_out(tmp_path):
+    model, path = small(), save(tmp_path / "x.pth")
+    model[0].requires_grad_(False)
+    model.frozen_when_built = ["0.weight", "0.bias"]
+    content = torch.load(path, weights_only=False)
+    groups = [{"params": [i], "lr": 0.1} for i in range(4)]
+    torch.save({**content, "optimizer": {"state": {}, "param_groups": groups}}, path)
+    for resume, left in ((False, [0, 1, 2, 3]), (True, [2, 3])):
+        with tensors_only():
+            check_checkpoint(model, path, resume=resume)
+            found = load_by_mmengine(model, path)["optimizer"]["param_groups"]
+        assert [group["params"] for group in found] == [[i] for i in left]
+
+
 def test_files_that_are_no_checkpoints(tmp_path):
     whole = save(tmp_path / "x.pth")
     cut = tmp_path / "cut.pth"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from helpers.distributed_step import CASES, COUNTS
+from helpers.distributed_step import CASES, COUNTS, FROZEN
 from helpers.paths import HELPERS
 
 SCRIPT = HELPERS / "distributed_step.py"
@@ -41,7 +41,7 @@ def take_steps(world, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("counts", COUNTS, ids=["crowded", "one rank without GT"])
-@pytest.mark.parametrize("head", CASES)
+@pytest.mark.parametrize("head", [*CASES, *FROZEN])
 def test_losses_and_gradients_of_the_joint_batch(joint, shared, head, counts):
     (losses, gradients), (expected, wanted) = shared[head, counts], joint[head, counts]
     assert losses.keys() == expected.keys() and expected["loss"] > 0

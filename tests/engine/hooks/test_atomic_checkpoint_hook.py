@@ -240,7 +240,7 @@ def test_the_tools_end_with_one_line(tmp_path):
 
 def test_the_tools_name_a_full_disk_that_hits_a_log():
     with pytest.raises(SystemExit, match="the disk is full.*last_checkpoint names the last one"):
-        with errors_in_one_line("train.py"), open("/dev/full", "w") as log:
+        with errors_in_one_line("train.py", resumable=True), open("/dev/full", "w") as log:
             log.write("line")
 
 

@@ -74,7 +74,7 @@ def test_stop_record_and_replay(tmp_path):
     for name, value in record["losses"].items():
         assert again[name] == pytest.approx(value, rel=1e-5, nan_ok=True)
     hook.after_train(runner)
-    assert "parse_losses" not in vars(model)
+    assert "parse_losses" not in vars(model) and not model._forward_pre_hooks
 
 
 def test_a_real_run_ends_with_one_line(tmp_path):
@@ -96,13 +96,15 @@ def test_a_real_run_ends_with_one_line(tmp_path):
         train_dataloader=dict(batch_size=1, dataset=samples, collate_fn=collate,
                               sampler=dict(type="DefaultSampler", shuffle=False)),
         train_cfg=dict(by_epoch=True, max_epochs=1), log_level="ERROR",
-        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.0)),
+        optim_wrapper=dict(type="BFloat16OptimWrapper", optimizer=dict(type="SGD", lr=0.0)),
         custom_hooks=[dict(type="RecordInvalidLossHook")],
     )  # fmt: skip
     with pytest.raises(NonFiniteLossError, match="step 3: loss_log = -inf"):
         runner.train()
-    assert (tmp_path / "non_finite_step_3.pth").is_file()
     assert model.weight.isfinite()
+    record = read_record(str(tmp_path / "non_finite_step_3.pth"))
+    assert record["counters"] == dict(iter=2, max_iters=3, epoch=0, max_epochs=1)
+    assert (record["device"], record["autocast"]) == ("cpu", "bfloat16")
 
 
 class Losses(BaseModel):
@@ -144,6 +146,17 @@ def test_finite_losses_whose_sum_is_not(tmp_path):
     assert message.startswith("step 1: loss = inf. Images: a.jpg. ")
     message, _ = stopped(tmp_path, Losses(loss_a=math.inf, loss_b=1.0), batch)
     assert message.startswith("step 1: loss_a = inf. Images: a.jpg. ")
+
+
+def test_the_last_checkpoint_is_named_if_there_is_one(tmp_path):
+    batch = dict(inputs=[torch.ones(1)], data_samples=[sample("a.jpg")])
+    message, _ = stopped(tmp_path, Losses(loss=math.nan), batch)
+    assert f"No weight was updated, and there is no checkpoint in {tmp_path} yet. The" in message
+    last = tmp_path / "epoch_1.pth"
+    last.write_bytes(b"")
+    (tmp_path / "last_checkpoint").write_text(str(last))
+    message, _ = stopped(tmp_path, Losses(loss=math.nan), batch)
+    assert f"No weight was updated, and the last checkpoint, {last}, is intact. The" in message
 
 
 def test_each_process_has_its_own_record(tmp_path, monkeypatch):

@@ -223,6 +223,28 @@ def test_what_a_training_step_changes(weights):
     assert without_gradient == {n for n, _ in model.named_parameters()} - convolutions
 
 
+@pytest.mark.parametrize("stages", range(7))
+@pytest.mark.parametrize("norms", [False, True])
+def test_what_is_frozen_is_frozen_when_it_is_built(stages, norms):
+    """Processes that train together agree before train() on what they train."""
+    norm_cfg = dict(type="BN", eps=1e-3, requires_grad=norms)
+    model = EfficientNetLite0(frozen_stages=stages, norm_cfg=norm_cfg)
+    built = {name: p.requires_grad for name, p in model.named_parameters()}
+    model.train()
+    assert built == {name: p.requires_grad for name, p in model.named_parameters()}
+    free = EfficientNetLite0(norm_cfg=norm_cfg).named_parameters()
+    frozen = [name for name, p in free if p.requires_grad and not built[name]]
+    assert model.frozen_when_built == frozen and bool(frozen) == bool(stages)
+
+
+def test_more_frozen_stages_than_there_are():
+    assert EfficientNetLite0(frozen_stages=7, out_indices=[6]).frozen_stages == 7
+    with pytest.raises(
+        ValueError, match=r"frozen_stages=5, but there are only 4 .*=\(2, 3\); give"
+    ):
+        EfficientNetLite0(frozen_stages=5, out_indices=[2, 3])
+
+
 def test_channels_last_gives_the_same(weights):
     model = loaded(weights)
     x = torch.randn(1, 3, 64, 64)
