@@ -10,15 +10,30 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from mmdet.models.dense_heads import AnchorHead, FCOSHead
+from mmdet.models.dense_heads import (
+    AnchorHead,
+    CondInstBboxHead,
+    FCOSHead,
+    GFLHead,
+    PAAHead,
+    RPNHead,
+    RTMDetInsHead,
+    TOODHead,
+)
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors import SingleStageDetector
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ..errors import InputError
 from .assignment.recorded_assignments import recorded_assignments
+
+# The heads whose way from outputs to boxes read_outputs follows, with all that inherit it.
+_DECODED = (
+    BaseDenseHead, CondInstBboxHead, GFLHead, PAAHead, RPNHead, RTMDetInsHead, TOODHead,
+)  # fmt: skip
 
 
 @dataclass
@@ -148,23 +163,36 @@ def read_outputs(
         image: index in the batch.
 
     Raises:
-        InputError: the head predicts neither four values per box nor GFL's distributions.
+        InputError: the head predicts neither four values per box nor GFL's distributions, or makes
+            boxes of them in a way of its own, as FoveaHead and GARetinaHead do.
     """
+    own_way = type(head)._predict_by_feat_single
+    if not any(own_way is known._predict_by_feat_single for known in _DECODED):
+        raise InputError(
+            f"{type(head).__name__} decodes its boxes in a way of its own "
+            "(_predict_by_feat_single), which cannot be read per location. Heads that inherit it "
+            "from FCOSHead, ATSSHead, GFLHead or TOODHead can."
+        )
     sizes = [(int(level.shape[-2]), int(level.shape[-1])) for level in cls_scores]
     device = cls_scores[0].device
     priors = torch.cat(head.prior_generator.grid_priors(sizes, device=device))
     strides = level_strides(head)
     num_anchors = head.num_base_priors
-    logits = _flatten(cls_scores, head.cls_out_channels, image)
+    logits = _flatten(cls_scores, head.cls_out_channels, image).float()
     channels = len(bbox_preds[0][image]) // num_anchors
     rows, origins = _flatten(bbox_preds, channels, image).float(), priors
+    if isinstance(head, TOODHead):
+        # Its outputs are probabilities and, after its alignment, boxes in strides.
+        unit = [torch.full((h * w, 1), s, device=device) for (h, w), s in zip(sizes, strides)]
+        bboxes, logits = rows * torch.cat(unit), logits.double().logit(1e-12).float()
+        return DenseOutputs(logits, bboxes, priors, sizes, strides, num_anchors)
     if hasattr(head, "integral") and channels == 4 * (head.reg_max + 1):
         unit = [torch.full((h * w, 1), s, device=device) for (h, w), s in zip(sizes, strides)]
         rows, origins = head.integral(rows) * torch.cat(unit), head.anchor_center(priors)
     elif channels != 4:
         raise InputError(f"{type(head).__name__} predicts {channels} values per box, not four.")
     bboxes = head.bbox_coder.decode(origins, rows)
-    return DenseOutputs(logits.float(), bboxes, priors, sizes, strides, num_anchors)
+    return DenseOutputs(logits, bboxes, priors, sizes, strides, num_anchors)
 
 
 def _flatten(levels: Sequence[Tensor], channels: int, image: int) -> Tensor:
@@ -178,6 +206,8 @@ def training_positives(
 ) -> tuple[Tensor, Tensor]:
     """The positives of a training step on one image with the present weights.
 
+    TOOD's are those of its task-aligned assigner, as from ``initial_epoch`` on.
+
     Args:
         model: a one-stage detector with the ``train_cfg`` of its training.
         inputs: one preprocessed image, ``(1, 3, H, W)``.
@@ -189,7 +219,8 @@ def training_positives(
         Prior indices and GT indices, ``(E,)`` each; a prior may be positive for several GTs.
 
     Raises:
-        InputError: :func:`dense_head` refuses the model, or its head has no assigner.
+        InputError: :func:`dense_head` refuses the model, or its head has no assigner, or does not
+            call it.
     """
     head = dense_head(model)
     feats = model.extract_feat(inputs)
@@ -199,8 +230,13 @@ def training_positives(
         raise InputError(
             f"{type(head).__name__} has no assigner. Its model needs a train_cfg, as in training."
         )
-    with recorded_assignments(head) as images, _training(head):
+    with recorded_assignments(head) as images, _training(head), _late_epoch(head):
         head.loss_by_feat(*head(feats), [gt_instances], [meta])
+    if not images:
+        raise InputError(
+            f"{type(head).__name__} did not call its assigner, so its positives are not known: "
+            "it has none for an image without objects, or chooses positives in a way of its own."
+        )
     return images[0].prior_inds, images[0].gt_inds
 
 
@@ -213,6 +249,22 @@ def _training(head: BaseDenseHead) -> Iterator[None]:
         yield
     finally:
         head.train(was)
+
+
+@contextmanager
+def _late_epoch(head: BaseDenseHead) -> Iterator[None]:
+    """For TOOD an epoch from which it uses its own assigner; it takes the epoch from the hub."""
+    if not isinstance(head, TOODHead):
+        yield
+        return
+    runtime = MessageHub.get_current_instance().runtime_info
+    kept = {key: value for key, value in runtime.items() if key == "epoch"}
+    runtime["epoch"] = head.initial_epoch
+    try:
+        yield
+    finally:
+        del runtime["epoch"]
+        runtime.update(kept)
 
 
 def _fcos_positives(

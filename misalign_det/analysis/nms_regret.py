@@ -187,6 +187,20 @@ def nms_name(nms: Mapping[str, Any]) -> str:
     return kind if isinstance(kind, str) else kind.__name__
 
 
+def balanced_nms(nms: Mapping[str, Any], **options: Any) -> dict[str, Any]:
+    """CLBalancedNMS in the place of another ``test_cfg.nms``: what else that says stays.
+
+    Args:
+        nms: the other one.
+        **options: of CLBalancedNMS.
+
+    Raises:
+        InputError: ``nms`` has no IoU threshold.
+    """
+    kept = {key: nms[key] for key in ("class_agnostic", "split_thr", "max_num") if key in nms}
+    return dict(type="CLBalancedNMS", iou_threshold=nms_threshold(nms), **kept, **options)
+
+
 def boxes_before_nms(
     head: BaseDenseHead, outputs: Sequence[Any], metas: list[dict]
 ) -> list[InstanceData]:
@@ -207,7 +221,11 @@ def boxes_before_nms(
     except AssertionError:  # PAA refuses; an NMS that suppresses nothing does the same
         cfg = copy.deepcopy(head.test_cfg)
         cfg.update(nms=dict(type="nms", iou_threshold=1.0), max_per_img=10**6, box_voting=None)
-        return predict(cfg=cfg)
+        voting, head.with_score_voting = head.with_score_voting, False  # it asks no config
+        try:
+            return predict(cfg=cfg)
+        finally:
+            head.with_score_voting = voting
 
 
 def suppression_outcome(

@@ -1,11 +1,14 @@
-"""The configs of several detectors, checked before the work on the first one begins."""
+"""Several detectors, all of them checked before the work on the first one begins."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
+from mmdet.models.detectors import BaseDetector
 from mmengine.config import Config
 
 from ..apis.cli import load_config
+from ..apis.detector import check_device, load_detector
+from ..apis.error_reporting import config_in_use
 from ..engine.named_weights import check_weights
 
 
@@ -34,3 +37,36 @@ def load_configs(args: argparse.Namespace, check: Callable[[Config], object]) ->
         configs.append(load_config(args))
         check(configs[-1])
     return configs
+
+
+def load_detectors(args: argparse.Namespace, cfgs: Sequence[Config]) -> Iterator[BaseDetector]:
+    """Build every detector and load its checkpoint, then give them one after the other.
+
+    Only one of them is on the device at a time, if the caller keeps no other.
+
+    Args:
+        args: with ``pairs`` and ``device``.
+        cfgs: from :func:`load_configs`.
+
+    Returns:
+        The detectors in eval mode, each on the device when it is its turn.
+
+    Raises:
+        CheckpointError: a file is unsafe, damaged or of another architecture.
+        ConfigError: nothing can be built from a config.
+        InputError: there is no such device.
+    """
+    check_device(args.device)
+    loaded = []
+    for cfg, (_, checkpoint) in zip(cfgs, args.pairs):
+        config_in_use.set(cfg)  # which an error is about
+        loaded.append(load_detector(cfg, checkpoint))
+    return _in_turn(loaded, cfgs, args.device)
+
+
+def _in_turn(
+    loaded: list[BaseDetector], cfgs: Sequence[Config], device: str
+) -> Iterator[BaseDetector]:
+    for cfg in cfgs:
+        config_in_use.set(cfg)
+        yield loaded.pop(0).to(device)

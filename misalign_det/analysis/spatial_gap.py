@@ -141,8 +141,8 @@ def points_inside(points: Tensor, bboxes: Tensor) -> Tensor:
 
 
 def size_class(area: float) -> str:
-    """COCO's size class of an area in square pixels."""
-    return next(name for name, end in SIZES if area < end)
+    """COCO's size class of an area in square pixels; ``'large'`` if it is not a finite number."""
+    return next((name for name, end in SIZES if area < end), SIZES[-1][0])
 
 
 def summarise_gaps(gaps: Sequence[SpatialGap]) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ def index_annotations(content: dict[str, Any], name: str = "the annotations") ->
         name: how messages call the annotations.
 
     Raises:
-        InputError: a list or a key is missing.
+        InputError: a list or a key is missing, or a box or an area is no number.
     """
     if not isinstance(content, dict):
         raise InputError(f"{name} hold a JSON {type(content).__name__}, not an object as COCO's.")
@@ -68,7 +68,25 @@ def index_annotations(content: dict[str, Any], name: str = "the annotations") ->
         for key in keys:
             if not all(key in entry for entry in entries):
                 raise InputError(f"{name}: an entry of {part!r} has no {key!r}.")
+    for annotation in content.get("annotations", ()):
+        _check_numbers(annotation, name)
     return _indexed(content)
+
+
+def _check_numbers(annotation: dict[str, Any], name: str) -> None:
+    """Check that the box is four finite numbers, and the area one, if it is there."""
+    box, area = annotation["bbox"], annotation.get("area", 0)
+    whose = f"{name}: the annotation with id {annotation['id']!r} has"
+    if not (
+        isinstance(box, (list, tuple, np.ndarray)) and len(box) == 4 and all(map(_is_number, box))
+    ):
+        raise InputError(f"{whose} the bbox {box!r}. It must be four numbers: x, y, width, height.")
+    if not _is_number(area):
+        raise InputError(f"{whose} the area {area!r}. It must be a number, or be left out.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
 
 
 def _indexed(content: dict[str, Any]) -> COCO:
@@ -155,6 +173,32 @@ def average_precision(
     precision = accumulated(evaluation)[:, :, :, 0, 0]
     precision = np.where(precision > -1, precision, np.nan)
     return precision.mean(axis=(0, 1))
+
+
+def best_of_class(
+    image_ids: Sequence[int | str] | np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    max_dets: int = 100,
+) -> np.ndarray:
+    """Which boxes count for AP: per image and class those of the highest score.
+
+    For a ranking of the same boxes by something else, which would choose others.
+
+    Args:
+        image_ids, scores, labels, max_dets: see :func:`matched_boxes`.
+
+    Returns:
+        ``(D,)`` bool.
+    """
+    kept = np.zeros(len(scores), bool)
+    seen: Counter[tuple[int | str, int]] = Counter()
+    # Of equal scores the first count, as in pycocotools.
+    for row in np.argsort(-np.asarray(scores), kind="stable"):
+        group = image_ids[row], int(labels[row])
+        kept[row] = seen[group] < max_dets
+        seen[group] += 1
+    return kept
 
 
 def accumulated(evaluation: COCOeval) -> np.ndarray:

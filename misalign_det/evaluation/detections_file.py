@@ -44,17 +44,30 @@ def load_detections(path: str | Path, trust: bool = False) -> list[dict[str, Any
     try:
         with path.open("rb") as file:
             found = pickle.load(file) if trust else _PlainUnpickler(file).load()
-    except (EOFError, pickle.UnpicklingError, AttributeError, ImportError, IndexError) as error:
-        raise InputError(f"{path} cannot be read as a pickle of detections: {error}") from error
+    except (CheckpointError, OSError):
+        raise
+    except Exception as error:  # bytes that are no pickle may mean anything, and raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} cannot be read as a pickle of detections: {reason}") from error
     fits = isinstance(found, list) and all(
-        isinstance(s, dict) and "img_id" in s and "pred_instances" in s for s in found
+        isinstance(s, dict) and "img_id" in s and _has_boxes(s.get("pred_instances")) for s in found
     )
     if not fits:
         raise InputError(
             f"{path} is not a list of detections, one dict per image with img_id and "
-            "pred_instances. Write it with tools/test.py --out FILE.pkl or mmdet's DumpDetResults."
+            "pred_instances, which has bboxes, scores and labels. Write it with tools/test.py "
+            "--out FILE.pkl or mmdet's DumpDetResults."
         )
     return found
+
+
+def _has_boxes(instances: Any) -> bool:
+    """Whether these are boxes with as many scores and labels."""
+    try:
+        counts = {len(instances[key]) for key in ("bboxes", "scores", "labels")}
+    except (TypeError, KeyError, IndexError, AttributeError):
+        return False
+    return len(counts) == 1
 
 
 class _PlainUnpickler(pickle.Unpickler):

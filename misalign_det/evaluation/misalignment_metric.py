@@ -37,7 +37,7 @@ class MisalignmentMetric(BaseMetric):
         error_iou: detections with an IoU between it and ``min_iou`` count as ``error``.
         calibration_iou: least IoU of a match for the calibration error; 0.1 in its paper.
         bins: of the score, for the calibration error; 25 in its paper.
-        max_dets: detections per image that count for AP.
+        max_dets: detections per image and class that count for AP and AP by IoU.
         classwise: also report each class, as ``class/figure``.
         **kwargs: passed to mmengine's ``BaseMetric``.
 

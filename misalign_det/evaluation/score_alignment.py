@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from scipy import stats
 
 from ..utils import class_names
-from .coco_ap import average_precision, category_ids
+from .coco_ap import average_precision, best_of_class, category_ids
 from .coco_matching import MatchedDetections, image_ground_truth, match_image
 
 if TYPE_CHECKING:  # mmdet.datasets is loaded where it is needed: see coco_ap.py
@@ -59,8 +59,8 @@ class ScoreAlignment:
     - ``correct``, ``redundant``, ``error``, ``background``: see :func:`box_counts`;
     - ``laece``: see :func:`localisation_aware_ece`;
     - ``AP``: COCO's AP over IoU 0.5 to 0.95;
-    - ``AP_by_iou``: COCO's AP of the same boxes with their IoU with the best GT of their class in
-      place of the score, the AP of an ideal ranking;
+    - ``AP_by_iou``: COCO's AP of the boxes that count for ``AP``, with their IoU with the best GT
+      of their class in place of the score, the AP of an ideal ranking;
     - ``headroom``: ``AP_by_iou - AP``, the AP lost by the ranking.
 
     Args:
@@ -71,7 +71,8 @@ class ScoreAlignment:
         error_iou: see :func:`box_counts`.
         calibration_iou: least IoU of a match for ``laece``.
         bins: of the score, for ``laece``.
-        max_dets: detections per image that count for AP, those of the highest score.
+        max_dets: detections per image and class that count for ``AP`` and ``AP_by_iou``, those of
+            the highest score.
 
     Raises:
         InputError: the annotations lack one of the classes.
@@ -148,17 +149,21 @@ class ScoreAlignment:
                 "The detector found nothing. Check its score threshold."
             )
         bboxes = np.concatenate(self._bboxes) if self._bboxes else np.zeros((0, 4))
+        every = slice(None)
+        best = best_of_class(
+            detections.image_ids, detections.scores, detections.labels, self.max_dets
+        )
         precisions, precisions_by_iou = (
             average_precision(
                 self.coco,
-                detections.image_ids,
-                bboxes,
-                ranking,
-                detections.labels,
+                detections.image_ids[own],
+                bboxes[own],
+                ranking[own],
+                detections.labels[own],
                 self.categories,
                 self.max_dets,
             )
-            for ranking in (detections.scores, detections.overlaps)
+            for ranking, own in ((detections.scores, every), (detections.overlaps, best))
         )
         counted, calibrated = detections[~detections.ignored], calibration[~calibration.ignored]
         per_class = {}

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import os
 import os.path as osp
 import tempfile
@@ -36,7 +37,8 @@ def read_json(path: str, where: str, root: str | None = None) -> Any:
         The parsed content.
 
     Raises:
-        InputError: there is no such file, or it is not JSON.
+        InputError: there is no such file, it is not JSON, or it is that of a dataset and not in
+            plain UTF-8, the only encoding that pycocotools reads.
     """
     if not osp.isfile(path):
         advice = ""
@@ -48,12 +50,39 @@ def read_json(path: str, where: str, root: str | None = None) -> Any:
         raise InputError(f"{where}: there is no annotation file {path}{advice}")
     try:
         with open(path, "rb") as file:
-            return json.loads(file.read())
+            data = file.read()
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{where}: {path} is not valid JSON ({error}; the file has {osp.getsize(path)} bytes). "
             "Perhaps it was cut off while it was copied; fetch or export it again."
         ) from None
+    encoding = json.detect_encoding(data)
+    if root is not None and encoding != "utf-8":
+        called = "UTF-8 with a byte order mark" if encoding == "utf-8-sig" else encoding.upper()
+        raise InputError(
+            f"{where}: {path} is in {called}, which pycocotools does not read. Save it in plain "
+            "UTF-8."
+        )
+    return content
+
+
+def json_text(content: Any, indent: int | None = 2) -> str:
+    """JSON of figures; those that are NaN or infinite, which JSON does not have, become null.
+
+    Args:
+        content: of dicts, lists, tuples, texts and numbers.
+        indent: of ``json.dumps``.
+    """
+    return json.dumps(_finite(content), indent=indent, allow_nan=False)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_json(path: str, content: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ import torch
 from helpers.tiny_detectors import HEADS, make_detector
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -65,6 +66,92 @@ def test_positives_are_those_of_the_training_step(detector):
     }
     found = training_positives(model, IMAGE, GTS, META)
     assert set(zip(*(part.tolist() for part in found))) == expected
+
+
+TOOD = dict(
+    type="TOODHead", num_classes=6, in_channels=8, feat_channels=8, stacked_convs=2,
+    norm_cfg=dict(type="GN", num_groups=2),
+    anchor_generator=dict(type="AnchorGenerator", ratios=[1.0], octave_base_scale=8,
+                          scales_per_octave=1, strides=[8, 16, 32, 64, 128]),
+    bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[0.1] * 4),
+    initial_loss_cls=dict(type="FocalLoss", use_sigmoid=True, activated=True),
+    loss_cls=dict(type="QualityFocalLoss", use_sigmoid=True, activated=True, beta=2.0),
+    loss_bbox=dict(type="GIoULoss"),
+    train_cfg=dict(initial_epoch=4, initial_assigner=dict(type="ATSSAssigner", topk=9),
+                   assigner=dict(type="TaskAlignedAssigner", topk=13), alpha=1, beta=6,
+                   allowed_border=-1, pos_weight=-1, debug=False),
+)  # fmt: skip
+
+
+def with_head(detector, cfg):
+    """A detector with another head, whose outputs differ from location to location."""
+    model = detector("ATSSHead")
+    torch.manual_seed(0)
+    model.bbox_head = MODELS.build(dict(cfg, test_cfg=model.bbox_head.test_cfg))
+    for parameter in model.bbox_head.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def boxes_of_the_head(model, image):
+    """Box, score and label of every location and class, as the head's own predict_by_feat."""
+    head, size = model.bbox_head, 10**5
+    cfg = head.test_cfg.copy()
+    cfg.update(score_thr=-1, nms_pre=10**6, min_bbox_size=-1)
+    metas = [dict(img_shape=(size, size), scale_factor=(1.0, 1.0))]
+    with torch.no_grad():
+        outs = head(model.extract_feat(image))
+        return head.predict_by_feat(
+            *outs, batch_img_metas=metas, cfg=cfg, rescale=False, with_nms=False
+        )[0]
+
+
+@pytest.mark.parametrize("anchor_type", ["anchor_free", "anchor_based"])
+def test_boxes_and_scores_of_tood_are_its_own(detector, anchor_type):
+    model = with_head(detector, dict(TOOD, anchor_type=anchor_type))
+    own, outputs = boxes_of_the_head(model, IMAGE), dense_outputs(model, IMAGE)
+    probabilities = outputs.logits.sigmoid()
+    found = torch.cat([outputs.bboxes.repeat_interleave(6, dim=0), probabilities.view(-1, 1),
+                       torch.arange(6.0).repeat(len(probabilities))[:, None]], dim=1)  # fmt: skip
+    expected = torch.cat([own.bboxes, own.scores[:, None], own.labels[:, None]], dim=1)
+    assert found.shape == expected.shape and probabilities.std() > 1e-3
+    # The head sorts the boxes of each level by score.
+    near = torch.cdist(expected.double(), found.double()).min(dim=1).values
+    assert near.max() < 1e-3
+
+
+def test_positives_of_tood_are_those_of_its_own_assigner(detector):
+    model = with_head(detector, TOOD)
+    head, runtime = model.bbox_head, MessageHub.get_current_instance().runtime_info
+    aligned = []
+    original = head.alignment_assigner.assign
+    head.alignment_assigner.assign = lambda *args: aligned.append(original(*args)) or aligned[-1]
+    runtime.pop("epoch", None)
+    for before in ({}, dict(epoch=1)):
+        runtime.update(before)
+        priors, gts = training_positives(model, IMAGE, GTS, META)
+        assert {key: runtime[key] for key in runtime if key == "epoch"} == before
+        result = aligned.pop()
+        assert priors.tolist() == (result.gt_inds > 0).nonzero().squeeze(1).tolist()
+        assert gts.tolist() == (result.gt_inds[priors] - 1).tolist() and len(gts)
+    runtime.pop("epoch")
+
+
+def test_a_head_that_decodes_in_its_own_way_is_refused(detector):
+    fovea = dict(type="FoveaHead", num_classes=6, in_channels=8, feat_channels=8, stacked_convs=1,
+                 strides=[8, 16, 32, 64, 128], base_edge_list=[16, 32, 64, 128, 256],
+                 scale_ranges=((1, 64), (32, 128), (64, 256), (128, 512), (256, 2048)),
+                 loss_cls=dict(type="FocalLoss", use_sigmoid=True),
+                 loss_bbox=dict(type="SmoothL1Loss"))  # fmt: skip
+    with pytest.raises(InputError, match="FoveaHead decodes its boxes in a way of its own"):
+        dense_outputs(with_head(detector, fovea), IMAGE)
+
+
+def test_an_assigner_that_is_not_called_is_named(detector):
+    model = detector("ATSSHead")
+    model.bbox_head.loss_by_feat = lambda *outs, **kwargs: {}
+    with pytest.raises(InputError, match="ATSSHead did not call its assigner"):
+        training_positives(model, IMAGE, GTS, META)
 
 
 def test_what_a_dense_head_needs(detector):

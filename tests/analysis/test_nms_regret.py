@@ -6,12 +6,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmcv.ops import batched_nms
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
 import misalign_det  # noqa: F401
+from misalign_det.analysis.dense_outputs import read_outputs
 from misalign_det.analysis.nms_regret import (
     NMSRegret,
     SuppressionOutcome,
+    balanced_nms,
+    boxes_before_nms,
     nms_name,
     nms_threshold,
     summarise_regret,
@@ -164,6 +169,38 @@ def test_the_best_of_a_cluster_is_never_worse(num, seed, gamma):
     dets, keep = batched_nms(boxes, scores, classes, dict(nms))
     np.testing.assert_allclose(found.bboxes, boxes[keep].numpy(), rtol=1e-6)
     np.testing.assert_allclose(found.scores, dets[:, 4].numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("voting", [True, False])
+def test_boxes_before_nms_are_not_voted(voting):
+    """PAA asks its attribute whether to vote, not the config."""
+    anchors = dict(type="AnchorGenerator", ratios=[1.0], octave_base_scale=8, scales_per_octave=1,
+                   strides=[16, 32])  # fmt: skip
+    torch.manual_seed(0)
+    head = MODELS.build(dict(
+        type="PAAHead", num_classes=2, in_channels=8, feat_channels=8, stacked_convs=1,
+        norm_cfg=None, anchor_generator=anchors, score_voting=voting,
+        test_cfg=ConfigDict(nms_pre=1000, min_bbox_size=0, score_thr=0.0, max_per_img=5,
+                            nms=dict(type="nms", iou_threshold=0.6)))).eval()  # fmt: skip
+    with torch.no_grad():
+        outs = head([torch.randn(1, 8, size, size) for size in (8, 4)])
+        metas = [dict(img_shape=(128, 128), scale_factor=(1.0, 1.0))]
+        (found,) = boxes_before_nms(head, outs, metas)
+        own = read_outputs(head, *outs[:2]).bboxes.clamp(0, 128)
+    assert torch.cdist(found.bboxes.double(), own.double()).min(dim=1).values.max() < 1e-3
+    assert len(found) == 2 * len(own) and head.with_score_voting is voting
+
+
+def test_clbalanced_nms_keeps_the_other_options():
+    own = dict(type="soft_nms", iou_thr=0.4, sigma=0.5, class_agnostic=True, split_thr=9, max_num=3)
+    assert balanced_nms(own, gamma=2) == dict(
+        type="CLBalancedNMS", iou_threshold=0.4, gamma=2, class_agnostic=True, split_thr=9,
+        max_num=3)  # fmt: skip
+    assert balanced_nms(NMS) == dict(type="CLBalancedNMS", iou_threshold=0.5)
+    apart = [torch.tensor(part) for part in ([[0.0, 0, 10, 10], [0, 0, 10, 9]], [0.9, 0.8], [0, 1])]
+    kept = [len(batched_nms(*apart, balanced_nms(dict(NMS, class_agnostic=one)))[1])
+            for one in (True, False)]  # fmt: skip
+    assert kept == [1, 2]
 
 
 def test_the_accumulator_over_two_images():

@@ -70,6 +70,7 @@ def test_the_objects_own_class_counts():
 
 def test_size_is_that_of_the_original_image():
     assert [size_class(a) for a in (32**2 - 1, 32**2, 96**2)] == ["small", "medium", "large"]
+    assert size_class(float("inf")) == size_class(float("nan")) == "large"
     assert gaps([1.0] * 5, [8.0] * 5, scale=0.25)[0].size == "medium"  # 96 x 64 pixels
     assert gaps([1.0] * 5, [8.0] * 5, scale=0.5)[0].size == "medium"  # 48 x 32 pixels
     assert gaps([1.0] * 5, [8.0] * 5)[0].size == "small"

@@ -10,6 +10,7 @@ from mmdet.evaluation import CocoMetric
 from misalign_det.errors import InputError
 from misalign_det.evaluation.coco_ap import (
     average_precision,
+    best_of_class,
     category_ids,
     index_annotations,
     is_crowd,
@@ -157,6 +158,15 @@ def test_boxes_that_count():
     assert more > average_precision(coco, *arguments)[0]
 
 
+def test_which_boxes_count_is_known_before_they_are_ranked_by_something_else():
+    images = np.array(["a", "a", "a", 1, "a", "a"], dtype=object)
+    scores = np.array([0.5, 0.7, 0.5, 0.1, 0.2, 0.1])
+    labels = np.array([0, 0, 0, 0, 0, 1])
+    assert best_of_class(images, scores, labels, 2).tolist() == [1, 1, 0, 1, 0, 1]
+    assert best_of_class(images, scores, labels).all()
+    assert best_of_class(np.zeros(101), np.linspace(0, 1, 101), np.zeros(101)).sum() == 100
+
+
 def test_files_that_cannot_be_used_are_named(tmp_path, ann_file):
     with pytest.raises(InputError, match="no annotation file"):
         load_annotations(tmp_path / "none.json")
@@ -176,6 +186,26 @@ def test_files_that_cannot_be_used_are_named(tmp_path, ann_file):
     coco = load_annotations(ann_file)
     assert load_annotations(coco) is coco
     assert index_annotations({k: v for k, v in good.items() if k != "annotations"}).anns == {}
+
+
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (dict(area=None), "has the area None. It must be a number"),
+        (dict(area="120"), "has the area '120'"),
+        (dict(area=float("nan")), "has the area nan"),
+        (dict(bbox=None), "has the bbox None. It must be four numbers"),
+        (dict(bbox=[1, 2, 3]), r"has the bbox \[1, 2, 3\]"),
+        (dict(bbox=["1", "2", "3", "4"]), "has the bbox"),
+        (dict(bbox=[1, 2, float("inf"), 4]), "has the bbox"),
+        (dict(bbox="abcd"), "has the bbox 'abcd'"),
+    ],
+)
+def test_annotations_without_numbers_are_named(ann_file, wrong, said):
+    content = json.loads(open(ann_file).read())
+    content["annotations"][2].update(wrong)
+    with pytest.raises(InputError, match=f"a file: the annotation with id 3 {said}"):
+        index_annotations(content, "a file")
 
 
 def test_classes_that_do_not_fit_are_named(ann_file):

@@ -1,6 +1,7 @@
 """Detections on file: tensors and arrays load, code does not."""
 
 import importlib.util
+import json
 import os
 import pickle
 
@@ -31,6 +32,11 @@ def test_tensors_and_arrays(tmp_path, protocol):
             assert np.array_equal(mine["pred_instances"][key], value)
 
 
+def boxes(count, labels=None):
+    kept = count if labels is None else labels
+    return dict(bboxes=np.zeros((count, 4)), scores=np.zeros(count), labels=np.zeros(kept, int))
+
+
 class RunsCode:
     def __init__(self, path):
         self.path = path
@@ -40,7 +46,7 @@ class RunsCode:
 
 
 def test_code_is_refused_unless_trusted(tmp_path):
-    sample = dict(img_id=1, pred_instances={}, extra=RunsCode(tmp_path / "ran"))
+    sample = dict(img_id=1, pred_instances=boxes(1), extra=RunsCode(tmp_path / "ran"))
     path = write(tmp_path / "bad.pkl", [sample])
     with pytest.raises(CheckpointError, match="trust-checkpoint"):
         load_detections(path)
@@ -76,8 +82,12 @@ class Loads:
 @pytest.mark.parametrize(
     "content",
     [dict(img_id=1), [1], [dict(img_id=1)], [dict(pred_instances={})],
-     [dict(img_id=1, pred_instances={}), dict(img_id=2)],
-     (dict(img_id=1, pred_instances={}),)],
+     [dict(img_id=1, pred_instances=boxes(1)), dict(img_id=2)],
+     (dict(img_id=1, pred_instances=boxes(1)),),
+     [dict(img_id=1, pred_instances={})], [dict(img_id=1, pred_instances=None)],
+     [dict(img_id=1, pred_instances=dict(bboxes=[], labels=[]))],
+     [dict(img_id=1, pred_instances=dict(boxes(1), scores=0.5))],
+     [dict(img_id=1, pred_instances=boxes(2, labels=1))]],
 )  # fmt: skip
 def test_every_entry_must_be_an_images(tmp_path, content):
     with pytest.raises(InputError, match="not a list of detections"):
@@ -101,16 +111,53 @@ def test_other_files_are_named(tmp_path):
             load_detections(tmp_path / name)
 
 
-def test_the_tool_prints_what_the_metric_says(tmp_path, ann_file, capsys):
-    found = detections()
-    path = write(tmp_path / "found.pkl", found)
-    expected = evaluate(found, ann_file)
-    capsys.readouterr()
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"I am text\n",  # ValueError
+        b"\x80\x09aaa",  # protocol 9: ValueError
+        b"X\x02\x00\x00\x00\xff\xff.",  # UnicodeDecodeError
+        b"\x8e" + b"\xff" * 7 + b"\x00",  # a text of 2 ** 56 bytes
+        b"\x8e" + b"\xff" * 6 + b"\x00\x00",
+        b"h\x05.",  # KeyError
+        b'[{"a": 1}]',
+        b"\xff\xd8\xff\xe0 a photograph",
+    ],
+)
+@pytest.mark.parametrize("trust", [False, True])
+def test_bytes_that_are_no_pickle_are_named_in_one_line(tmp_path, content, trust):
+    (tmp_path / "a.pkl").write_bytes(content)
+    with pytest.raises(
+        InputError, match="a.pkl cannot be read as a pickle of detections: ."
+    ) as end:
+        load_detections(tmp_path / "a.pkl", trust)
+    assert "\n" not in str(end.value)
+
+
+def test_figures_that_are_not_known_are_null(tmp_path, ann_file, capsys):
+    path = write(tmp_path / "found.pkl", [dict(img_id=1, pred_instances=boxes(0))])
+    out = tmp_path / "out.json"
+    arguments = [str(path), "--ann-file", ann_file, "--out", str(out)]
+    misalignment_tool().main([*arguments, "--classes", "cat", "dog"])
+    found = json.loads(out.read_text(), parse_constant=pytest.fail)
+    assert found["spearman"] is None and found["correct"] == 0
+
+
+def misalignment_tool():
     spec = importlib.util.spec_from_file_location(
         "misalignment", ROOT / "tools/analysis/misalignment.py"
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tool_prints_what_the_metric_says(tmp_path, ann_file, capsys):
+    found = detections()
+    path = write(tmp_path / "found.pkl", found)
+    expected = evaluate(found, ann_file)
+    capsys.readouterr()
+    module = misalignment_tool()
     arguments = [str(path), "--ann-file", ann_file, "--out", str(tmp_path / "out.json")]
     # No emu lies in the file: it does not tell whether the detector knows one.
     with pytest.raises(SystemExit, match="'emu' has no object.*Give --classes"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from misalign_det.evaluation import coco_matching
-from misalign_det.evaluation.coco_ap import load_annotations
+from misalign_det.evaluation.coco_ap import index_annotations, load_annotations
 from misalign_det.evaluation.coco_matching import MatchedDetections, match_image
 from misalign_det.evaluation.score_alignment import (
     ScoreAlignment,
@@ -148,6 +148,23 @@ def test_each_image_is_matched_once(ann_file, monkeypatch):
     )
     assert result.metrics(classwise=False) == result.overall
     assert list(result.per_class) == ["cat", "dog", "emu"]
+
+
+@pytest.mark.parametrize("most", [100, 120])
+def test_ap_by_iou_is_of_the_boxes_that_count(most):
+    """Of 250 boxes in an image, those of the lowest scores fit best and do not count."""
+    content = dict(images=[dict(id=1)], categories=[dict(id=1, name="x"), dict(id=2, name="y")],
+                   annotations=[dict(id=i, image_id=1, category_id=1 + i % 2, area=100,
+                                     bbox=[20 * i, 0, 10, 10]) for i in range(500)])  # fmt: skip
+    i = np.arange(500)
+    height = np.where(i < 2 * most, 6, 10)
+    boxes = np.stack([20 * i, 0 * i, 20 * i + 10, height], axis=1).astype(float)
+    alignment = ScoreAlignment(index_annotations(content), ("x", "y"), max_dets=most)
+    alignment.update(1, dict(bboxes=boxes, scores=np.linspace(1, 0.1, 500), labels=i % 2))
+    found = alignment.compute().overall
+    assert found["AP_by_iou"] == pytest.approx(found["AP"]) and found["headroom"] == 0
+    # IoU 0.6 counts at 3 of 10 thresholds, and `most` of 250 objects are found.
+    assert found["AP"] == pytest.approx(0.3 * (most / 250), abs=0.005)
 
 
 # Conversions to arrays, checks, the selection of rows, and what reads annotations alone.

@@ -121,6 +121,21 @@ def test_nms_without_counts(capsys):
     assert row["launches"] == row["our_syncs"] == "-" and lines[-1].endswith("not counted")
 
 
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--device", "cuda:99"], "nms.py: error: --device cuda:99: torch finds"),
+        (["--repeats", "0"], "must be at least 1"),
+        (["--num-boxes", "0"], "must be at least 1"),
+    ],
+)
+def test_what_nms_cannot_time_is_named(capsys, options, said):
+    with pytest.raises(SystemExit) as end:
+        tool("nms").main(options)
+    printed = capsys.readouterr()
+    assert said in f"{end.value}{printed.err}" and printed.out == ""
+
+
 ASSIGNMENT = ("objects sizes assigner time spread ratio launches syncs launches_ratio "
               "memory").split()  # fmt: skip
 

@@ -42,6 +42,28 @@ def test_combinations(module):
     assert module.combinations(["a=1,2", "b.c=x"]) == [("a=1", "b.c=x"), ("a=2", "b.c=x")]
 
 
+def test_commas_in_brackets_are_of_the_value(module):
+    grid = ["m=[8,11],[9,11]", "a=(1, 2),{'x': [3,4]},5"]
+    assert module.combinations(grid) == [
+        (m, a) for m in ("m=[8,11]", "m=[9,11]") for a in ("a=(1, 2)", "a={'x': [3,4]}", "a=5")
+    ]
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--grid", "a=[1,2"], "--grid a=[1,2: the brackets do not match"),
+        (["--grid", "a=1],[2"], "--grid a=1],[2: the brackets do not match"),
+        (["--grid", "a=1", "--only", "0"], "--only must be at least 1"),
+        (["--grid", "a=1", "--only", "-1"], "--only must be at least 1"),
+    ],
+)
+def test_what_cannot_be_run_is_named(module, capsys, options, said):
+    with pytest.raises(SystemExit):
+        module.parse_args(["config", *options])
+    assert said in capsys.readouterr().err
+
+
 def test_ids_may_be_texts_and_numbers(module):
     dataset = dict(images=[dict(id=i) for i in (3, "b", 1, "a")], annotations=[], categories=[])
     pairs = module.deal(dataset, 2, seed=0)
@@ -87,6 +109,13 @@ def test_both_parts_come_from_the_training_set(module, wrapper, tmp_path):
     assert "filter_cfg" not in val and val.metainfo.classes == ("a",)
     assert made.val_evaluator[0].ann_file == "/cv/held-out.json"
     assert "ann_file" not in made.val_evaluator[1]
+
+
+def test_a_part_of_the_training_set_is_evaluated_on_the_whole_fold(module):
+    """CocoMetric counts the objects of every image of the annotation file."""
+    made = module.use_fold(config(lambda leaf: dict(leaf, indices=4)), "r.json", "h.json")
+    assert made.train_dataloader.dataset.indices == 4
+    assert "indices" not in made.val_dataloader.dataset
 
 
 def test_a_class_for_a_type(module, tmp_path):
@@ -142,6 +171,13 @@ def test_the_last_evaluation_counts(module, tmp_path):
     # A detector that finds nothing leaves no figure: CocoMetric gives none.
     log("3", [train, {"coco/bbox_mAP": 0.3, "step": 1}, train, {"time": 0.1, "step": 2}])
     assert module.last_metric(tmp_path, "coco/bbox_mAP") == 0
+    # Hooks log rows without a loss, too.
+    inspected = {"assignment/step": 3, "step": 3}
+    log("4", [train, {"coco/bbox_mAP": 0.4, "time": 0.1, "step": 2}, train, inspected])
+    assert module.last_metric(tmp_path, "coco/bbox_mAP") == 0.4
+    log("5", [train, inspected])
+    with pytest.raises(InputError, match="has no evaluation"):
+        module.last_metric(tmp_path, "coco/bbox_mAP")
 
 
 def test_a_launcher_is_refused(module, capsys):

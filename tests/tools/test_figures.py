@@ -59,6 +59,31 @@ def test_sensitivity_and_sampling_points(tmp_path, draw):
             draw("sampling-points", *pair)
 
 
+@pytest.mark.parametrize("count, most", [(4, 3), (5, 5), (7, 4), (100, 51), (3, 50), (0, 5)])
+def test_no_more_images_than_asked_for(count, most):
+    chosen = tool("analysis", "figures").spread(count, most)
+    assert len(chosen) == len(set(chosen)) == min(count, most)
+    assert all(0 <= index < count for index in chosen)
+    steps = {after - before for before, after in zip(chosen, chosen[1:])}
+    assert not steps or max(steps) - min(steps) <= 1
+
+
+def test_no_images_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        tool("analysis", "figures").main(["sample-quality", "c.py", "c.pth", "--num-images", "0"])
+    assert "--num-images must be at least 1" in capsys.readouterr().err
+
+
+def test_all_checkpoints_are_loaded_before_the_first_is_used(tmp_path, data, capsys):
+    pair = make_detector(tmp_path, "FCOSHead")
+    unlike = make_detector(tmp_path, "GFLHead")[1]
+    with pytest.raises(SystemExit, match=unlike):
+        tool("analysis", "figures").main(
+            ["sample-quality", *pair, pair[0], unlike, "--device", "cpu", "--out-dir",
+             str(tmp_path / "out"), "--cfg-options", f"data_root={data}"])  # fmt: skip
+    assert "==>" not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "figure, head, extra, message",

@@ -103,6 +103,39 @@ def test_voc_metrics_are_named_too():
     assert names == {"pascal_voc/mAP": "AP", "pascal_voc/AP50": "AP50"}
 
 
+def test_equal_labels_say_whose_they_are():
+    names = plot_curves.metric_names([{"a/bbox_mAP": 0.5, "b/bbox_mAP": 0.8, "b/bbox_mAP_50": 0.9}])
+    assert names == {"a/bbox_mAP": "a: AP", "b/bbox_mAP": "b: AP", "b/bbox_mAP_50": "AP50"}
+
+
+def test_losses_of_any_name_are_drawn(tmp_path):
+    """Of semi-supervised training and of the stages of a cascade."""
+    parts = {"sup_loss_cls": 0.5, "s0.loss_cls": 0.25, "s0.acc": 90.0}
+    log(tmp_path, "1", [dict(loss=0.75, step=10, epoch=1, **parts)])
+    left, _ = plot_curves.plot(*plot_curves.read_scalars(tmp_path), "run").axes
+    assert {line.get_label() for line in left.lines} == {"total", "sup_loss_cls", "s0.loss_cls"}
+
+
+def test_the_file_that_is_written_is_named(tmp_path, capsys):
+    log(tmp_path, "1", [train(10, 1)])
+    assert plot_curves.main([str(tmp_path), "--out", str(tmp_path / "sub" / "curves")]) == 0
+    written = tmp_path / "sub" / "curves.png"
+    assert capsys.readouterr().out.strip().endswith(f": {written}")
+    assert cv2.imread(str(written)).std() > 10
+    assert plot_curves.main([str(tmp_path), "--out", str(tmp_path / "c.PDF")]) == 0
+    assert (tmp_path / "c.PDF").read_bytes().startswith(b"%PDF")
+
+
+def test_pictures_of_other_kinds_are_refused(tmp_path, capsys):
+    log(tmp_path, "1", [train(10, 1)])
+    assert plot_curves.main([str(tmp_path), "--out", str(tmp_path / "c.xyz")]) == 1
+    said = capsys.readouterr().err
+    assert "c.xyz: .xyz is no kind of picture" in said and ".png" in said and said.count("\n") == 1
+    (tmp_path / "folder.png").mkdir()
+    assert plot_curves.main([str(tmp_path), "--out", str(tmp_path / "folder.png")]) == 1
+    assert "folder.png is a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -241,6 +241,11 @@ def test_all_detectors_are_checked_before_the_first_is_measured(tmp_path, data, 
     )
     said = refused([*pair, str(other), checkpoint, *options], capsys)
     assert "other has the classes ('disc', 'rectangle'), FCOSHead ('disc', " in said
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(b"nothing")
+    assert str(damaged) in refused([*pair, config, str(damaged), *options], capsys)
+    unlike = make_detector(tmp_path, "GFLHead")[1]
+    assert unlike in refused([*pair, config, unlike, *options], capsys)
     other.write_text(f"_base_ = {config!r}\nval_dataloader = None\n")
     said = refused([*pair, str(other), checkpoint, *options], capsys)
     assert "other: the config has no val_dataloader. Choose another --split" in said

@@ -51,6 +51,10 @@ def test_common_images_are_common_files(module, tmp_path):
     assert module.common_images([first, Paths(tmp_path / "b/0.jpg")]) == 0
     assert module.common_images([first, Paths(tmp_path / "link.jpg", tmp_path / "b/0.jpg")]) == 1
     assert module.common_images([first, Paths(tmp_path / "b/../a/0.jpg")]) == 1
+    # A set that a ConcatDataset has twice: all of its images are known.
+    twice = Paths(*[tmp_path / "a/0.jpg"] * 2)
+    assert module.common_images([first, twice]) == 2
+    assert module.common_images([twice, first]) == 1
 
 
 def test_suppressions_in_words(module):
@@ -60,10 +64,11 @@ def test_suppressions_in_words(module):
     own = dict(type="CLBalancedNMS", iou_threshold=0.6)
     assert module.describe(own) == "CLBalancedNMS, IoU 0.6"
     options = ["--gamma", "2", "--sigma", "0.1", "--output-score", "own"]
-    (tried,) = module.candidates(module.parse_args(["c", "m", *options]), 0.7)
-    assert tried["iou_threshold"] == 0.7
+    agnostic = dict(iou_threshold=0.7, class_agnostic=True)
+    (tried,) = module.candidates(module.parse_args(["c", "m", *options]), agnostic)
+    assert tried["iou_threshold"] == 0.7 and tried["class_agnostic"] is True
     assert module.describe(tried) == "gamma 2, sigma 0.1, own score"
-    assert len(module.candidates(module.parse_args(["c", "m"]), 0.7)) == 3 * 3 * 2
+    assert len(module.candidates(module.parse_args(["c", "m"]), agnostic)) == 3 * 3 * 2
 
 
 @pytest.fixture(scope="module")

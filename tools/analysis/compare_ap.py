@@ -12,7 +12,6 @@ are possible. mmdet's own tools/test.py --out writes the same files.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.evaluation.coco_ap import load_annotations
 from misalign_det.evaluation.detections_file import load_detections
 from misalign_det.evaluation.paired_bootstrap import ap_difference
+from misalign_det.utils.json_file import json_text
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if found.low <= 0 <= found.high:
             print("The interval contains 0: on other images the sign may change.")
         if args.out:
-            Path(args.out).write_text(json.dumps(asdict(found), indent=2))
+            Path(args.out).write_text(json_text(asdict(found)))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for entry in args.grid:
         if "=" not in entry:
             parser.error(f"--grid {entry}: write KEY=A,B")
+        try:
+            split_outside_brackets(entry.split("=", 1)[1])
+        except ValueError as error:
+            parser.error(f"--grid {entry}: {error}")
+    if args.only is not None and args.only < 1:
+        parser.error("--only must be at least 1")
     if args.launcher != "none":
         parser.error("--launcher: each training is one process here; leave it out")
     return args
@@ -79,10 +85,30 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def combinations(grid: Sequence[str]) -> list[tuple[str, ...]]:
     """Every combination, each as a tuple of 'key=value'."""
     choices = [
-        [f"{key}={value}" for value in values.split(",")]
+        [f"{key}={value}" for value in split_outside_brackets(values)]
         for key, values in (entry.split("=", 1) for entry in grid)
     ]
     return list(itertools.product(*choices))
+
+
+def split_outside_brackets(values: str) -> list[str]:
+    """Split at the commas that are in no bracket: ``[8,11],[9,11]`` are two values.
+
+    Raises:
+        ValueError: a bracket is not closed, or not opened.
+    """
+    parts, depth = [""], 0
+    for character in values:
+        depth += (character in "([{") - (character in ")]}")
+        if depth < 0:
+            break
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth:
+        raise ValueError("the brackets do not match")
+    return parts
 
 
 def deal(dataset: dict, folds: int, seed: int) -> list[tuple[dict, dict]]:
@@ -162,7 +188,9 @@ def use_fold(cfg: Config, rest: Path, held_out: Path) -> Config:
     cfg = copy.deepcopy(cfg)
     train = the_only_leaf(cfg.train_dataloader.dataset, "train_dataloader.dataset")
     val = next(leaf_datasets(cfg.val_dataloader.dataset, "val_dataloader.dataset"))[1]
-    shared = {key: value for key, value in train.items() if key not in ("pipeline", "filter_cfg")}
+    # CocoMetric reads the whole fold, so that `indices` must leave no image out.
+    own = ("pipeline", "filter_cfg", "indices")
+    shared = {key: value for key, value in train.items() if key not in own}
     if isinstance(shared["type"], type):  # of a pure Python config; only a string can be dumped
         shared["type"] = f"{shared['type'].__module__}.{shared['type'].__qualname__}"
     cfg.val_dataloader.dataset = dict(
@@ -212,8 +240,9 @@ def last_metric(work_dir: Path, metric: str) -> float:
     """
     logs = sorted(work_dir.glob("*/vis_data/scalars.json"))
     rows = [json.loads(line) for line in logs[-1].read_text().splitlines()] if logs else []
-    # CocoMetric logs no values if there are no detections at all.
-    evaluations = [row for row in rows if "loss" not in row]
+    # CocoMetric logs no values if there are no detections at all; mmengine then logs its times.
+    # Other rows without a loss are of hooks, as AssignmentInspectorHook's.
+    evaluations = [row for row in rows if metric in row or ("time" in row and "loss" not in row)]
     if not evaluations:
         raise InputError(f"the run in {work_dir} has no evaluation; its log says why.")
     return evaluations[-1].get(metric, 0.0)

@@ -45,7 +45,7 @@ from misalign_det.analysis.palette import COLORS, GREEN, PURPLE, rgb
 from misalign_det.analysis.picture_names import numbered_apart, picture_names
 from misalign_det.analysis.sampling_points import draw_sampling_points, sampling_points
 from misalign_det.analysis.sensitivity import draw_sensitivity
-from misalign_det.analysis.several_detectors import load_configs
+from misalign_det.analysis.several_detectors import load_configs, load_detectors
 from misalign_det.apis.cli import (
     add_common_arguments,
     add_renamed_option,
@@ -57,10 +57,8 @@ from misalign_det.apis.detector import (
     build_dataset,
     detect,
     find_image,
-    load_detector,
     network_input,
 )
-from misalign_det.apis.error_reporting import config_in_use
 from misalign_det.apis.inference.runs import picture_threshold
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
@@ -86,7 +84,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--gt", type=int, default=0, help="index of the object in the image, from 0"
     )
-    parser.add_argument("--num-images", type=int, default=50, help="for sample-quality")
+    parser.add_argument(
+        "--num-images", type=int, default=50, help="at most, for sample-quality (%(default)s)"
+    )
     parser.add_argument(
         "--score-thr",
         type=float,
@@ -104,6 +104,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         args.names = args.names or [Path(checkpoint).stem for checkpoint in checkpoints]
         args.detectors = [part for checkpoint in checkpoints for part in (config, checkpoint)]
     pair_detectors(parser, args)
+    if args.num_images < 1:
+        parser.error("--num-images must be at least 1")
     # The names are parts of file names.
     args.names = numbered_apart([name.replace("/", "_") for name in args.names])
     return args
@@ -112,12 +114,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def detectors(
     args: argparse.Namespace,
 ) -> Iterator[tuple[str, SingleStageDetector, BaseDataset]]:
-    """Name, model and dataset of each detector, loaded one at a time."""
+    """Name, model and dataset of each detector, all of them loaded before the first is given."""
     check = partial(check_config, modes=(args.split,), evaluators=False)
     cfgs = load_configs(args, check)
-    for name, cfg, (_, checkpoint) in zip(args.names, cfgs, args.pairs):
-        config_in_use.set(cfg)  # which an error is about
-        yield name, load_detector(cfg, checkpoint, args.device), build_dataset(cfg, args.split)
+    for name, cfg, model in zip(args.names, cfgs, load_detectors(args, cfgs)):
+        yield name, model, build_dataset(cfg, args.split)
 
 
 def images(args: argparse.Namespace, dataset: BaseDataset) -> list[int]:
@@ -177,14 +178,19 @@ def assignments(args: argparse.Namespace, folder: Path) -> None:
     save(folder, "assignments", np.concatenate([grid, text_band(grid.shape[1], legend)]))
 
 
+def spread(count: int, most: int) -> list[int]:
+    """Indices of at most ``most`` of ``count`` images, at equal distances."""
+    most = min(count, most)
+    return [index * count // most for index in range(most)]
+
+
 def sample_quality(args: argparse.Namespace, folder: Path) -> None:
     """One curve per detector."""
     shares = []
     for name, model, dataset in detectors(args):
         print(f"==> {name}", flush=True)
-        step = max(1, len(dataset) // args.num_images)
         found = []
-        for index in track_iter_progress(list(range(0, len(dataset), step))):
+        for index in track_iter_progress(spread(len(dataset), args.num_images)):
             data = network_input(model, dataset, index)
             found.append(positive_overlaps(model, data.inputs, data.gt_instances, data.meta))
         print()

@@ -21,7 +21,6 @@ same figures.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.evaluation.coco_ap import load_annotations
 from misalign_det.evaluation.detections_file import load_detections
 from misalign_det.evaluation.misalignment_metric import MisalignmentMetric
+from misalign_det.utils.json_file import json_text
 
 COLUMNS = {
     "spearman": ("Spearman", "{:.3f}"),
@@ -59,7 +59,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--score-thr", type=float, default=0.0, help="leave out boxes with a lower score"
     )
-    parser.add_argument("--out", metavar="FILE.json", help="write the figures to a file")
+    parser.add_argument(
+        "--out",
+        metavar="FILE.json",
+        help="write the figures to a file; null where there is nothing to measure",
+    )
     parser.add_argument(
         "--trust-checkpoint",
         action="store_true",
@@ -88,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             cells = (form.format(metrics[prefix + key]) for key, (_, form) in COLUMNS.items())
             print(f"{row:<{width}}" + "".join(f"{cell:>11}" for cell in cells))
         if args.out:
-            Path(args.out).write_text(json.dumps(metrics, indent=2))
+            Path(args.out).write_text(json_text(metrics))
 
 
 if __name__ == "__main__":

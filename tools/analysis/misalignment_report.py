@@ -34,10 +34,8 @@ from misalign_det.analysis.picture_names import numbered_apart
 from misalign_det.analysis.report.html_report import Source, plotting_library, write_report
 from misalign_det.analysis.report.measurement import measure
 from misalign_det.analysis.report.verdict import one_line
-from misalign_det.analysis.several_detectors import load_configs
+from misalign_det.analysis.several_detectors import load_configs, load_detectors
 from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, pair_detectors
-from misalign_det.apis.detector import load_detector
-from misalign_det.apis.error_reporting import config_in_use
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
 from misalign_det.errors import InputError
@@ -140,10 +138,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         output_file(args.out)
         cfgs = load_configs(args, partial(check, split=args.split))
         check_classes(cfgs, args.names, args.split)
-        for name, cfg, (config, checkpoint) in zip(args.names, cfgs, args.pairs):
-            config_in_use.set(cfg)  # which an error is about
+        models = load_detectors(args, cfgs)
+        for name, cfg, model, (config, checkpoint) in zip(args.names, cfgs, models, args.pairs):
             print(f"==> {name}", flush=True)
-            model = load_detector(cfg, checkpoint, args.device)
             found = measure(
                 model, cfg, args.split, num_worst=args.num_worst, resamples=args.resamples
             )

@@ -11,15 +11,19 @@ parts are left out. So a run that was restarted from scratch in an old folder is
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import misalign_det  # noqa: F401  (first: it says what the stack below lacks)
 
 # isort: split
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
+from misalign_det.analysis.output_files import output_file
 from misalign_det.analysis.palette import style
+from misalign_det.errors import InputError
 
 
 class CurvesError(ValueError):
@@ -100,10 +104,12 @@ def metric_names(evaluation: Sequence[dict]) -> dict[str, str]:
         "AP75": "AP75",
     }
     keys = {key for line in evaluation for key in line}
-    named = {
-        key: labels[key.rsplit("/", 1)[-1]]
-        for key in sorted(keys)
-        if key.rsplit("/", 1)[-1] in labels
+    parts = {key: key.rpartition("/") for key in sorted(keys)}
+    named = {key: labels[name] for key, (_, _, name) in parts.items() if name in labels}
+    counts = Counter(named.values())
+    named = {  # of several evaluators, each label says whose it is
+        key: f"{parts[key][0]}: {label}" if counts[label] > 1 and parts[key][0] else label
+        for key, label in named.items()
     }
     return named or {key: key for key in sorted(keys) if "mAP" in key}
 
@@ -118,7 +124,8 @@ def plot(train: Sequence[dict], evaluation: Sequence[dict], title: str) -> Figur
     figure = Figure(figsize=(12, 4.5), layout="constrained")  # needs no display
     left, right = figure.subplots(1, 2)
     figure.suptitle(title)
-    names = sorted({k for line in train for k in line if k.startswith("loss")})
+    # As mmdet sums up every value whose name has "loss" in it: sup_loss_cls, s0.loss_cls.
+    names = sorted({k for line in train for k in line if "loss" in k})
     for index, name in enumerate(names):
         points = [(line["step"], line[name]) for line in train if name in line]
         look = {"color": "black", "linewidth": 2, "marker": "."} if name == "loss" else style(index)
@@ -152,6 +159,24 @@ def plot(train: Sequence[dict], evaluation: Sequence[dict], title: str) -> Figur
     return figure
 
 
+def picture_file(path: str | Path) -> Path:
+    """The file that a picture is written to; without an ending it is a PNG file.
+
+    Raises:
+        CurvesError: matplotlib writes no such files.
+        InputError: nothing can be written there.
+    """
+    path = Path(path)
+    path = path if path.suffix else path.with_name(path.name + ".png")
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds:
+        raise CurvesError(
+            f"--out {path}: {path.suffix} is no kind of picture that can be written. "
+            f"Choose one of .{', .'.join(sorted(kinds))}"
+        )
+    return output_file(path)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plot the curves; returns the exit status."""
     parser = argparse.ArgumentParser(description="Plot the loss and AP curves of a run")
@@ -159,13 +184,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", help="picture to write (default: WORK_DIR/curves.png)")
     parser.add_argument("--title", help="default: the work dir's name")
     args = parser.parse_args(arguments)
-    out = Path(args.out or Path(args.work_dir, "curves.png"))
     try:
         train, evaluation = read_scalars(args.work_dir)
         figure = plot(train, evaluation, args.title or Path(args.work_dir).resolve().name)
-        out.parent.mkdir(parents=True, exist_ok=True)
+        out = picture_file(args.out or Path(args.work_dir, "curves.png"))
         figure.savefig(out, dpi=110)
-    except (CurvesError, OSError) as error:
+    except (CurvesError, InputError, OSError) as error:
         print(f"plot_curves.py: error: {error}", file=sys.stderr)
         return 1
     print(f"{len(train)} training and {len(evaluation)} evaluation entries: {out}")

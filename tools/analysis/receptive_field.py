@@ -9,7 +9,6 @@ gradients at the centres of objects of the first images, as the side of the squa
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,6 +36,7 @@ from misalign_det.apis.detector import (
 )
 from misalign_det.datasets.preflight import check_config
 from misalign_det.engine.checkpoint import tensors_only
+from misalign_det.utils.json_file import json_text
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{field.theoretical:>7} px {field.effective:>7.0f} px"
             )
         table = [{k: v for k, v in vars(field).items() if k != "gradient"} for field in fields]
-        (folder / "receptive_field.json").write_text(json.dumps(table, indent=1))
+        (folder / "receptive_field.json").write_text(json_text(table, indent=1))
         title = f"{type(model.bbox_head).__name__}, {Path(args.config).stem}"
         draw_receptive_fields(fields, title).savefig(folder / "receptive_field.png", dpi=110)
         print(folder / "receptive_field.png")

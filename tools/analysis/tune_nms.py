@@ -13,7 +13,6 @@ configs, the tool says so and gives no verdict.
 
 import argparse
 import itertools
-import json
 import os.path as osp
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from mmdet.datasets.api_wrappers import COCO
 from mmengine.dataset import BaseDataset
 
 from misalign_det.analysis.nms_comparison import configured_nms, detections_under
-from misalign_det.analysis.nms_regret import nms_name, nms_threshold
+from misalign_det.analysis.nms_regret import balanced_nms, nms_name, nms_threshold
 from misalign_det.analysis.output_files import output_file
 from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
 from misalign_det.apis.detector import build_dataset, load_detector
@@ -37,6 +36,7 @@ from misalign_det.errors import InputError
 from misalign_det.evaluation.dataset_annotations import annotations_of, image_paths
 from misalign_det.evaluation.paired_bootstrap import APDifference, ap_difference, coco_figures
 from misalign_det.utils import class_names
+from misalign_det.utils.json_file import json_text
 
 METRICS = {"coco/bbox_mAP": "AP", "coco/bbox_mAP_50": "AP50", "coco/bbox_mAP_75": "AP75"}
 
@@ -59,17 +59,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def candidates(args: argparse.Namespace, iou_threshold: float) -> list[dict[str, Any]]:
-    """Configs of CLBalancedNMS for every combination of the options."""
+def candidates(args: argparse.Namespace, own: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Configs of CLBalancedNMS for every combination of the options, else as the detector's own."""
     grid = itertools.product(args.gamma, args.sigma, args.output_score)
     return [
-        dict(
-            type="CLBalancedNMS",
-            iou_threshold=iou_threshold,
-            gamma=gamma,
-            sigma=sigma,
-            output_score=score,
-        )
+        balanced_nms(own, gamma=gamma, sigma=sigma, output_score=score)
         for gamma, sigma, score in grid
     ]
 
@@ -99,9 +93,13 @@ def figures_of(
 
 
 def common_images(datasets: Sequence[BaseDataset]) -> int:
-    """Number of image files of the second dataset that the first one also has."""
-    first, second = ({osp.realpath(path) for path in image_paths(data)} for data in datasets)
-    return len(first & second)
+    """Number of images of the second dataset whose files the first one also has.
+
+    A file that the second one has twice, as a ConcatDataset may, counts twice, as in its figures.
+    """
+    first, second = ([osp.realpath(path) for path in image_paths(data)] for data in datasets)
+    known = set(first)
+    return sum(path in known for path in second)
 
 
 def verdict(difference: APDifference, shared: int, images: int) -> str:
@@ -135,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_config(cfg, modes=tuple(dict.fromkeys(splits)), evaluators=False)
         model = load_detector(cfg, args.checkpoint, args.device)
         plain = configured_nms(model)
-        tried = [plain, *candidates(args, nms_threshold(plain))]
+        tried = [plain, *candidates(args, plain)]
         # Errors in the data are found before the network runs.
         datasets = [build_dataset(cfg, split) for split in splits]
         truth = [annotations_of(dataset) for dataset in datasets]
@@ -169,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 )
                 for nms, figures in group
             ]
-            Path(args.out).write_text(json.dumps(rows, indent=2))
+            Path(args.out).write_text(json_text(rows))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ import torch
 from launch_counts import HEADER, Cost, add_no_counts, count_calls, footnote
 from mmcv.ops import batched_nms
 
-from misalign_det.apis.cli import add_renamed_option
+from misalign_det.apis.cli import add_renamed_option, errors_in_one_line
+from misalign_det.apis.detector import check_device
 from misalign_det.utils.benchmark import machine, median, time_in_turn
 
 SIMULATED = 200  # boxes at most on the simulated device
@@ -44,7 +45,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add_no_counts(parser)
     add_renamed_option(parser, "--boxes", "--num-boxes")
     add_renamed_option(parser, "--classes", "--num-classes")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if min(args.repeats, args.threads, *args.num_boxes, *args.num_classes) < 1:
+        parser.error("--repeats, --threads, --num-boxes and --num-classes must be at least 1")
+    return args
 
 
 def clustered_boxes(
@@ -97,6 +101,8 @@ def both(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     args = parse_args(arguments)
+    with errors_in_one_line("nms.py"):
+        check_device(args.device)
     torch.set_num_threads(args.threads)
     most = None if torch.cuda.is_available() else SIMULATED
     print(f"{machine(args.device)}; IoU {args.iou_threshold}")

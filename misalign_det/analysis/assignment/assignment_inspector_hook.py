@@ -1,12 +1,13 @@
 """AssignmentInspectorHook: figures and pictures of the label assignment during training."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
@@ -45,7 +46,8 @@ class AssignmentInspectorHook(Hook):
 
     Args:
         interval: recorded is every ``interval``-th step, counted from 1, and the last.
-        pictures: whether the first image of the batch is written with its positives; see
+        pictures: whether the first image of the batch that has objects is written with its
+            positives, as the network gets it: resized and padded, but in its own colours. See
             :func:`~misalign_det.utils.tensor_to_rgb_image` for inputs other than uint8 with three
             channels.
         references: mmdet's assigners to compare with on the same step, ``'atss'`` and
@@ -76,8 +78,9 @@ class AssignmentInspectorHook(Hook):
         self.interval = interval
         self.pictures = pictures
         self.references = tuple(references)
-        self._recording: AbstractContextManager[list[ImageAssignment]] | None = None
+        self._recording: ExitStack | None = None
         self._images: list[ImageAssignment] = []
+        self._inputs: list[Tensor] = []  # of each forward pass
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict[str, Any] | None = None
@@ -85,8 +88,18 @@ class AssignmentInspectorHook(Hook):
         """Start to record, at every ``interval``-th step and at the last one."""
         last = runner.iter + 1 == runner.max_iters
         if last or self.every_n_train_iters(runner, self.interval):
-            self._recording = recorded_assignments(_head(runner.model))
-            self._images = self._recording.__enter__()
+            detector = _detector(runner.model)
+            recording = recorded_assignments(_head(detector))
+            self._recording, self._inputs = ExitStack(), []
+            self._images = self._recording.enter_context(recording)
+            if self.pictures and isinstance(getattr(detector, "backbone", None), nn.Module):
+                # The batch as it is after the preprocessor, which may resize it.
+                seen = detector.backbone.register_forward_pre_hook(self._keep_inputs)
+                self._recording.callback(seen.remove)
+
+    def _keep_inputs(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], Tensor):
+            self._inputs.append(args[0].detach())
 
     def after_train_iter(
         self,
@@ -98,45 +111,82 @@ class AssignmentInspectorHook(Hook):
         """Write what was recorded."""
         if self._recording is None:
             return
-        self._recording.__exit__(None, None, None)
+        self._recording.close()
         self._recording = None
         images = self._images
+        step = runner.iter + 1
+        if not images:
+            MMLogger.get_current_instance().warning(
+                f"AssignmentInspectorHook: nothing was recorded at step {step}: the head did not "
+                "call its assigner. It may do so only for images with objects."
+            )
         scalars = assignment_scalars(images)
         for reference in self.references:
             share = agreement(images, reference)
             if share is not None:
                 scalars[f"agreement_{reference}"] = share
-        step = runner.iter + 1
         scalars["step"] = step
         runner.visualizer.add_scalars(
             {f"assignment/{name}": value for name, value in scalars.items()}, step=step
         )
-        first = None if data_batch is None else _first_image(data_batch["inputs"])
-        if self.pictures and images and first is not None:
-            # Here, so that a config that names misalign_det does not load what only drawing needs.
-            from .assignment_figure import draw_assignment
-
-            picture = draw_assignment(tensor_to_rgb_image(first), images[0])
+        picture = self._picture(runner.model)
+        if picture is not None:
             runner.visualizer.add_image("assignment", picture, step=step)
+        self._images, self._inputs = [], []
+
+    def _picture(self, model: nn.Module) -> np.ndarray | None:
+        """Of the first image with objects; ``None`` where there is none, or it is not known."""
+        known = [
+            image
+            for image in self._images
+            if image.image is not None
+            and image.forward is not None
+            and image.forward < len(self._inputs)
+            and image.image < len(self._inputs[image.forward])
+        ]
+        if not known:
+            return None
+        # Here, so that a config that names misalign_det does not load what only drawing needs.
+        from .assignment_figure import draw_assignment
+
+        first = next((image for image in known if len(image.gt_bboxes)), known[0])
+        pixels = self._inputs[first.forward][first.image]  # type: ignore[index]  # both are known
+        return draw_assignment(tensor_to_rgb_image(_as_loaded(pixels, model)), first)
 
 
-def _first_image(inputs: Any) -> Tensor | None:
-    """The first image of a batch.
+def _as_loaded(pixels: Tensor, model: nn.Module) -> Tensor:
+    """An image of a batch, ``(C, h, w)``, with the values and the channels before the preprocessor.
 
-    In semi-supervised training a batch has several branches, the annotated one first; an image that
-    a branch lacks is None.
+    Args:
+        pixels: after the preprocessor.
+        model: with the preprocessor.
     """
-    if inputs is None or isinstance(inputs, Tensor) and inputs.ndim == 3:
-        return inputs
-    parts = inputs.values() if isinstance(inputs, Mapping) else inputs
-    return next((image for image in map(_first_image, parts) if image is not None), None)
+    preprocessor: Any = getattr(_unwrapped(model), "data_preprocessor", None)
+    # That of semi-supervised training holds the one of each branch.
+    preprocessor = getattr(preprocessor, "data_preprocessor", preprocessor)
+    pixels = pixels.float()
+    if getattr(preprocessor, "_enable_normalize", False):
+        pixels = pixels * preprocessor.std.to(pixels) + preprocessor.mean.to(pixels)
+        if pixels.min() > -0.01 and pixels.max() < 255.01:
+            pixels = pixels.clamp(0, 255)  # rounding
+    if getattr(preprocessor, "_channel_conversion", False) and len(pixels) == 3:
+        pixels = pixels.flip(0)
+    return pixels
 
 
-def _head(model: nn.Module) -> BaseDenseHead:
+def _unwrapped(model: nn.Module) -> Any:
     detector: Any = model
     while is_model_wrapper(detector):
         detector = detector.module
-    detector = getattr(detector, "student", detector)  # of a semi-supervised detector
+    return detector
+
+
+def _detector(model: nn.Module) -> Any:
+    detector = _unwrapped(model)
+    return getattr(detector, "student", detector)  # of a semi-supervised detector
+
+
+def _head(detector: Any) -> BaseDenseHead:
     head = getattr(detector, "bbox_head", None)
     if not hasattr(head, "assigner"):
         raise InputError(

@@ -28,6 +28,8 @@ class ImageAssignment:
             mixture.
         means: of the two components of the mixture per GT, the lower one first, ``(G, 2)``;
             ``None`` likewise.
+        forward, image: which forward pass of the step it is of, from 0, and its index in the batch;
+            ``None`` where that is not known.
     """
 
     points: Tensor
@@ -40,6 +42,8 @@ class ImageAssignment:
     bboxes: Tensor | None = None
     thresholds: Tensor | None = None
     means: Tensor | None = None
+    forward: int | None = None
+    image: int | None = None
 
     def pairs(self) -> set[tuple[int, int]]:
         """Prior and GT of each positive."""

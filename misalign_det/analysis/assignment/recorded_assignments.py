@@ -1,7 +1,8 @@
 """Records what the assigner of a head returns during training, for any assigner."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -22,29 +23,65 @@ def recorded_assignments(head: BaseDenseHead) -> Iterator[list[ImageAssignment]]
     """Record the assignments of a head within a ``with`` block.
 
     Args:
-        head: a dense head with ``assigner``.
+        head: a dense head with ``assigner``. TOOD's ``alignment_assigner``, which takes its place
+            after the first epochs, is recorded too.
 
     Yields:
         A list to which each assigned image is appended.
     """
-    assigner = head.assigner
     images: list[ImageAssignment] = []
+    batches: list[Any] = []  # the GTs of the images of each forward pass
     # This package's heads assign the whole batch at once, others one image at a time.
-    batch = isinstance(assigner, BatchAssigner) and isinstance(head, LossAwareFCOSHead)
+    batch = isinstance(head.assigner, BatchAssigner) and isinstance(head, LossAwareFCOSHead)
     name = "assign_batch" if batch else "assign"
-    original = getattr(assigner, name)
+    signature = inspect.signature(head.loss_by_feat)
+    loss_by_feat = head.loss_by_feat
 
-    def recorded(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
-        read = _read_batch if batch else _read_image
-        images.extend(read(head, result, *args, **kwargs))
-        return result
+    def begun(*args: Any, **kwargs: Any) -> Any:
+        batches.append(signature.bind(*args, **kwargs).arguments.get("batch_gt_instances"))
+        return loss_by_feat(*args, **kwargs)
 
-    setattr(assigner, name, recorded)
-    try:
+    def watched(original: Callable) -> Callable:
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            read = _read_batch if batch else _read_image
+            found = read(head, result, *args, **kwargs)
+            for index, image in enumerate(found):
+                image.forward = len(batches) - 1 if batches else None
+                # Some heads assign no image without objects: the order does not tell the index.
+                image.image = index if batch else _index(image, batches)
+            images.extend(found)
+            return result
+
+        return recorded
+
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(head, "loss_by_feat", begun))
+        for assigner in (head.assigner, getattr(head, "alignment_assigner", None)):
+            if assigner is not None:
+                wrapped = watched(getattr(assigner, name))
+                stack.enter_context(_replaced(assigner, name, wrapped))
         yield images
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, method: Callable) -> Iterator[None]:
+    """A method of one object replaced within a ``with`` block."""
+    kept = {key: value for key, value in vars(owner).items() if key == name}
+    setattr(owner, name, method)
+    try:
+        yield
     finally:
-        delattr(assigner, name)
+        delattr(owner, name)
+        vars(owner).update(kept)
+
+
+def _index(image: ImageAssignment, batches: list[Any]) -> int | None:
+    """Index of the image in the last batch, by its GTs, which heads pass on as they get them."""
+    for index, gts in enumerate(batches[-1] or ()) if batches else ():
+        if getattr(gts.bboxes, "tensor", gts.bboxes) is image.gt_bboxes:
+            return index
+    return None
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ from ...evaluation.score_alignment import ScoreAlignment
 from ...utils import class_names
 from ..dense_outputs import dense_head
 from ..nms_comparison import configured_nms
-from ..nms_regret import NMSRegret, nms_name, nms_threshold
+from ..nms_regret import NMSRegret, balanced_nms, nms_name
 from ..spatial_gap import SpatialGaps
 from .predictions import Prediction, per_location, predictions
 from .resampling import Resampled, Resampling
@@ -133,7 +133,7 @@ def measure(
             objects of the dataset.
         split: ``'val'`` or ``'test'``.
         suppressions: values of ``test_cfg.nms`` to compare; by default the model's own and
-            CLBalancedNMS at the same threshold.
+            CLBalancedNMS with the same threshold and options.
         num_worst: number of worst images to keep.
         progress: whether a progress bar is shown.
         resamples: of the images, for intervals; 0 leaves the intervals out.
@@ -233,5 +233,4 @@ def _nms_to_compare(
     model: BaseDetector, suppressions: Sequence[Mapping[str, Any]] | None
 ) -> Sequence[Mapping[str, Any]]:
     own = configured_nms(model)
-    balanced = dict(type="CLBalancedNMS", iou_threshold=nms_threshold(own))
-    return suppressions or [own, balanced]
+    return suppressions or [own, balanced_nms(own)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...evaluation.coco_ap import best_of_class
 from ...evaluation.coco_matching import MatchedDetections
 from ...evaluation.paired_bootstrap import drawn_images, interval, resampled_class_ap
 from ...evaluation.score_alignment import (
@@ -75,13 +76,17 @@ class Resampling:
 
         Returns:
             ``AP``, ``AP_by_iou``, ``headroom`` and ``laece``, as in the result; ``headroom/CLASS``
-            per class; ``explained``, the square of Spearman's correlation; ``overconfidence``, the
-            mean of score minus IoU with the matched GT, 0 without one.
+            per class; ``explained``, the square of Spearman's correlation with its sign, so
+            that scores that rank the wrong way round explain less than none; ``overconfidence``,
+            the mean of score minus IoU with the matched GT, 0 without one.
         """
         boxes = result.detections
+        best = best_of_class(boxes.image_ids, boxes.scores, boxes.labels)
         aps = [
-            self._class_ap(boxes.image_ids, result.bboxes, ranking, boxes.labels)
-            for ranking in (boxes.scores, boxes.overlaps)
+            self._class_ap(
+                boxes.image_ids[own], result.bboxes[own], ranking[own], boxes.labels[own]
+            )
+            for ranking, own in ((boxes.scores, slice(None)), (boxes.overlaps, best))
         ]
         headrooms = [by_iou - ap for ap, by_iou in zip(*aps)]
         found = dict(AP=_mean(aps[0]), AP_by_iou=_mean(aps[1]), headroom=_mean(headrooms))
@@ -90,9 +95,7 @@ class Resampling:
         calibrated = result.calibration[~result.calibration.ignored]
         labels = range(len(self.classes))
         return found | dict(
-            explained=self._of_boxes(
-                counted, lambda some: score_iou_correlation(some)["spearman"] ** 2
-            ),
+            explained=self._of_boxes(counted, _explained),
             laece=self._of_boxes(
                 calibrated,
                 lambda some: _nanmean(
@@ -152,6 +155,11 @@ class Resampling:
 
 
 _NAN = float("nan")
+
+
+def _explained(some: MatchedDetections) -> float:
+    spearman = score_iou_correlation(some)["spearman"]
+    return spearman * abs(spearman)
 
 
 def _rows_of(image_ids: np.ndarray) -> dict[int | str, np.ndarray]:

@@ -95,13 +95,7 @@ def verdict(found: Measurement) -> list[Statement]:
     parts = found.resampled
     statements = []
     if not np.isnan(parts["explained"].value):
-        share = min(SHARES, key=lambda entry: abs(entry[0] - parts["explained"].value))[1]
-        statements.append(
-            Statement(
-                f"Scores explain {share} of the ranking.",
-                FIGURES["explained"].whole(parts["explained"], "%"),
-            )
-        )
+        statements.append(_on_ranking(parts["explained"]))
     if not np.isnan(parts["headroom"].value):
         ap, ideal = (FIGURES["AP"].text(parts[key]) for key in ("AP", "AP_by_iou"))
         statements.append(
@@ -139,6 +133,15 @@ def one_line(found: Measurement) -> str:
         figure = f": {statement.figure}." if statement.figure else "."
         parts.append(statement.text.removesuffix(".") + figure)
     return " ".join(parts)
+
+
+def _on_ranking(explained: Resampled) -> Statement:
+    share = min(SHARES, key=lambda entry: abs(entry[0] - explained.value))[1]
+    text, figure = f"Scores explain {share} of the ranking.", FIGURES["explained"]
+    # Where the interval reaches above 0, the images do not show which way round it is.
+    if explained.value < 0 and not explained.interval()[1] >= 0:
+        text = "Scores rank the boxes the wrong way round: the better box has the lower score."
+    return Statement(text, figure.whole(explained, "%"))
 
 
 def _most_headroom(found: Measurement) -> list[Statement]:

@@ -116,6 +116,14 @@ def test_every_test_cfg(folder, name):
         assert found.gaps[0]["objects"] == 3  # the crowd region is none
 
 
+def test_clbalanced_nms_is_compared_with_the_detectors_other_options(folder):
+    cfg = config(folder, "FCOS")
+    cfg.model.test_cfg.nms.update(class_agnostic=True, max_num=3)
+    found = measure(detector(cfg), cfg, progress=False, resamples=0)
+    own, balanced = (dict(row["nms"]) for row in found.regret)
+    assert balanced == dict(own, type="CLBalancedNMS")
+
+
 def test_without_an_evaluators_file_the_datasets_objects_count(folder):
     cfg = config(folder, "FCOS")
     model = detector(cfg)

@@ -70,6 +70,20 @@ def test_shares_in_words(share, word):
     )
 
 
+def test_scores_that_rank_the_wrong_way_round_explain_nothing():
+    statement = verdict(measured(explained=around(-0.81, 0.05)))[0]
+    assert statement.text.startswith("Scores rank the boxes the wrong way round")
+    assert statement.figure == "-81 % (-86 to -76)"
+    assert "wrong way round" in verdict(measured(explained=Resampled(-0.81)))[0].text
+    # Which way round it is, is not clear.
+    assert verdict(measured(explained=around(-0.02, 0.1)))[0].text == (
+        "Scores explain hardly any of the ranking."
+    )
+    wrong, weak = (measured(explained=around(value, 0.05)) for value in (-0.81, 0.25))
+    (row,) = (row for row in differences(wrong, weak) if row.label == "ranking explained, %")
+    assert (row.gain, row.says) == ("+106", "better")
+
+
 def test_a_class_is_named_alone_only_if_it_is_clearly_the_first():
     tie = measured(**{"headroom/dog": Resampled(0.14, np.linspace(0.1, 0.2, 41))})
     assert "Aligned training may gain most on cat or dog." in [s.text for s in verdict(tie)]
@@ -110,8 +124,11 @@ def test_the_same_images_are_those_with_the_same_objects():
     assert not same_images([one, other]) and not same_images([one, split()])
 
 
-def scene(count=30):
-    """Images with two objects each; the boxes fit the better the higher their score."""
+def scene(count=30, sign=1):
+    """Images with two objects each; the boxes fit the better the higher their score.
+
+    With sign=-1, the better the lower it is.
+    """
     rng = np.random.default_rng(0)
     images = [dict(id=f"i{i}", width=99, height=99) for i in range(count)]
     objects = [
@@ -125,7 +142,7 @@ def scene(count=30):
     for i in range(count):
         fit = rng.uniform(0.55, 1, 2)
         boxes = np.array([[40 * k, 0, 40 * k + 30, 30 * fit[k]] for k in (0, 1)])
-        scores = np.clip(fit + rng.normal(0, 0.1, 2), 0, 1)
+        scores = np.clip((0.5 - sign / 2 + sign * fit) + rng.normal(0, 0.1, 2), 0, 1)
         alignment.update(f"i{i}", dict(bboxes=boxes, scores=scores, labels=np.array([0, 1])))
     return coco, alignment.compute()
 
@@ -144,6 +161,29 @@ def test_resampled_figures_are_those_of_the_whole_split():
     again = Resampling(coco, ("cat", "dog"), resamples=40).alignment(result)["AP"]
     assert (found["AP"].draws == again.draws).all()
     assert (found["AP_by_iou"] - found["AP"]).draws == pytest.approx(found["headroom"].draws)
+
+
+def test_a_negative_correlation_explains_less_than_nothing():
+    coco, result = scene(sign=-1)
+    found = Resampling(coco, ("cat", "dog"), resamples=40).alignment(result)["explained"]
+    assert result.overall["spearman"] < -0.5 and found.interval()[1] < 0
+    assert found.value == pytest.approx(-(result.overall["spearman"] ** 2))
+
+
+def test_ap_by_iou_is_of_the_boxes_that_count():
+    """Of 150 boxes in an image, the 50 of the lowest score fit best and do not count."""
+    objects = [dict(id=i, image_id=1, category_id=0, bbox=[20 * i, 0, 10, 10], area=100)
+               for i in range(150)]  # fmt: skip
+    coco = index_annotations(dict(images=[dict(id=1)], categories=[dict(id=0, name="cat")],
+                                  annotations=objects))  # fmt: skip
+    alignment = ScoreAlignment(coco, ("cat",))
+    boxes = [[20 * i, 0, 20 * i + 10, 6 if i < 100 else 10] for i in range(150)]
+    alignment.update(1, dict(bboxes=np.array(boxes, float), scores=np.linspace(1, 0.1, 150),
+                             labels=np.zeros(150, int)))  # fmt: skip
+    result = alignment.compute()
+    found = Resampling(coco, ("cat",), resamples=0).alignment(result)
+    assert found["AP_by_iou"].value == found["AP"].value == found_ap(result)
+    assert result.overall["AP"] > 0.1
 
 
 def test_each_resample_has_the_boxes_of_its_images():
