@@ -26,6 +26,7 @@ PAGES = [
     "configs/misalign.md",
     "configs/studies.md",
     "configs/peers.md",
+    "configs/papers.md",
     "configs/study_data.md",
     "misalign_det/README.md",
     "tests/README.md",

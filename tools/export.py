@@ -101,6 +101,8 @@ def image_paths(args: argparse.Namespace, cfg: Config) -> list[str]:
     if args.images:
         paths = find_sources([args.images]).images
     else:
+        if not cfg.get("val_dataloader"):
+            raise InputError("the config has no validation set. Give images by --images FOLDER.")
         init_default_scope(cfg.get("default_scope", "mmdet"))
         try:
             dataset = build_dataset(cfg, "val")
@@ -108,6 +110,11 @@ def image_paths(args: argparse.Namespace, cfg: Config) -> list[str]:
             raise InputError(
                 f"{error.filename}, of the validation set, is missing. Give images to check with "
                 "by --images FOLDER."
+            ) from error
+        except (ValueError, KeyError, TypeError, AssertionError) as error:  # of a damaged file
+            raise InputError(
+                f"the validation set cannot be read ({type(error).__name__}: {error}). Give images "
+                "to check with by --images FOLDER."
             ) from error
         paths = [str(dataset.get_data_info(i)["img_path"]) for i in range(len(dataset))]
     step = max(len(paths) // args.num_images, 1)

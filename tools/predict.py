@@ -27,7 +27,7 @@ import misalign_det  # noqa: F401  (first: it checks the environment)
 import torch
 
 from misalign_det.analysis.output_files import output_file, output_folder
-from misalign_det.analysis.picture_names import distinct_names
+from misalign_det.analysis.picture_names import distinct_names, numbered_apart
 from misalign_det.apis.cli import add_common_arguments, errors_in_one_line, load_config
 from misalign_det.apis.inference.inferencer import Inferencer, detector_classes
 from misalign_det.apis.inference.runs import (
@@ -42,6 +42,7 @@ from misalign_det.errors import InputError
 from misalign_det.utils.text import shorten
 
 PICTURES, RESULTS = "pictures", "predictions.json"  # in the output folder
+MOST_BYTES = 200  # of a name, to which a number and a suffix are added; file systems allow 255
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -93,6 +94,16 @@ def check_classes(wanted: Sequence[str], classes: Sequence[str]) -> None:
         )
 
 
+def file_names(paths: Sequence[str]) -> list[str]:
+    """As `distinct_names`, with the end of each name that is longer than a file's may be.
+
+    Args:
+        paths: of images or videos.
+    """
+    ends = (os.fsencode(name)[-MOST_BYTES:] for name in distinct_names(paths))
+    return numbered_apart([end.decode(errors="ignore") for end in ends])
+
+
 def output_files(sources: Sources, out_dir: Path) -> tuple[list[Path], list[Path]]:
     """The picture of each image, and the video of each video and webcam.
 
@@ -103,8 +114,8 @@ def output_files(sources: Sources, out_dir: Path) -> tuple[list[Path], list[Path
     Raises:
         InputError: one of them is an input, which it would replace.
     """
-    pictures = [out_dir / PICTURES / f"{name}.jpg" for name in distinct_names(sources.images)]
-    names = [*distinct_names(sources.videos), *(f"webcam{number}" for number in sources.webcams)]
+    pictures = [out_dir / PICTURES / f"{name}.jpg" for name in file_names(sources.images)]
+    names = [*file_names(sources.videos), *(f"webcam{number}" for number in sources.webcams)]
     films = [out_dir / f"{name}.mp4" for name in names]
     inputs = {os.path.realpath(path) for path in (*sources.images, *sources.videos)}
     for path in (*pictures, *films):
@@ -154,16 +165,16 @@ def run(
         args: `batch_size` and `score_thr`.
 
     Returns:
-        Images that cannot be read.
+        Images that cannot be used.
     """
     cameras, rest = [*sources.videos, *sources.webcams], (args.batch_size, args.score_thr)
     pictures, films = outputs or (None, [None] * len(cameras))
-    unreadable = []
+    unusable = []
     if sources.images:
-        unreadable = detect_images(inferencer, sources.images, detections, pictures, *rest)
+        unusable = detect_images(inferencer, sources.images, detections, pictures, *rest)
     for source, film in zip(cameras, films):
         detect_video(inferencer, source, detections, film, *rest)
-    return unreadable
+    return unusable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -181,16 +192,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.score_thr is None:
             args.score_thr = picture_threshold(inferencer.model)
         detections = Detections(classes, args.classes)
-        unreadable = run(inferencer, sources, outputs, detections, args)
+        try:
+            unusable = run(inferencer, sources, outputs, detections, args)
+        finally:  # after Ctrl-C or an error, what was found so far
+            if detections.num_images:
+                detections.save(out_dir / RESULTS)
+                print(
+                    f"{len(detections.results)} detections on {detections.num_images} images and "
+                    f"frames, in {args.out_dir}"
+                )
         if not detections.num_images:
-            raise InputError(f"none of the images can be read: {shorten(unreadable)}.")
-        detections.save(out_dir / RESULTS)
-    print(
-        f"{len(detections.results)} detections on {detections.num_images} images and frames, "
-        f"in {args.out_dir}"
-    )
-    if unreadable:
-        print(f"{len(unreadable)} images cannot be read: {shorten(unreadable, 20)}")
+            raise InputError(f"none of the images can be used: {shorten(unusable)}.")
+    if unusable:
+        print(f"{len(unusable)} images cannot be used: {shorten(unusable, 20)}")
 
 
 if __name__ == "__main__":

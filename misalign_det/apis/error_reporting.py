@@ -72,7 +72,7 @@ def errors_in_one_line(tool: str, resumable: bool = False) -> Iterator[None]:
         print(f"\n{tool}: interrupted.{_way_on() if resumable else ''}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        text = _explain(error)
+        text = _explain(error, resumable)
         if text is None or os.environ.get("MISALIGN_DET_TRACEBACK", "0") != "0":
             raise
         _tell_torchrun(f"{tool}: error: {text}")
@@ -82,13 +82,15 @@ def errors_in_one_line(tool: str, resumable: bool = False) -> Iterator[None]:
         config_in_use.reset(token)
 
 
-def _explain(error: Exception) -> str | None:
+def _explain(error: Exception, resumable: bool) -> str | None:
     """The message for the user; None for an error of the program."""
     if isinstance(error, _USER_ERRORS):
         return str(error)
     if isinstance(error, OSError) and is_full_disk(error):
         # In a log or a figure; `AtomicCheckpointHook` reports it for a checkpoint.
         place = f" while writing {error.filename}" if error.filename else ""
+        if not resumable:
+            return f"the disk is full{place}. Free some space, then run the command again."
         return (
             f"the disk is full{place}. Earlier checkpoints are complete; "
             "WORK_DIR/last_checkpoint names the last one. Free some space, then continue with "

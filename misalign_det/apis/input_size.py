@@ -25,8 +25,8 @@ def describe_input_size(cfg: Config, splits: Sequence[str]) -> str | None:
         >>> step = dict(type='Resize', scale=(320, 240), keep_ratio=True)
         >>> dataset = dict(type='CocoDataset', pipeline=[step])
         >>> cfg = Config(dict(val_dataloader=dict(dataset=dataset)))
-        >>> describe_input_size(cfg, ['val'])[:50]
-        'Images are resized to fit 320x240. Another size: -'
+        >>> describe_input_size(cfg, ['val'])[:63]
+        'Images are resized to fit 320x240 (portrait: 240x320). Another '
     """
     sizes: dict[str, list[str]] = {}
     options: list[str] = []
@@ -58,4 +58,8 @@ def _size(step: Any) -> str | None:
         return None
     scale = step["scale"]
     width, height = (scale, scale) if isinstance(scale, int) else scale
-    return f"{'fit ' if step.get('keep_ratio') else ''}{width}x{height}"
+    if not step.get("keep_ratio"):
+        return f"{width}x{height}"
+    # mmcv fits the long side of an image to the larger number, whichever side it is.
+    long, short = max(width, height), min(width, height)
+    return f"fit {long}x{short}" + (f" (portrait: {short}x{long})" if long > short else "")

@@ -13,6 +13,21 @@ from ..utils.text import shorten
 from .annotation_checks import Remark
 
 _FLAGS = ("iscrowd", "ignore")
+_NO_AREA = "have no area (a side below 1 pixel, or area 0)"
+_MISSED = "count as missed where AP is computed from this file"
+_SKIPPED = (
+    "are marked ignore and are skipped",
+    f"{_NO_AREA} and are skipped",
+    "lie outside their image and are skipped",
+    "extend beyond their image and are clipped to it",
+)
+# pycocotools takes all boxes whole, and reads no `ignore`.
+_EVALUATED = (
+    f"are marked ignore, and {_MISSED}; mark them iscrowd",
+    f"{_NO_AREA}, and {_MISSED}; remove them",
+    f"lie outside their image, and {_MISSED}; remove them",
+    "extend beyond their image, and detections, which do not, fit them less well in AP; clip them",
+)
 
 
 @dataclass
@@ -45,7 +60,8 @@ def check_boxes(
         annotations: of the dataset's classes; boxes x, y, w, h in pixels.
         where: config key of the dataset.
         path: of the file, for messages.
-        training: False for a dataset in test mode, which keeps all images.
+        training: False for a dataset in test mode, which keeps all images, and whose file is the
+            ground truth of AP.
         filter_cfg: of the dataset.
 
     Returns:
@@ -70,21 +86,25 @@ def check_boxes(
     usable = kept & ~flat & ~outside
     beyond = usable & ((low < -0.5) | (high > extent + 0.5)).any(1)
     report = BoxReport(objects=int((usable & ~crowd).sum()))
+    ignored, no_area, outer, clipped = _SKIPPED if training else _EVALUATED
+    counted = np.full(len(boxes), True) if training else ~crowd  # no crowd is missed
     for mask, what, kind in (
-        (~kept, "are marked ignore and are skipped", Remark),
-        (flat, "have no area (a side below 1 pixel, or area 0) and are skipped", str),
-        (outside, "lie outside their image and are skipped", str),
+        (counted & ~kept, ignored, Remark if training else str),
+        (counted & flat, no_area, str),
+        (counted & outside, outer, str),
         (usable & crowd, "are iscrowd: regions to be ignored, not objects", Remark),
-        (beyond, "extend beyond their image and are clipped to it", str),
+        (counted & beyond, clipped, str),
     ):
         if mask.any():
             ids = shorten(annotations[i]["id"] for i in np.flatnonzero(mask))
             report.notes.append(
                 kind(f"{where}: {mask.sum()} of {len(boxes)} boxes {what} (annotation ids {ids}).")
             )
-    if len(boxes) and not report.objects and not training:
+    if not report.objects and not training:
+        none = f"none of the {len(boxes)} boxes of {path} counts as an object"
         report.notes.append(
-            f"{where}: none of the {len(boxes)} boxes of {path} counts as an object; AP will be -1."
+            f"{where}: {none if len(boxes) else f'{path} has no box of the classes'}; AP will be "
+            f"{0 if counted.any() else -1}. Annotate its images, or give others."
         )
     objects = {annotations[i]["image_id"] for i in np.flatnonzero(usable & ~crowd)}
     _count_images(

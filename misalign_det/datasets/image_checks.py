@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
+from mmcv.image import rescale_size
+from mmcv.transforms import LoadImageFromFile, Resize
 from mmdet.registry import TRANSFORMS
 
 from ..errors import InputError
@@ -97,7 +98,8 @@ def check_images(
         Notes on missing and unreadable images, and on images of another size than stated.
 
     Raises:
-        InputError: images are missing or unreadable and would not be skipped, or all of them are.
+        InputError: images are missing or unreadable and would not be skipped, or all of them are;
+            or images of val or test are too narrow to be resized.
     """
     loader = Loader(pipeline)
     if loader.remote:
@@ -145,7 +147,23 @@ def check_images(
                     f"{text} Restore them or take them out of the annotation file. {_SKIP}"
                 )
             notes.append(f"{text} Training skips them.")
+    sizes = dict(there) | {path: size for path, _, size, _ in loaded if size}
+    narrow = [path for path, size in sizes.items() if size and _vanishes(size, pipeline)]
+    if narrow and not training:  # which leaves out small images, by `filter_cfg.min_size`
+        raise InputError(
+            f"{where}: {len(narrow)} of {len(there)} images are so narrow that Resize leaves them "
+            f"no pixel of width or height: {shorten(narrow)}. Take them out of the annotation file."
+        )
     return notes + _mis_sized(loaded, where)
+
+
+def _vanishes(size: tuple[int, int], pipeline: Sequence[Mapping] | None) -> bool:
+    """Whether a `Resize` of the pipeline makes a side of an image shorter than half a pixel."""
+    for step in pipeline or ():
+        scale = step.get("scale") if isinstance(step, Mapping) and step.get("keep_ratio") else None
+        if isinstance(scale, (tuple, list)) and is_type(transform_class(step), Resize, TRANSFORMS):
+            return min(rescale_size(size, tuple(scale))) < 1
+    return False
 
 
 def _load_others(

@@ -69,6 +69,14 @@ def test_a_file_that_may_not_be_written_is_named(number):
     assert text.startswith(f"x.py: error: /a/log: {os.strerror(number)}. ") and "--work-dir" in text
 
 
+@pytest.mark.parametrize("resumable", [True, False])
+def test_a_full_disk_is_no_reason_to_resume_what_cannot_be(resumable):
+    text = ends_with(OSError(errno.ENOSPC, "full", "/a/b.jpg"), resumable=resumable)
+    assert text.startswith("x.py: error: the disk is full while writing /a/b.jpg. ")
+    assert ("--resume" in text) == ("checkpoints" in text) == resumable
+    assert "Free some space, then" in text
+
+
 def test_mistakes_in_a_config_are_named_with_their_key():
     before = config_in_use.get()
     with pytest.raises(SystemExit) as end, errors_in_one_line("x.py"):

@@ -1,12 +1,17 @@
 """Which boxes count: the check and mmdet's CocoDataset must agree, box by box."""
 
+import contextlib
+import io
+
 import pytest
-from helpers.coco_set import CocoSet
+import torch
+from helpers.coco_set import CLASSES, CocoSet
+from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS
 
 from misalign_det.datasets.annotation_checks import Remark
 
-WHERE = "train_dataloader.dataset"
+WHERE, VAL = "train_dataloader.dataset", ("val",)
 
 
 @pytest.fixture
@@ -129,14 +134,70 @@ def test_crowds_teach_nothing(good):
 def test_validation_without_an_object_that_counts(good):
     for annotation in good.content["annotations"]:
         annotation["iscrowd"] = 1
-    notes = good.write().notes(("val",))
+    notes = good.write().notes(VAL)
     assert any(
         f"none of the 4 boxes of {good.file} counts as an object; AP will be -1" in n
         and not isinstance(n, Remark)
         for n in notes
     )
+    for annotation in good.content["annotations"]:
+        annotation.update(iscrowd=0, bbox=[70, 5, 9, 9])
+    assert any("none of the 4 boxes" in n and "AP will be 0." in n for n in good.write().notes(VAL))
+
+
+def test_validation_without_a_box(good):
+    """Twelve epochs later its AP would be -1."""
     good.content["annotations"] = []
-    assert not any("AP will be" in n for n in good.write().notes(("val",)))
+    notes = [note for note in good.write().notes(VAL) if "AP will be" in note]
+    (note,) = notes
+    assert f"{good.file} has no box of the classes; AP will be -1. Annotate" in note
+    assert not isinstance(note, Remark)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (
+            {"bbox": [5, 5, 0, 10]},
+            "have no area (a side below 1 pixel, or area 0), and count as mi",
+        ),
+        ({"bbox": [70, 5, 10, 10]}, "lie outside their image, and count as missed where AP is com"),
+        ({"ignore": 1}, "are marked ignore, and count as missed where AP is computed from this f"),
+        ({"bbox": [60, 5, 10, 10]}, "extend beyond their image, and detections, which do not, fit"),
+    ],
+)
+def test_what_evaluation_does_with_a_box_that_training_leaves_out_or_clips(good, change, word):
+    """pycocotools reads the file itself, and takes each box whole."""
+    spoilt = good.content["annotations"][0]
+    good.content["annotations"].append({**spoilt, "id": 99})
+    detections = [dict(a) for a in good.content["annotations"][:4]]
+    spoilt.update(change)
+    good.write()
+    assert average_precision(good.file, detections) < 0.9
+    (note,) = good.notes(VAL)
+    assert f"1 of 5 boxes {word}" in note and "ids 10" in note and not isinstance(note, Remark)
+    assert "skipped" not in note and "clipped" not in note
+    spoilt["iscrowd"] = 1  # a region where nothing is missed
+    good.write()
+    assert average_precision(good.file, detections) == pytest.approx(1)
+    assert not any("AP" in note for note in good.notes(VAL))
+
+
+def average_precision(file, found):
+    """AP of detections that have the boxes of annotations."""
+    metric = CocoMetric(ann_file=str(file))
+    metric.dataset_meta = {"classes": CLASSES}
+    for box in found:
+        x, y, w, h = box["bbox"]
+        instances = {
+            "bboxes": torch.tensor([[x, y, x + w, y + h]], dtype=torch.float),
+            "scores": torch.tensor([0.9]),
+            "labels": torch.tensor([box["category_id"] - 1]),
+        }
+        sample = {"img_id": box["image_id"], "ori_shape": (48, 64), "pred_instances": instances}
+        metric.process({}, [sample])
+    with contextlib.redirect_stdout(io.StringIO()):
+        return metric.evaluate(len(found))["coco/bbox_mAP"]
 
 
 @pytest.mark.parametrize("key", ["iscrowd", "ignore"])

@@ -6,7 +6,7 @@ import pytest
 import torch.utils.data
 from helpers.coco_set import CocoSet
 from mmcv.transforms import BaseTransform, LoadImageFromFile
-from mmdet.registry import TRANSFORMS
+from mmdet.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
 from misalign_det.datasets import image_checks
@@ -37,6 +37,30 @@ def test_undecodable_images_are_named_and_skipped_in_training_only(good):
     assert "2 of 4 images tested cannot be decoded" in notes[0]
     assert str(good.image(1)) in notes[0] and str(good.image(3)) in notes[0]
     assert "cannot be decoded" in good.fault(("test",))
+
+
+@pytest.mark.parametrize(
+    ("size", "used"), [((2000, 1), False), ((1, 2000), False), ((640, 1), True), ((700, 1), False)]
+)
+def test_an_image_that_is_too_narrow_to_be_resized(good, size, used):
+    cv2.imwrite(str(good.image(2)), np.zeros((*size, 3), np.uint8))
+    good.content["images"][2].update(height=size[0], width=size[1])
+    del good.content["annotations"][2]
+    good.write()
+    resize = dict(type="Resize", scale=(320, 240), keep_ratio=True)
+    pipeline = [dict(type="LoadImageFromFile"), resize, dict(type="PackDetInputs", meta_keys=())]
+    data = DATASETS.build(good.dataset(pipeline=pipeline, test_mode=True))
+    if used:
+        good.notes(("val",), pipeline=pipeline)
+        assert min(data[2]["inputs"].shape) == 1
+    else:
+        said = good.fault(("val",), pipeline=pipeline)
+        assert "val_dataloader.dataset: 1 of 4 images are so narrow that Resize leaves " in said
+        assert str(good.image(2)) in said and "\n" not in said
+        with pytest.raises(cv2.error):
+            data[2]
+    good.notes(("train",), pipeline=pipeline)  # `min_size` leaves it out
+    assert len(DATASETS.build(good.dataset(pipeline=pipeline))) == 3
 
 
 def test_a_pipeline_that_does_not_skip_is_told_how(good):

@@ -41,6 +41,14 @@ def test_missing_annotation_file(good):
 # --- heads, log ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("mode", ["train", "val"])
+def test_a_byte_order_mark_with_which_no_dataset_can_be_built(good, mode):
+    good.file.write_text(good.file.read_text(), encoding="utf-8-sig")
+    with pytest.raises(ValueError, match="BOM"):
+        CocoDataset(**{k: v for k, v in good.dataset().items() if k != "type"})
+    assert "is in UTF-8 with a byte order mark, which pycocotools does not" in good.fault((mode,))
+
+
 def test_head_with_another_number_of_classes(good):
     said = good.fault(("train", "val"), num_classes=80)
     assert f"model.bbox_head.num_classes is 80, but {WHERE} has 3 classes (cat, dog, fox)" in said

@@ -30,27 +30,47 @@ def images(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_example_gives_the_detectors_boxes(detector, images, capsys):
+    """Of a portrait image too, whose long side is resized to the larger number."""
     export.main([*detector, "--out", "model.onnx", "--nms", "--images", "."])
     assert re.search(
         r"model\.onnx: boxes within \S+ of the image and scores within \S+ of torch's on 2 images "
         r".*\(ONNX, opset 17, NMS inside\)", capsys.readouterr().out)  # fmt: skip
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "tools/README.md").read_text(), re.S)
     (example,) = (block for block in blocks if "InferenceSession" in block)
-    found: dict = {}
-    exec(example, found)
-    detections = found["detections"][0][found["labels"][0] >= 0]
-    (expected,) = Inferencer(*detector, device="cpu")(NAMES[1])["predictions"]
-    assert len(detections) == len(expected["scores"]) > 0
-    np.testing.assert_allclose(detections[:, 4], expected["scores"], atol=1e-4)
-    boxes = detections[:, :4] / found["factor"]
-    near = np.abs(boxes[:, None] - np.array(expected["bboxes"])[None]).max(-1).min(1)
-    assert near.max() < 0.05  # pixels of the image
+    detect = Inferencer(*detector, device="cpu")
+    for size in ((72, 96), (96, 72), (100, 60)):
+        image = np.random.default_rng(1).integers(0, 256, (*size, 3))
+        cv2.imwrite(NAMES[1], image.astype(np.uint8))
+        found: dict = {}
+        exec(example, found)
+        detections = found["detections"][0][found["labels"][0] >= 0]
+        (expected,) = detect(NAMES[1])["predictions"]
+        assert len(detections) == len(expected["scores"]) > 0
+        np.testing.assert_allclose(detections[:, 4], expected["scores"], atol=1e-4)
+        boxes = detections[:, :4] / found["factor"]
+        near = np.abs(boxes[:, None] - np.array(expected["bboxes"])[None]).max(-1).min(1)
+        assert near.max() < 0.05  # pixels of the image
 
 
 def test_a_missing_validation_set_is_named(detector, images):
     options = ["--cfg-options", "val_dataloader.dataset.ann_file=nowhere.json"]
     with pytest.raises(SystemExit, match=r"nowhere\.json, of the validation set, is missing"):
         export.main([*detector, "--out", "model.onnx", *options])
+
+
+def test_a_config_without_a_validation_set(detector, images):
+    none = ["val_dataloader=None", "val_cfg=None", "val_evaluator=None"]
+    with pytest.raises(SystemExit, match=r"no validation set\. Give images by --images FOLDER"):
+        export.main([*detector, "--out", "model.onnx", "--cfg-options", *none])
+
+
+@pytest.mark.parametrize("text", ['{"images": [', "[]", '{"images": []}', "\ufeff{}"])
+def test_a_damaged_validation_set(detector, images, text):
+    (images / "cut.json").write_text(text, encoding="utf-8")
+    options = ["--cfg-options", f"val_dataloader.dataset.ann_file={images / 'cut.json'}"]
+    with pytest.raises(SystemExit, match=r"--images FOLDER\.$") as ended:
+        export.main([*detector, "--out", "model.onnx", *options])
+    assert "\n" not in str(ended.value) and not (images / "model.onnx").exists()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """tools/predict.py: images, folders, globs, videos and webcams; what they write."""
 
 import json
+import os
 
 import cv2
 import numpy as np
@@ -46,7 +47,7 @@ def test_a_folder_and_a_video(detector, images, tmp_path, capsys):
     predict.main([*detector, *inputs, *options])
     text = capsys.readouterr().out
     assert "on 5 images and frames" in text
-    assert f"1 images cannot be read: {images / 'broken.jpg'}" in text
+    assert f"1 images cannot be used: {images / 'broken.jpg'}" in text
     assert {p.name for p in (out / "pictures").iterdir()} == {"a.jpg", "sub_a.jpg"}
     picture, image = cv2.imread(str(out / "pictures/a.jpg")), cv2.imread(str(images / "a.png"))
     assert picture.shape == image.shape and np.abs(picture.astype(int) - image).max() > 100
@@ -192,7 +193,101 @@ def test_a_video_that_cannot_be_written(detector, images, tmp_path, monkeypatch)
     film, out = str(tmp_path / "film.mp4"), tmp_path / "out"
     with pytest.raises(SystemExit, match=r"video .*out/film.mp4 cannot be written \(96x72, 10 fr"):
         predict.main([*detector, film, "--out-dir", str(out)])
-    assert not (out / "predictions.json").exists()
+    assert {found["frame"] for found in results(out)} == {0}
+
+
+@pytest.fixture
+def six(tmp_path):
+    """A folder with six images."""
+    random, folder = np.random.default_rng(0), tmp_path / "six"
+    folder.mkdir()
+    for i in range(6):
+        cv2.imwrite(str(folder / f"{i}.jpg"), random.integers(0, 256, (72, 96, 3), np.uint8))
+    return folder
+
+
+def test_ctrl_c_keeps_what_was_found(detector, six, tmp_path, monkeypatch, capsys):
+    def read(path):
+        if path.endswith("3.jpg"):
+            raise KeyboardInterrupt
+        return read_image(path)
+
+    read_image = predict.detect_images.__globals__["read_image"]
+    monkeypatch.setitem(predict.detect_images.__globals__, "read_image", read)
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as ended:
+        predict.main([*detector, str(six), "--out-dir", str(out)])
+    said = capsys.readouterr()
+    assert ended.value.code == 130 and "predict.py: interrupted." in said.err
+    assert "detections on 3 images and frames, in " in said.out
+    assert {found["image_id"] for found in results(out)} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("batch", ["1", "3", "9"])
+def test_an_image_that_the_pipeline_cannot_use_is_left_out(detector, six, tmp_path, capsys, batch):
+    """One of a pixel's width can be read, and not be resized."""
+    cv2.imwrite(str(six / "2.jpg"), np.zeros((2000, 1, 3), np.uint8))
+    out = tmp_path / "out"
+    options = ["--out-dir", str(out), "--batch-size", batch]
+    predict.main([*detector, str(six), *options])
+    said = capsys.readouterr().out
+    assert f"1 images cannot be used: {six / '2.jpg'} (error: OpenCV" in said
+    assert "detections on 5 images and frames" in said
+    names = {found["file_name"] for found in results(out)}
+    assert names == {str(six / f"{i}.jpg") for i in (0, 1, 3, 4, 5)}
+    assert len(list((out / "pictures").iterdir())) == 5
+    with pytest.raises(SystemExit, match=r"none of the images can be used: .*2\.jpg \(error: Open"):
+        predict.main([*detector, str(six / "2.jpg"), *options])
+
+
+def test_an_error_of_the_detector_is_not_the_images(detector, six, tmp_path, monkeypatch):
+    def fails(*args, **kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(predict.Inferencer, "forward", fails)
+    with pytest.raises(ZeroDivisionError):
+        predict.main([*detector, str(six), "--out-dir", str(tmp_path / "out")])
+
+
+@pytest.mark.skipif(
+    not os.path.exists("/dev/full"), reason="only Linux has a full disk to write to"
+)
+def test_a_full_disk_keeps_what_was_found(detector, six, tmp_path):
+    out = tmp_path / "out"
+    (out / "pictures").mkdir(parents=True)
+    (out / "pictures/3.jpg").symlink_to("/dev/full")
+    with pytest.raises(SystemExit, match="the disk is full.* Free some space") as ended:
+        predict.main([*detector, str(six), "--out-dir", str(out)])
+    assert "--resume" not in str(ended.value)
+    assert {found["image_id"] for found in results(out)} == {1, 2, 3, 4}
+
+
+def test_long_names_of_folders(detector, six, tmp_path):
+    """Names of pictures have those of the folders, and may be longer than a file's may."""
+    inner = tmp_path / "all" / ("ä" * 120) / ("b" * 130)
+    inner.mkdir(parents=True)
+    for path in (tmp_path / "all/0.jpg", inner / "0.jpg", inner.parent / "0.jpg"):
+        path.write_bytes((six / "0.jpg").read_bytes())
+    other = tmp_path / "all" / ("ö" * 120) / ("b" * 130)  # ends alike
+    other.mkdir(parents=True)
+    (other / "0.jpg").write_bytes((six / "0.jpg").read_bytes())
+    out = tmp_path / "out"
+    predict.main([*detector, str(tmp_path / "all"), "--out-dir", str(out)])
+    names = {path.name for path in (out / "pictures").iterdir()}
+    assert len(names) == 4 and "0.jpg" in names and max(map(len, names)) <= 204
+
+
+def test_a_pattern_leaves_out_the_pictures_of_a_run_before(detector, six, monkeypatch):
+    monkeypatch.chdir(six)
+    for _ in range(2):
+        predict.main([*detector, "**/*.jpg"])
+        assert sorted(os.listdir("predictions/pictures")) == [f"{i}.jpg" for i in range(6)]
+    found = predict.find_sources(["predictions/pic*/*.jpg"], "predictions/pictures").images
+    assert len(found) == 6
+    (six / "predictions/pictures2").mkdir()
+    (six / "predictions/pictures2/x.jpg").write_bytes((six / "0.jpg").read_bytes())
+    found = predict.find_sources(["**/*.jpg"], leave_out="predictions/pictures").images
+    assert found == [*(f"{i}.jpg" for i in range(6)), "predictions/pictures2/x.jpg"]
 
 
 WRAPPED = """

@@ -113,6 +113,28 @@ def test_other_files_are_refused_in_one_line(annotations, text, message):
     assert message in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (dict(id=4), "images with id 4 are listed more than once. Merge them"),
+        (dict(file_name="4.jpg"), "images with file_name '4.jpg' are listed more than once."),
+    ],
+)
+def test_an_image_that_is_listed_twice_is_refused(annotations, change, said):
+    """It could be in both parts."""
+    content = json.loads(annotations.read_text())
+    content["images"][5] |= change
+    annotations.write_text(json.dumps(content))
+    result = run(annotations, "--num-images", 4)
+    assert result.returncode == 2 and said in result.stderr.splitlines()[-1]
+    assert not list(annotations.parent.glob("*held-out*"))
+
+
+def test_a_byte_order_mark(annotations):
+    annotations.write_text(annotations.read_text(), encoding="utf-8-sig")
+    assert run(annotations, "--num-images", 4).returncode == 0
+
+
 def test_numbers_and_strings_as_ids(annotations):
     content = json.loads(annotations.read_text())
     for image in content["images"][5:]:

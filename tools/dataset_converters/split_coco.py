@@ -12,6 +12,7 @@ files of training images and take none of them.
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,13 +31,22 @@ def split_coco(dataset: dict, num: int, seed: int = 0) -> tuple[dict, dict]:
         The rest, and the held-out part.
 
     Raises:
-        ValueError: the dictionary is not in COCO format, or one part would have no image.
+        ValueError: the dictionary is not in COCO format, lists an image twice, which would be in
+            both parts, or one part would have no image.
     """
     if not isinstance(dataset, dict):
         raise ValueError("not in COCO format: no dictionary.")
     lacking = [key for key in ("images", "annotations", "categories") if key not in dataset]
     if lacking:
         raise ValueError(f"not in COCO format: no {', '.join(lacking)}.")
+    for key in ("id", "file_name"):
+        counts = Counter(image[key] for image in dataset["images"] if key in image)
+        twice = [value for value, number in counts.items() if number > 1]
+        if twice:
+            raise ValueError(
+                f"images with {key} {twice[0]!r} are listed more than once. Merge them, or give "
+                "each an id and a file of its own."
+            )
     if not 0 < num < len(dataset["images"]):
         last = len(dataset["images"]) - 1
         raise ValueError(f"--num-images must be between 1 and {last} here, not {num}.")
@@ -65,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             add_renamed_option(parser, old, new)
     args = parser.parse_args(argv)
     try:
-        content = json.loads(args.annotations.read_text(encoding="utf-8"))
+        content = json.loads(args.annotations.read_text(encoding="utf-8-sig"))
         parts = split_coco(content, args.num_images, args.seed)
     except OSError as error:
         parser.error(f"{args.annotations}: {error.strerror}")

@@ -29,7 +29,7 @@ from misalign_det.apis.cli import errors_in_one_line
 from misalign_det.errors import InputError
 
 PAGES = [ROOT / "README.md"] + [
-    ROOT / "configs" / page for page in ("studies.md", "peers.md", "misalign.md")
+    ROOT / "configs" / page for page in ("studies.md", "peers.md", "papers.md", "misalign.md")
 ]
 BLOCK = re.compile(
     r"(<!-- (study|AP|repeats|classes): ([\w-]+), (\w+)(?:, ([\w-]+))? -->\n)(.*?)(<!-- end -->)",
@@ -46,7 +46,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--pages",
         nargs="+",
         default=[str(page) for page in PAGES],
-        help="(default: README.md, and studies.md, peers.md and misalign.md in configs/)",
+        help="(default: README.md, and of configs/ studies, peers, papers and misalign.md)",
     )
     parser.add_argument(
         "--results-dir", default=str(RESULTS), help="result lines (default: tools/study/results)"

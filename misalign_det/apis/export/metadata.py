@@ -12,11 +12,16 @@ from ...version import __version__
 from ..inference.inferencer import tested_dataset
 
 
+def _kind(step: dict) -> str:
+    """The name of a step's class, without its scope; new-style configs give the class itself."""
+    kind = step["type"]
+    return kind.__name__ if isinstance(kind, type) else str(kind).rpartition(".")[2]
+
+
 def _steps(cfg: Config) -> Iterator[dict]:
     """The steps of the test pipeline, after loading and before packing."""
     for step in tested_dataset(cfg)["pipeline"]:
-        kind = str(step["type"]).rpartition(".")[2]
-        if not kind.startswith(("Load", "InferencerLoader", "Pack")):
+        if not _kind(step).startswith(("Load", "InferencerLoader", "Pack")):
             yield step
 
 
@@ -30,7 +35,7 @@ def resize_to(cfg: Config, scale: tuple[int, int]) -> None:
     Raises:
         InputError: the pipeline has no ``Resize``, or there is none.
     """
-    steps = [step for step in _steps(cfg) if str(step["type"]).endswith("Resize")]
+    steps = [step for step in _steps(cfg) if _kind(step).endswith("Resize")]
     if not steps:
         raise InputError("--img-scale: the test pipeline of the config has no Resize.")
     for step in steps:
@@ -65,4 +70,4 @@ def describe(cfg: Config, model: SingleStageDetector, args: Namespace) -> dict[s
 
 
 def _plain(step: dict) -> dict:
-    return {key: value if key != "type" else str(value) for key, value in step.items()}
+    return {key: _kind(step) if key == "type" else value for key, value in step.items()}

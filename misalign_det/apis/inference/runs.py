@@ -141,24 +141,32 @@ def detect_images(
         score_thr: detections from this score on are drawn.
 
     Returns:
-        The paths that cannot be read as images; they are left out.
+        The paths that cannot be read as images, and those that the config's pipeline cannot use,
+        with the reason; they are left out.
     """
-    unreadable = []
+    unusable = []
     with tqdm(total=len(paths), unit="image", desc="Images") as bar:
         for batch in _batches(range(len(paths)), batch_size):
             read = {i: read_image(paths[i]) for i in batch}
             images = {i: image for i, image in read.items() if image is not None}
-            unreadable += [paths[i] for i in batch if i not in images]
-            good = list(images)
+            unusable += [paths[i] for i in batch if i not in images]
             # By path, so that the config's pipeline loads them.
-            samples = _detected(inferencer, [paths[i] for i in good])
-            for i, sample in zip(good, samples):
+            try:
+                samples = _detected(inferencer, [paths[i] for i in images])
+            except Exception:  # transforms raise errors of any type
+                faults = {i: _pipeline_error(inferencer, paths[i]) for i in images}
+                if not any(faults.values()):
+                    raise  # of the detector
+                unusable += [f"{paths[i]} ({fault})" for i, fault in faults.items() if fault]
+                images = {i: image for i, image in images.items() if not faults[i]}
+                samples = _detected(inferencer, [paths[i] for i in images])
+            for i, sample in zip(images, samples):
                 found = detections.add(paths[i], sample)
                 if pictures is not None:
                     picture = draw(inferencer, images[i], found, score_thr)
                     mmcv.imwrite(picture, str(pictures[i]))
             bar.update(len(batch))
-    return unreadable
+    return unusable
 
 
 def detect_video(
@@ -218,6 +226,15 @@ def _detected(inferencer: Inferencer, inputs: list) -> list[DetDataSample]:
         return []
     found = inferencer(inputs, batch_size=len(inputs), return_datasamples=True)
     return found["predictions"]
+
+
+def _pipeline_error(inferencer: Inferencer, path: str) -> str | None:
+    """Why the config's pipeline cannot use an image, such as one that is too narrow to resize."""
+    try:
+        inferencer.pipeline(path)
+    except Exception as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return None
 
 
 def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:

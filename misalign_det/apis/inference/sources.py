@@ -36,7 +36,8 @@ def find_sources(inputs: Iterable[str], leave_out: str | None = None) -> Sources
     Args:
         inputs: each an image, a video, a folder (its images and those of its subfolders, by name),
             a glob pattern (``**`` for any folders), or the number of a webcam.
-        leave_out: a folder that is not read as a subfolder of an input: where pictures are written.
+        leave_out: a folder that is not read as a subfolder of an input, or by a pattern that
+            matches other files too: where pictures are written.
 
     Returns:
         What was found. The images of a folder or a glob are not opened.
@@ -60,7 +61,7 @@ def find_sources(inputs: Iterable[str], leave_out: str | None = None) -> Sources
             _check_video(int(name), f"webcam {name} cannot be opened")
             _add(found.webcams, [int(name)])
         elif glob.has_magic(name):
-            _add_matches(found, name)
+            _add_matches(found, name, leave_out)
         else:
             raise InputError(f"there is no file or folder {name!r}.")
     return found
@@ -97,8 +98,12 @@ def _add_file(found: Sources, path: str) -> None:
         )
 
 
-def _add_matches(found: Sources, pattern: str) -> None:
+def _add_matches(found: Sources, pattern: str, leave_out: str | None) -> None:
     matches = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    if leave_out:
+        folder = os.path.join(os.path.realpath(leave_out), "")
+        others = [path for path in matches if not os.path.realpath(path).startswith(folder)]
+        matches = others or matches  # a pattern that names this folder means its files
     images = [path for path in matches if path.lower().endswith(IMG_EXTENSIONS)]
     videos = [path for path in matches if path.lower().endswith(VIDEO_EXTENSIONS)]
     if not images and not videos:

@@ -17,7 +17,7 @@ from ...utils.json_file import write_json
 
 HELD_OUT = {"train": 0.8, "val": 0.2}
 _RECORD = osp.basename(RUN_RECORD)
-_VERSION = 2  # of the conversion; another one converts again
+_VERSION = 3  # of the conversion; another one converts again
 
 
 @dataclass

@@ -29,7 +29,7 @@ _LABELME_SHAPES = {
     "oriented_rectangle": ROTATED,
     "rotation": ROTATED,
 }
-_CVAT_SHAPES = ("polygon", "polyline", "points", "mask", "ellipse", "cuboid", "skeleton")
+_CVAT_SHAPES = ("polyline", "points", "mask", "ellipse", "cuboid", "skeleton")
 
 
 def is_cvat(files: FolderFiles) -> bool:
@@ -40,7 +40,9 @@ def is_cvat(files: FolderFiles) -> bool:
 
 
 def read_cvat(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage], list[str] | None]:
-    """Read the boxes of CVAT's XML files; an image's ``subset`` is its split.
+    """Read CVAT's XML files: boxes, and polygons as the box around them.
+
+    An image's ``subset`` is its split.
 
     Args:
         files: of the data folder.
@@ -100,17 +102,28 @@ def _cvat_image(
     for shape in node:
         if shape.tag in _CVAT_SHAPES:
             counts.add(OTHER_SHAPES, image.path, split=image.split)
-        elif shape.tag == "box":
-            box = parse_box(
-                load_globox().BoundingBox.from_cvat, shape, image.path, counts, image.split
-            )
+        elif shape.tag in ("box", "polygon"):
+            is_box = shape.tag == "box"
+            parser = load_globox().BoundingBox.from_cvat if is_box else _from_polygon
+            box = parse_box(parser, shape, image.path, counts, image.split)
             if box and names and box.label not in names:
                 counts.add(UNKNOWN, f"{image.path}: {box.label!r}", split=image.split)
                 continue
             box = box and rotate_box(box, shape.get("rotation"), image.path, counts, image.split)
             if box:
                 image.boxes.append(box)
+                counts.add(POLYGONS, image.path, number=int(not is_box), split=image.split)
     return image
+
+
+def _from_polygon(node: ET.Element) -> Any:
+    """The box around a polygon, whose points are ``x,y;x,y;...`` in pixels."""
+    points = [tuple(map(float, point.split(","))) for point in node.get("points", "").split(";")]
+    label, (x, y) = node.get("label"), zip(*points, strict=True)
+    if label is None:
+        raise ValueError("the polygon has no label")
+    corners = (min(x), min(y), max(x), max(y))
+    return load_globox().BoundingBox.create(label=label, coords=corners)
 
 
 def is_labelme(files: FolderFiles) -> bool:
@@ -153,6 +166,7 @@ def read_labelme(
                 image.boxes.append(box)
                 counts.add(_LABELME_SHAPES[kind], path, number=int(kind != "rectangle"))
         read.append(image)
+    files.count_unannotated([image.path for image in read], counts, suffix=".json")
     return read, None
 
 

@@ -3,7 +3,7 @@
 import os
 import os.path as osp
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from .files import FolderFiles
 from .folder import read_folder
 from .records import SPLITS, CocoSplit, Counts
 from .splits import group_by, split_content
-from .standard import standardise
+from .standard import listed_once, standardise
 
 DEFAULT_FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -33,8 +33,8 @@ def export_coco(
         source: a folder with annotated images, or one annotation file in it or in a folder below.
         out_dir: the folder to write to; not inside the source.
         kind: one of :data:`~.folder.FORMATS`, or ``'auto'``.
-        fractions: of train, val and test. Default: the splits of the source, and where it has only
-            one 0.8, 0.1, 0.1.
+        fractions: of train, val and test, over all annotated images. Default: the splits of the
+            source, and where it has only one 0.8, 0.1, 0.1.
         seed: of a new split.
         group: images of a group stay in one split; see :func:`~.splits.group_by`.
         copy_images: copy the images; else ``images/`` has symbolic links to them.
@@ -53,17 +53,23 @@ def export_coco(
     """
     files = _open(source)
     _check_apart(files.root, out_dir)
-    data = read_folder(files.root, kind, files=files, open_images=True)
+    anew = fractions is not None or group is not None
+    data = read_folder(files.root, kind, files=files, open_images=True, whole=anew)
     lines = [f"{source}: {data}."]
     contents = {
         split: _relative(images, files, data.classes, data.counts)
         for split, images in data.splits.items()
     }
-    if fractions is not None or group is not None or len(contents) < 2:
+    warnings = [*data.warnings]
+    if anew or len(contents) < 2:
         whole = _joined(list(contents.values()))
+        # Of an image in several splits, which would be in several of the new ones, too.
+        whole = listed_once(whole, source, "several splits", data.counts)
         rule = group_by(whole["images"], group) if group is not None else None
         shares = dict(zip(SPLITS, fractions or DEFAULT_FRACTIONS))
         contents = split_content(whole, shares, seed, rule)
+    else:
+        warnings += _shared(contents)
     paths = {split: osp.join(out_dir, "annotations", f"instances_{split}.json") for split in SPLITS}
     old = [path for split, path in paths.items() if split not in contents and osp.exists(path)]
     if old:
@@ -78,7 +84,7 @@ def export_coco(
         numbers = f"{len(content['images'])} images, {len(content['annotations'])} boxes"
         lines.append(f"{path}: {numbers}")
         _place_images(content, files, osp.join(out_dir, "images"), copy_images)
-    lines += [f"WARNING: {text}" for text in data.warnings]
+    lines += [f"WARNING: {text}" for text in warnings]
     lines.append(f"left out or changed: {str(data.counts) or 'nothing'}")
     return lines
 
@@ -137,7 +143,10 @@ def _relative(
 
 
 def _joined(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One dictionary of several with the same categories; ids are numbered anew."""
+    """One dictionary of several with the same categories; ids are numbered anew.
+
+    An image of several is there several times.
+    """
     joined: dict[str, Any] = {**contents[0], "images": [], "annotations": []}
     for content in contents:
         ids = {}
@@ -148,6 +157,22 @@ def _joined(contents: Sequence[dict[str, Any]]) -> dict[str, Any]:
             number = len(joined["annotations"]) + 1
             joined["annotations"].append({**box, "id": number, "image_id": ids[box["image_id"]]})
     return joined
+
+
+def _shared(contents: Mapping[str, dict[str, Any]]) -> list[str]:
+    """A warning, if splits have images in common."""
+    of_image: dict[str, list[str]] = {}
+    for split, content in contents.items():
+        for image in content["images"]:
+            of_image.setdefault(image["file_name"], []).append(split)
+    shared = [name for name, splits in of_image.items() if splits[1:]]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} images are in several splits, such as {shared[0]} in "
+        f"{' and '.join(of_image[shared[0]])}. Results on them are too good; --fractions splits "
+        "all images anew."
+    ]
 
 
 def _place_images(

@@ -6,21 +6,20 @@ import os
 import os.path as osp
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
-
-import mmcv
-from PIL import Image
+from pathlib import Path
 
 from ...errors import InputError
-from .records import Counts, common_tail, nearest, split_of_folder, splits_agree
+from .image_size import read_size
+from .records import Counts, common_tail, first_split, nearest, split_of_folder, splits_agree
 
 MISSING_IMAGES, UNREADABLE_IMAGES = "missing images", "unreadable images"
 UNREADABLE_FILES = "unreadable annotations"
 UNANNOTATED = "images without an annotation file"
 RUN_RECORD = "data/*/data.json"  # in a work dir, of what was made of the data of --data
+_RECORD_KEYS = (b'"root":', b'"classes":', b'"ann_files":', b'"image_folders":')
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jpe")
 _ANNOTATION_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".names", ".labels")
 _IMAGE = "image"  # stands for all suffixes of images
-_EXIF_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 # The images of a folder up to this size are decoded, which takes ten seconds or so. By number and
 # bytes, not by time: the same folder gives the same splits on every machine.
 _DECODED_IMAGES, _DECODED_BYTES = 2000, 256 * 2**20
@@ -39,6 +38,7 @@ class FolderFiles:
         images: paths of images relative to it, sorted.
         small: whether the images are so few that each is decoded, not only its header read.
         sizes: {path: (width, height)} of the images opened so far.
+        unreadable: the images that could not be opened so far.
 
     Raises:
         InputError: there is no such folder, or no image in it.
@@ -50,6 +50,7 @@ class FolderFiles:
             raise InputError(f"there is no folder {root}.")
         self.images: list[str] = []
         self.sizes: dict[str, tuple[int, int]] = {}
+        self.unreadable: set[str] = set()
         self._annotations: dict[str, list[str]] = defaultdict(list)
         self._by_name: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -228,6 +229,26 @@ class FolderFiles:
             del texts[image]
         return texts, copies
 
+    def count_unannotated(
+        self, annotated: Iterable[str], counts: Counts, kind: str = UNANNOTATED, suffix: str = ""
+    ) -> None:
+        """Count the images without annotations that are in a folder with annotated ones.
+
+        Args:
+            annotated: relative paths of images.
+            counts: counts the others.
+            kind: of what is counted.
+            suffix: of annotation files; an image with one is counted already, since that one could
+                not be read. Nor is an image of the same name as an annotated one counted.
+        """
+        stems = {osp.splitext(path)[0] for path in annotated}
+        folders = {osp.dirname(stem) for stem in stems}
+        for path in self.images:
+            known = osp.splitext(path)[0] in stems or path in self.unreadable
+            if osp.dirname(path) in folders and not known:
+                if not (suffix and self.annotations_of(path, suffix)):
+                    counts.add(kind, path, split=first_split(split_of_folder(path)))
+
     def full(self, path: str) -> str:
         """The path of a relative path."""
         return osp.join(self.root, path)
@@ -245,19 +266,11 @@ class FolderFiles:
         """
         if path not in self.sizes:
             try:
-                with Image.open(self.full(path)) as image:
-                    width, height = image.size
-                    sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
-                    photo = image.format in ("JPEG", "MPO")
-                    if self.small:
-                        image.load()
-                if sideways and not photo:  # whether OpenCV turns it depends on its version
-                    height, width = mmcv.imread(self.full(path), backend="cv2").shape[:2]
-                    sideways = False
+                self.sizes[path] = read_size(self.full(path), self.small)
             except Exception:  # decoders raise errors of any type
                 counts.add(UNREADABLE_IMAGES, path, split=split)
+                self.unreadable.add(path)
                 return None
-            self.sizes[path] = (height, width) if sideways else (width, height)
         return self.sizes[path]
 
     def fingerprint(self) -> str:
@@ -271,37 +284,6 @@ class FolderFiles:
                 continue
             digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
-
-
-def place_of(files: FolderFiles, folder: str, base: str, part: str) -> str | None:
-    """A path that a file gives, relative to the data folder.
-
-    The file may come from another machine, or lie elsewhere than its exporter thought. So ``..``
-    is left out, and of ``base`` or an absolute path the longest ending that is there counts.
-
-    Args:
-        files: of the data folder.
-        folder: of the file, relative to the data folder.
-        base: folder that the file gives for its paths; may be empty.
-        part: the path.
-
-    Returns:
-        Relative path; None if there is no such file or folder.
-    """
-    absolute = part.startswith("/") or part[1:2] == ":"
-    head_words, words = _names_on(base), _names_on(part)
-    last = len(words) - 1 if absolute else len(head_words)
-    words = words if absolute else [*head_words, *words]
-    for start in range(last + 1):
-        for head in (folder, ""):
-            place = "/".join([*head.split("/"), *words[start:]]).lstrip("/")
-            if osp.exists(files.full(place)):
-                return place
-    return None
-
-
-def _names_on(path: str) -> list[str]:
-    return [w for w in path.replace("\\", "/").split("/") if w not in ("", ".", "..")]
 
 
 def two_fit(what: str, found: Sequence[str]) -> InputError:
@@ -325,7 +307,7 @@ def _walk(root: str, work_dir: str | None = None) -> Iterable[str]:
     seen = {osp.realpath(work_dir)} if work_dir else set()
     for folder, folders, names in os.walk(root, followlinks=True):
         real = osp.realpath(folder)
-        if real in seen or (folder != root and glob.glob(f"{glob.escape(folder)}/{RUN_RECORD}")):
+        if real in seen or (folder != root and _is_work_dir(folder)):
             folders.clear()
             continue
         seen.add(real)
@@ -334,6 +316,16 @@ def _walk(root: str, work_dir: str | None = None) -> Iterable[str]:
         for name in names:
             if not name.startswith("."):
                 yield name if head == "." else f"{head}/{name}"
+
+
+def _is_work_dir(folder: str) -> bool:
+    """Whether a run has written a record in a folder; other programs' data.json are none."""
+    for path in glob.glob(f"{glob.escape(folder)}/{RUN_RECORD}"):
+        if osp.isfile(path):
+            content = Path(path).read_bytes()
+            if all(key in content for key in _RECORD_KEYS):
+                return True
+    return False
 
 
 def _stem(path: str) -> str:

@@ -11,14 +11,22 @@ from ...utils.text import shorten
 from .coco import ROBOFLOW, coco_files, is_coco, read_coco
 from .cvat_labelme import is_cvat, is_labelme, read_cvat, read_labelme
 from .files import MISSING_IMAGES, FolderFiles
-from .losses import check_losses, likely_cause
-from .records import SPLITS, AnnotatedImage, CocoSplit, Counts, first_split, split_of_folder
+from .losses import check_losses, likely_cause, other_formats
+from .records import (
+    IN_NO_SPLIT,
+    SPLITS,
+    AnnotatedImage,
+    CocoSplit,
+    Counts,
+    first_split,
+    split_of_folder,
+)
 from .standard import count_unusable, from_images, is_standard, standardise, used_categories
 from .table import is_table, read_table
 from .voc import is_voc, read_voc
 from .yolo import has_class_names, is_yolo, read_yolo
 
-_Reader = Callable[[FolderFiles, Counts], tuple[list[AnnotatedImage], list[str] | None]]
+_Reader = Callable[..., tuple[list[AnnotatedImage], list[str] | None]]  # (files, counts)
 # In the order in which they are tried. COCO is read by read_coco.
 _READERS: dict[str, tuple[str, Callable[[FolderFiles], bool], _Reader]] = {
     "voc": ("VOC", is_voc, read_voc),
@@ -27,6 +35,7 @@ _READERS: dict[str, tuple[str, Callable[[FolderFiles], bool], _Reader]] = {
     "labelme": ("LabelMe", is_labelme, read_labelme),
     "csv": ("CSV", is_table, read_table),
 }
+_WITH_LISTS = ("voc", "yolo")  # leave out what is in none of the lists, unless it is asked for
 FORMATS = ("coco", "roboflow", *_READERS)
 
 
@@ -89,6 +98,7 @@ def read_folder(
     prefer: Sequence[str] | None = None,
     files: FolderFiles | None = None,
     open_images: bool = False,
+    whole: bool = False,
 ) -> DataFolder:
     """Read a folder.
 
@@ -102,6 +112,7 @@ def read_folder(
         files: of the folder, if they are known.
         open_images: open the images of COCO files too, to find unreadable ones and their sizes.
             Small folders are opened anyway, and those of other formats.
+        whole: keep annotated images that are in no split as ``''``, where others are in one.
 
     Returns:
         The splits. COCO files that can be used as they are keep their ``file``.
@@ -121,11 +132,17 @@ def read_folder(
     counts = Counts()
     if found in ("coco", "roboflow"):
         title = "Roboflow COCO" if found == "roboflow" else "COCO"
-        return _read_coco(files, title, classes, prefer, counts, open_images)
+        data = _read_coco(files, title, classes, prefer, counts, open_images)
+        if kind != found:
+            data.warnings += other_formats(files, found, data.splits, _READERS)
+        return data
     title, _, reader = _READERS[found]
-    images, names = reader(files, counts)
+    options = {"whole": whole} if found in _WITH_LISTS else {}
+    images, names = reader(files, counts, **options)
     images = _without_other_images(images, counts)
     images, warnings = _listed_once(files.root, images, counts)
+    if not whole:
+        images = _in_splits(files.root, images, counts, warnings)
     _check_labels(files.root, images)
     labels = sorted({box.label for image in images for box in image.boxes})
     if not labels:
@@ -136,16 +153,38 @@ def read_folder(
     splits: dict[str, CocoSplit] = {}
     for split in [name for name in (*SPLITS, "") if name in by_split]:
         chosen = [image for image in images if (image.split or "") == split]
-        if not split and len(by_split) > 1:
-            counts.add("images in no split", chosen[0].path, len(chosen))
-            warnings.append(
-                f"{files.root}: {len(chosen)} of {len(images)} images are in no split and are left "
-                f"out, such as {chosen[0].path}; others are in {' and '.join(splits)}."
-            )
-            continue
         splits[split] = CocoSplit(from_images(chosen, order, counts), Path(files.root))
     warnings += check_losses(files.root, _numbers(splits), counts)
+    if kind != found:
+        warnings += other_formats(files, found, splits, _READERS)
     return DataFolder(title, order, splits, counts, names is not None, warnings)
+
+
+def _in_splits(
+    root: str, images: list[AnnotatedImage], counts: Counts, warnings: list[str]
+) -> list[AnnotatedImage]:
+    """The images of a split; all, if none is in one.
+
+    Args:
+        root: the data folder, for messages.
+        images: of the folder.
+        counts: counts the others; those that were not read are counted already.
+        warnings: extended in place.
+    """
+    others = [image for image in images if not image.split]
+    if len(others) == len(images):
+        return images
+    counts.add(IN_NO_SPLIT, "".join(image.path for image in others[:1]), len(others))
+    kept = [image for image in images if image.split]
+    number = counts.number.get(IN_NO_SPLIT, 0)
+    if number:
+        splits = [split for split in SPLITS if any(image.split == split for image in kept)]
+        warnings.append(
+            f"{root}: {number} of {len({image.path for image in kept}) + number} images are in no "
+            f"split and are left out, such as {counts.first[IN_NO_SPLIT]}; others are in "
+            f"{' and '.join(splits)}."
+        )
+    return kept
 
 
 def _without_other_images(images: Sequence[AnnotatedImage], counts: Counts) -> list[AnnotatedImage]:

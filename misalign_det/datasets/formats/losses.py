@@ -1,10 +1,15 @@
 """Refuse a folder of whose annotations most cannot be used, and warn where many cannot."""
 
-from collections.abc import Mapping
+import os.path as osp
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 from ...errors import InputError
 from .boxes import (
     NO_AREA,
+    NOT_CONFIDENCE,
     NOT_RELATIVE,
     OTHER_SHAPES,
     OTHER_SIZE,
@@ -13,8 +18,26 @@ from .boxes import (
     UNLISTED,
     UNREADABLE,
 )
-from .files import MISSING_IMAGES, UNANNOTATED, UNREADABLE_FILES, UNREADABLE_IMAGES
-from .records import COPIES, MERGED, NO_SPLIT, NOT_IN_SPLIT, NOT_READ, SPLITS, Counts
+from .files import (
+    MISSING_IMAGES,
+    UNANNOTATED,
+    UNREADABLE_FILES,
+    UNREADABLE_IMAGES,
+    FolderFiles,
+)
+from .records import (
+    COPIES,
+    MERGED,
+    NO_SPLIT,
+    NOT_IN_SPLIT,
+    NOT_READ,
+    OTHER_ORDER,
+    SHARED_TEXT,
+    SPLITS,
+    UNNAMED,
+    CocoSplit,
+    Counts,
+)
 
 # The likely cause of each loss.
 _BOXES = {
@@ -24,6 +47,7 @@ _BOXES = {
     UNLISTED: "Are these the annotations of these images? Their image ids differ.",
     OUTSIDE: "Are these the images that were annotated, in the same size?",
     NO_AREA: "Are corners exchanged, or are width and height where right and bottom should be?",
+    NOT_CONFIDENCE: "Remove all that follows the class and the four coordinates.",
     UNREADABLE: "A box has a class and four numbers with decimal points.",
 }
 _IMAGES = {
@@ -31,6 +55,7 @@ _IMAGES = {
     UNREADABLE_IMAGES: "Copy them again from where they come from.",
     UNREADABLE_FILES: "Export the annotations again.",
     UNANNOTATED: "Are all annotation files there?",
+    UNNAMED: "If they have no objects, add rows with their names and nothing else.",
 }
 _SHAPES = {OTHER_SHAPES: "Export their boxes, if they are objects."}
 # Nothing is left out, but boxes may be wrong.
@@ -38,9 +63,17 @@ _CHANGES = {
     MERGED: "If they are different classes, give each a name of its own.",
     OTHER_SIZE: "Boxes are misplaced if they were drawn in that size.",
     COPIES: "They are left out. If they have no objects, name their folder in data.yaml.",
+    OTHER_ORDER: "Check that each list is of the labels in its folder.",
+    SHARED_TEXT: "Each has its boxes. If they are one picture, or a mask, keep one of them.",
     NOT_IN_SPLIT: "They are left out. Add them to the files of the splits, or remove that file.",
     NO_SPLIT: "They are no split. Correct their paths, if there is one.",
     NOT_READ: "Others have all of their images. Remove them, or name them after their split.",
+}
+# Of formats with a file per image: its suffix, and what it has if it has an object.
+_PER_IMAGE = {
+    "voc": (".xml", rb"<object>"),
+    "yolo": (".txt", rb"(?m)^\s*\d+(\s+\d*\.?\d+){4}"),
+    "labelme": (".json", rb'"points"'),
 }
 _WARNED, _REFUSED = 0.1, 0.5  # shares of the boxes of a split
 
@@ -76,6 +109,60 @@ def check_losses(root: str, kept: Mapping[str, tuple[int, int]], counts: Counts)
         if kind in counts.number:
             warnings.append(f"{root}: {counts.only([kind])}. {advice}")
     return warnings
+
+
+def other_formats(
+    files: FolderFiles,
+    read: str,
+    splits: Mapping[str, CocoSplit],
+    readers: Mapping[str, tuple[str, Callable[[FolderFiles], bool], Callable[..., Any]]],
+) -> list[str]:
+    """Warn where images without boxes have some in a format that is not read.
+
+    Exporters leave the same boxes in several formats, which is no reason for a warning.
+
+    Args:
+        files: of the data folder.
+        read: the format that is read.
+        splits: what was read.
+        readers: {format: title, whether a folder is in it, function that reads it}.
+    """
+    annotated = set()
+    for split in splits.values():
+        with_boxes = {box["image_id"] for box in split.content["annotations"]}
+        head = osp.relpath(split.images, files.root)
+        annotated |= {
+            osp.normpath(osp.join(head, image["file_name"]))
+            for image in split.content["images"]
+            if image["id"] in with_boxes
+        }
+    others = [image for image in files.images if image not in annotated]
+    warnings = []
+    for name, (title, matches, reader) in readers.items() if others else ():
+        # Files beside COCO's are many, or as large as those.
+        if name == read or (read in ("coco", "roboflow") and name not in ("voc", "yolo")):
+            continue
+        try:
+            if not matches(files):
+                continue
+            if name in _PER_IMAGE:
+                more = [image for image in others if _has_objects(files, image, *_PER_IMAGE[name])]
+            else:
+                with_boxes = {image.path for image in reader(files, Counts())[0] if image.boxes}
+                more = [image for image in others if image in with_boxes]
+        except (InputError, OSError):  # it could not be read if it were asked for
+            continue
+        if more:
+            warnings.append(
+                f"{files.root}: {len(more)} images without boxes, such as {more[0]}, have some in "
+                f"{title} format, which is not read. Convert all annotations to one format."
+            )
+    return warnings
+
+
+def _has_objects(files: FolderFiles, image: str, suffix: str, mark: bytes) -> bool:
+    paths = files.annotations_of(image, suffix)
+    return any(re.search(mark, Path(files.full(path)).read_bytes()) for path in paths)
 
 
 def likely_cause(counts: Counts) -> str:

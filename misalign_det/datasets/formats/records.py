@@ -19,6 +19,10 @@ _OF_PICTURES = {"masks", "mask", "trimaps", "trimap", "segmentations", "segmenta
 COPIES = "images of folders without labels that have the names of labelled images elsewhere"
 MERGED = "classes of the same name, which were merged"
 NOT_IN_SPLIT = "boxes that only a CSV file without a split has, of images that are in a split"
+UNNAMED = "images that no CSV file names, beside others that one does"
+IN_NO_SPLIT = "images in no split"
+SHARED_TEXT = "images that share their text file with another image beside them"
+OTHER_ORDER = "lists of classes in another order than the first, each of the labels nearest to it"
 NO_SPLIT = "folders and lists of a YAML file that are not there"
 NOT_READ = "COCO files that are not read, since the names of others have splits"
 
@@ -218,14 +222,27 @@ def nearest(
     Returns:
         All paths that are alike.
     """
-    folder, keys = osp.dirname(near), {}
-    for path in paths:
-        own = osp.dirname(path)
-        key = _likeness(own, folder) if images else _likeness(folder, own)
+    folders = [path.rpartition("/")[0] for path in paths]  # a fifth of the time of osp.dirname
+    chosen = _nearest_folders(tuple(folders), osp.dirname(near), images, of_stem)
+    return [path for path, folder in zip(paths, folders) if folder in chosen]
+
+
+@lru_cache(maxsize=2**12)
+def _nearest_folders(
+    folders: tuple[str, ...], near: str, images: bool, of_stem: bool
+) -> frozenset[str]:
+    """Those of some folders that are most similar to another one.
+
+    The files of a folder often have the same names as those of others: all but the first find the
+    answer here.
+    """
+    keys = {}
+    for folder in set(folders):
+        key = _likeness(folder, near) if images else _likeness(near, folder)
         if key[1] or not of_stem:
-            keys[path] = key
+            keys[folder] = key
     most = max(keys.values(), default=())
-    return [path for path, key in keys.items() if key == most]
+    return frozenset(folder for folder, key in keys.items() if key == most)
 
 
 @lru_cache(maxsize=2**16)

@@ -74,7 +74,7 @@ def split_content(
     Args:
         content: COCO dictionary.
         fractions: of the images, per split; they sum up to 1. The first split gets what remains of
-            the others.
+            the others; if its fraction is 0, the last one that has a fraction.
         seed: of the split.
         group: gives the group of an image, whose images stay in one split; default: each image is a
             group of its own.
@@ -98,19 +98,19 @@ def split_content(
     by_id = {image["id"]: image for image in content["images"]}
     for number, image_id in enumerate(sort_ids(list(by_id))):
         groups[number if group is None else group(by_id[image_id])].append(image_id)
-    first, *others = fractions
-    numbers = [
-        max(1, round(fractions[name] * len(by_id))) if fractions[name] else 0 for name in others
-    ]
+    names = [name for name in fractions if fractions[name]]
+    taker = names[0 if fractions[next(iter(fractions))] else -1]
+    others = [name for name in names if name != taker]
+    numbers = [max(1, round(fractions[name] * len(by_id))) for name in others]
     *held_out, rest = deal_ids(list(groups.values()), numbers, seed)
-    ids = {first: rest, **dict(zip(others, held_out))}
+    ids = {taker: rest, **dict(zip(others, held_out))}
     for name, chosen in ids.items():
-        if fractions[name] and not chosen:
+        if not chosen:
             raise InputError(
                 f"the {len(by_id)} images, in {len(groups)} groups, are too few for a "
                 f"{name} split of {fractions[name]:g}."
             )
-    return {name: part_of(content, chosen) for name, chosen in ids.items() if fractions[name]}
+    return {name: part_of(content, ids[name]) for name in names}
 
 
 def group_by(images: Sequence[Mapping[str, Any]], rule: str) -> Callable[[Mapping[str, Any]], Any]:

@@ -5,21 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...errors import InputError
-from .boxes import (
-    UNKNOWN,
-    count_overhang,
-    is_number,
-    is_usable,
-    rotation_of,
-    usable_bbox,
-)
+from .boxes import SMALL_OVERHANG, UNKNOWN, is_number, is_usable, rotation_of, usable_bbox
 from .records import MERGED, AnnotatedImage, Counts
+
+CLIPPED = "boxes that reach over the border of the image (clipped to it)"
+IGNORED = "boxes marked ignore (kept as crowds)"
+_ROUNDING = 0.5  # pixels over the border that preflight does not report either
+_BBox = tuple[float, float, float, float]
 
 
 def from_images(
     images: Sequence[AnnotatedImage], classes: Sequence[str], counts: Counts
 ) -> dict[str, Any]:
-    """Make a COCO dictionary of images; ids count from 1.
+    """Make a COCO dictionary of images; ids count from 1, and boxes are clipped to their image.
 
     Args:
         images: with boxes whose labels are classes.
@@ -46,8 +44,7 @@ def from_images(
         for box in image.boxes:
             if not is_usable(box.bbox, image.size, image.path, counts, image.split):
                 continue
-            count_overhang(box.bbox, image.size, image.path, counts)
-            x1, y1, x2, y2 = box.bbox
+            x1, y1, x2, y2 = _clipped(box.bbox, image.size, image.path, counts)
             content["annotations"].append(
                 {
                     **box.attributes,
@@ -209,19 +206,23 @@ def is_standard(content: Mapping[str, Any], classes: Sequence[str]) -> bool:
 
     Returns:
         False if the categories come in another order; if boxes are of an image or a category that
-        is not listed, are not four numbers, or are rotated; or if they lack an ``area`` above 0,
+        is not listed, are not four numbers, or are rotated; if they lack an ``area`` above 0,
         ``iscrowd`` or an id of their own above 0, without which training leaves them out, or
-        pycocotools counts them otherwise or not at all.
+        pycocotools counts them otherwise or not at all; or if it counts more of them than mmdet:
+        no area, outside or over the border, ``ignore``. Any split may become that for evaluation.
     """
     order = [c["name"] for c in content["categories"] if c["name"] in classes]
     boxes = content["annotations"]
-    images = {image["id"] for image in content["images"]}
+    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     categories = {category["id"] for category in content["categories"]}
     return (
         order == list(classes)
         and len({box.get("id") for box in boxes}) == len(boxes)
         and all(
-            box["image_id"] in images and box["category_id"] in categories and _is_complete(box)
+            box["image_id"] in sizes
+            and box["category_id"] in categories
+            and _is_complete(box)
+            and _is_inside(box["bbox"], sizes[box["image_id"]])
             for box in boxes
         )
     )
@@ -237,9 +238,27 @@ def _is_complete(box: Mapping[str, Any]) -> bool:
         and isinstance(bbox, list)
         and len(bbox) == 4
         and all(map(is_number, bbox))
-        and not box["area"] <= 0 < min(bbox[2:])  # a box without area is left out anyway
+        and box["area"] > 0
+        and box.get("ignore") in (None, 0)  # pycocotools does not read it
         and not rotation_of(box)
     )
+
+
+def _is_inside(bbox: Sequence[float], size: tuple[float, float]) -> bool:
+    """Whether a box x, y, w, h has an area, and none beyond its image but for rounding."""
+    (x, y, w, h), (width, height) = bbox, size
+    return (
+        min(w, h, x + w, y + h, width - x, height - y) > 0
+        and max(-x, -y, x + w - width, y + h - height) <= _ROUNDING
+    )
+
+
+def _clipped(bbox: _BBox, size: tuple[float, float], where: str, counts: Counts) -> _BBox:
+    """The part (x1, y1, x2, y2) of a box that is in its image, all that a detector can find."""
+    x1, y1, x2, y2 = bbox
+    if max(-x1, -y1, x2 - size[0], y2 - size[1]) > SMALL_OVERHANG:
+        counts.add(CLIPPED, where)
+    return max(x1, 0), max(y1, 0), min(x2, size[0]), min(y2, size[1])
 
 
 def standardise(
@@ -254,12 +273,13 @@ def standardise(
     Args:
         content: COCO dictionary; not changed.
         classes: names of the categories, in the wanted order.
-        counts: counts the boxes that are left out, and the rotated ones.
+        counts: counts the boxes that are left out or changed.
         where: the annotation file, for the counts.
         split: that it is of.
 
     Returns:
         A new dictionary. Images keep their ids; categories and annotations are numbered from 1.
+        Boxes are clipped to their image, and those marked ``ignore`` are crowds.
     """
     new = {**content, **_empty(classes)}
     names = {category["id"]: category["name"] for category in content["categories"]}
@@ -276,18 +296,24 @@ def standardise(
             counts.add(UNKNOWN, place, split=split)
             continue
         image = images[box["image_id"]]
-        count_overhang(bbox, (image["width"], image["height"]), str(image["file_name"]), counts)
-        x1, y1, x2, y2 = bbox
+        size, place = (image["width"], image["height"]), str(image["file_name"])
+        if not is_usable(bbox, size, f"{where}: {place}", counts, split):  # after its rotation
+            continue
+        x1, y1, x2, y2 = inside = _clipped(bbox, size, place, counts)
         changed: dict[str, Any] = {}
-        area = box.get("area")
-        if not is_number(area) or area <= 0 or rotation_of(box):
-            changed["area"] = (x2 - x1) * (y2 - y1)
-        if not all(map(is_number, box["bbox"])) or rotation_of(box):
+        area, whole = box.get("area"), (x2 - x1) * (y2 - y1)
+        if not is_number(area) or not 0 < area <= whole or rotation_of(box):
+            changed["area"] = whole
+        if not all(map(is_number, box["bbox"])) or rotation_of(box) or inside != bbox:
             changed["bbox"] = [x1, y1, x2 - x1, y2 - y1]
         if rotation_of(box):
             changed["attributes"] = {**box["attributes"], "rotation": 0}
-        iscrowd = box.get("iscrowd") or 0
-        changed["iscrowd"] = int(iscrowd == "1") if isinstance(iscrowd, str) else iscrowd
+        if box.get("ignore") not in (None, 0, "0"):
+            counts.add(IGNORED, place)
+            changed |= {"ignore": 0, "iscrowd": 1}
+        else:
+            iscrowd = box.get("iscrowd") or 0
+            changed["iscrowd"] = int(iscrowd == "1") if isinstance(iscrowd, str) else iscrowd
         changed["id"] = len(new["annotations"]) + 1
         new["annotations"].append({**box, **changed, "category_id": ids[name]})
     return new
@@ -296,7 +322,7 @@ def standardise(
 def count_unusable(
     content: Mapping[str, Any], counts: Counts, where: str = "", split: str | None = None
 ) -> None:
-    """Count the boxes of a COCO dictionary that have no area or are outside their image.
+    """Count the boxes that :func:`standardise` leaves out, but for those of unknown classes.
 
     Args:
         content: COCO dictionary.

@@ -13,6 +13,7 @@ from .boxes import OTHER_SIZE, load_globox, parse_box
 from .files import MISSING_IMAGES, FolderFiles
 from .records import (
     NOT_IN_SPLIT,
+    UNNAMED,
     AnnotatedImage,
     Counts,
     LabelledBox,
@@ -39,6 +40,7 @@ _ANGLES = ("rotation", "angle", "theta", "boxrotation", "rotationangle")
 _SEPARATORS = ",;\t|"
 _CORNERS = ("x1", "y1", "x2", "y2")
 _OWN_KEYS = {"id", "file_name", "width", "height"}
+_HIGHEST = 1.5  # of a coordinate that is a part of the image; some reach a little over the border
 _TESTED = 1000  # values of a column that are looked for among the names of images
 AGAIN = "images of a split that a CSV file without a split lists again"
 
@@ -51,7 +53,7 @@ def is_table(files: FolderFiles) -> bool:
 def read_table(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage], list[str] | None]:
     """Read CSV files with a header.
 
-    Coordinates are pixels or, if none of a file is above 1, parts of the image. A row without a
+    Coordinates are pixels or, if none of a file is above 1.5, parts of the image. A row without a
     class and coordinates is an image without objects. Other columns become keys of the image. The
     separator is one of ``, ; | `` and the tab; with another than the comma, decimal commas count.
 
@@ -66,7 +68,8 @@ def read_table(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage]
         The images; and None, since the format has no list of classes.
 
     Raises:
-        InputError: no file has the columns of a box, or a file is no table or has rotated boxes.
+        InputError: no file has the columns of a box, or a file is no table, has rotated boxes, or
+            boxes of which most but not all are parts of the image.
     """
     tables = {path: _columns(files, path) for path in files.annotations(".csv")}
     tables = {path: columns for path, columns in tables.items() if columns}
@@ -86,6 +89,7 @@ def read_table(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage]
     for (name, split), path in missing.items():
         if split or not any(other == name and of for other, of in missing):
             counts.add(MISSING_IMAGES, name or path, split=split)
+    files.count_unannotated([image.path for image in read], counts, UNNAMED)
     return _without_repeated(read, counts), None
 
 
@@ -120,7 +124,10 @@ def _lines_of(text: str) -> tuple[io.StringIO, str]:
     """The text from its header on, and its separator."""
     start, _, rest = text.partition("\n")
     if start.lower().startswith("sep="):  # a line of Excel's
-        return io.StringIO(rest, newline=""), start[4:5]
+        separator = start.rstrip("\r")[4:5]
+        if separator:
+            return io.StringIO(rest, newline=""), separator
+        text, start = rest, rest.partition("\n")[0]
     try:
         separator = csv.Sniffer().sniff(start, _SEPARATORS).delimiter
     except csv.Error:  # a header of one column
@@ -215,7 +222,7 @@ def _read_file(
     corners = [chosen[corner] for corner in _CORNERS]
     rows = _rows(files, path, corners, counts)
     chosen["image"] = _image_column(files, path, columns["image"], rows)
-    relative = _are_relative(rows, corners)
+    relative = _are_relative(rows, corners, files.full(path))
 
     def value(row: Mapping[str, Any], meaning: str) -> str:  # a column may have no name
         return (row.get(chosen[meaning]) or "").strip() if meaning in chosen else ""
@@ -290,13 +297,26 @@ def _is_other_size(sides: Sequence[str | None], image: AnnotatedImage) -> bool:
     return size != image.size and min(size) > 0 and not of_box
 
 
-def _are_relative(rows: Sequence[Mapping[str, str]], corners: Sequence[str]) -> bool:
-    """Whether no coordinate of a file is above 1."""
-    highest = 0.0
-    for row in rows:
-        for corner in corners:
-            try:
-                highest = max(highest, float(row[corner]))
-            except (TypeError, ValueError):
-                pass
-    return 0 < highest <= 1
+def _are_relative(rows: Sequence[Mapping[str, str]], corners: Sequence[str], path: str) -> bool:
+    """Whether no coordinate of a file is above what rounding makes of 1.
+
+    Raises:
+        InputError: a coordinate is above, but those of most boxes are not.
+    """
+    highest: dict[int, tuple[float, str]] = {}  # of the rows with a box
+    for number, row in enumerate(rows, 2):
+        try:
+            values = [float(row[corner]) for corner in corners]
+        except (TypeError, ValueError):
+            continue
+        if max(values) > 0:
+            highest[number] = max(zip(values, corners))
+    above = [number for number, (value, _) in highest.items() if not value <= _HIGHEST]
+    if above and len(above) < len(highest) / 2:
+        value, corner = highest[above[0]]
+        raise InputError(
+            f"{path}, row {above[0]}: {corner} is {value:g}, but {len(highest) - len(above)} of "
+            f"{len(highest)} boxes are parts of the image, from 0 to 1. Use the same unit in all "
+            "rows: parts of the image, or pixels."
+        )
+    return bool(highest) and not above

@@ -4,13 +4,21 @@ import math
 import os.path as osp
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from .boxes import OTHER_SIZE, load_globox, parse_box, rotate_box
+from .boxes import OTHER_SIZE, is_usable, load_globox, parse_box, rotate_box
 from .files import IMAGE_SUFFIXES, MISSING_IMAGES, UNANNOTATED, UNREADABLE_FILES, FolderFiles
-from .records import SPLITS, AnnotatedImage, Counts, LabelledBox, first_split, split_of_folder
+from .records import (
+    IN_NO_SPLIT,
+    SPLITS,
+    AnnotatedImage,
+    Counts,
+    LabelledBox,
+    first_split,
+    split_of_folder,
+)
 from .text import read_text, read_xml
 
 
@@ -34,19 +42,23 @@ def is_voc(files: FolderFiles) -> bool:
     )
 
 
-def read_voc(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage], list[str] | None]:
+def read_voc(
+    files: FolderFiles, counts: Counts, whole: bool = False
+) -> tuple[list[AnnotatedImage], list[str] | None]:
     """Read all XML files.
 
     VOC counts pixels from 1, and as mmdet's ``XMLDataset`` this subtracts 1 from each coordinate.
-    Where any box of the folder begins at 0, the files count from 0 and nothing is subtracted. Nor
-    is it from the ``robndbox`` of roLabelImg, a rotated box, which is read as the box around it.
+    Where any usable box of the folder begins at 0, the files count from 0 and nothing is
+    subtracted. Nor is it from the ``robndbox`` of roLabelImg, a rotated box, which is read as the
+    box around it.
 
     Args:
         files: of the data folder.
         counts: counts what is left out.
+        whole: read the images that are in none of the lists, too.
 
     Returns:
-        The images; and None, since the format has no list of classes.
+        The images, one for each of its splits; and None, since the format has no list of classes.
     """
     paths = files.annotations(".xml")
     lists = _split_lists(files, {(osp.dirname(osp.dirname(path)), _stem(path)) for path in paths})
@@ -55,20 +67,27 @@ def read_voc(files: FolderFiles, counts: Counts) -> tuple[list[AnnotatedImage], 
     rotated: list[list[LabelledBox]] = []  # per image
     for path in paths:
         base, stem = osp.dirname(osp.dirname(path)), _stem(path)
-        split = first_split(lists.pop((base, stem), None) if base in listed else
-                            split_of_folder(path))  # fmt: skip
-        if base in listed and split is None:
-            counts.add("images in no split", path)
-            continue
-        found = _read_file(files, path, split, counts)
-        if found:
-            read.append(found[0])
-            rotated.append(found[1])
-    for (base, stem), split in lists.items():
-        counts.add(UNANNOTATED, f"{base}/{stem}".lstrip("/"), split=first_split(split))
+        splits: list[str | None] = [split_of_folder(path)]
+        if base in listed:
+            splits = [*lists.pop((base, stem), [None] if whole else [])]
+            counts.add(IN_NO_SPLIT, path, number=int(not splits))
+        for split in splits:
+            found = _read_file(files, path, first_split(split), counts)
+            if found:
+                read.append(found[0])
+                rotated.append(found[1])
+    for (base, stem), named in lists.items():
+        for split in named:
+            counts.add(UNANNOTATED, f"{base}/{stem}".lstrip("/"), split=first_split(split))
     if not listed:
-        _count_unannotated(files, read, counts)
-    starts = [value for image in read for box in image.boxes for value in box.bbox[:2]]
+        files.count_unannotated([image.path for image in read], counts, suffix=".xml")
+    starts = [
+        value
+        for image in read
+        for box in image.boxes
+        if is_usable(box.bbox, image.size, "", Counts())  # else a placeholder, such as 0 0 0 0
+        for value in box.bbox[:2]
+    ]
     if min(starts, default=0) >= 1:
         for image in read:
             image.boxes = [_from_zero(box) for box in image.boxes]
@@ -82,25 +101,13 @@ def _from_zero(box: LabelledBox) -> LabelledBox:
     return replace(box, bbox=(x1 - 1, y1 - 1, x2 - 1, y2 - 1))
 
 
-def _count_unannotated(files: FolderFiles, read: Sequence[AnnotatedImage], counts: Counts) -> None:
-    """Count the images without a file that are in folders of the splits, beside others with one."""
-    paths = {image.path for image in read}
-    stems = {osp.splitext(path)[0] for path in paths}
-    folders = {osp.dirname(path) for path in paths}
-    for path in files.images:
-        split = split_of_folder(path)
-        if split and osp.dirname(path) in folders and osp.splitext(path)[0] not in stems:
-            if not files.annotations_of(path, ".xml"):  # else the file is counted
-                counts.add(UNANNOTATED, path, split=first_split(split))
-
-
 def _stem(path: str) -> str:
     return osp.splitext(osp.basename(path))[0]
 
 
 def _split_lists(
     files: FolderFiles, annotated: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], str]:
+) -> dict[tuple[str, str], list[str]]:
     """Read the lists of the splits.
 
     Args:
@@ -108,7 +115,7 @@ def _split_lists(
         annotated: (folder that holds Annotations, name of an image) of all XML files.
 
     Returns:
-        {(folder that holds Annotations, name of an image): split}.
+        {(folder that holds Annotations, name of an image): its splits}.
     """
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for path in files.annotations(".txt"):
@@ -116,7 +123,7 @@ def _split_lists(
         if folder.endswith("ImageSets/Main") and osp.splitext(name)[0] in (*SPLITS, "trainval"):
             base = osp.dirname(osp.dirname(folder))
             found[base][osp.splitext(name)[0]] = path
-    lists = {}
+    lists: dict[tuple[str, str], list[str]] = {}
     for base, paths in found.items():
         if "train" in paths:
             paths.pop("trainval", None)
@@ -128,7 +135,9 @@ def _split_lists(
                     (name for name in names if (base, name) in annotated),
                     _without_suffix(line.split()[0]),
                 )
-                lists[base, name] = split
+                of_image = lists.setdefault((base, name), [])
+                if split not in of_image:
+                    of_image.append(split)
     return lists
 
 

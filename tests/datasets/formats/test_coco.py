@@ -130,13 +130,6 @@ def test_values_with_which_training_leaves_boxes_out_are_mended(coco, key, value
     assert boxes_in(split.content) == {n: IMAGES[n][1] for n in "abc"}
 
 
-def test_a_box_without_area_is_no_reason_for_another_file(coco):
-    content = coco_of("abc")
-    content["annotations"][0].update(area=0, bbox=[1, 1, 0, 5])
-    write_text(coco / "annotations/instances_train.json", content)
-    assert read_folder(str(coco)).splits["train"].file
-
-
 def test_crowds_stay_crowds(coco):
     path = coco / "annotations/instances_train.json"
     content = coco_of("abc", first_id=0)

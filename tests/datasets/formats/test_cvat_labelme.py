@@ -13,7 +13,7 @@ def test_other_shapes_and_unknown_labels_of_cvat_are_counted(tmp_path):
     root = write_folder(tmp_path / "set", "CVAT")
     path = root / "annotations.xml"
     text = path.read_text().replace('<box label="nut"', '<box label="screw"', 1)
-    text = text.replace("</image>", '<polygon label="nut" points="1,1;5,5;1,5" /></image>', 1)
+    text = text.replace("</image>", '<polyline label="nut" points="1,1;5,5;1,5" /></image>', 1)
     path.write_text(text.replace("b.jpg", "gone.jpg"))
     data = read_folder(str(root))
     assert boxes_in(data.splits["train"].content)["a"] == IMAGES["a"][1][1:]
@@ -21,6 +21,24 @@ def test_other_shapes_and_unknown_labels_of_cvat_are_counted(tmp_path):
         "boxes of unknown classes": 1,
         "shapes that are not boxes": 1,
         "missing images": 1,
+    }
+
+
+def test_polygons_of_cvat_are_read_as_the_box_around_them(tmp_path):
+    root = write_folder(tmp_path / "set", "CVAT")
+    path = root / "annotations.xml"
+    shapes = ['label="nut" points="20.5,1;3,40;7,5"', 'points="1,1;5,5;1,5"', 'label="nut"',
+              'label="nut" points="1,1;5,x"', 'label="nut" points="1;5,5"',
+              'label="screw" points="1,1;5,5;1,5"']  # fmt: skip
+    nodes = "".join(f"<polygon {shape}/>" for shape in shapes)
+    path.write_text(path.read_text().replace("</image>", f"{nodes}</image>", 1))
+    data = read_folder(str(root))
+    boxes = boxes_in(data.splits["train"].content)["a"]
+    assert boxes == [*IMAGES["a"][1], ("nut", (3, 1, 20.5, 40))]
+    assert data.counts.number == {
+        "polygons read as the box around them": 1,
+        "unreadable boxes": 4,
+        "boxes of unknown classes": 1,
     }
 
 

@@ -97,12 +97,12 @@ def test_boxes_without_area_and_outside_are_left_out_and_counted(tmp_path):
     data = read_folder(str(root))
     assert boxes_in(data.splits["train"].content)["a"] == [
         *IMAGES["a"][1],
-        ("nut", (60, 5, 80, 9)),
+        ("nut", (60, 5, 64, 9)),
     ]
     assert data.counts.number == {
         "boxes without area": 2,
         "boxes outside the image": 1,
-        "boxes that reach over the border of the image (kept)": 1,
+        "boxes that reach over the border of the image (clipped to it)": 1,
         "unreadable boxes": 1,
         "missing images": 1,
     }
@@ -206,3 +206,36 @@ def test_a_box_that_is_listed_twice_is_one(kind, tmp_path):
     data = read_folder(str(root))
     assert boxes_in(data.splits["train"].content)["b"] == IMAGES["b"][1]
     assert data.counts.number == {"boxes listed twice": 1} and data.warnings == []
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_images_beyond_pillows_limit_are_read(tmp_path, monkeypatch, small):
+    """Pillow takes them for an attack; OpenCV, with which training loads images, does not."""
+    monkeypatch.setattr(files, "_DECODED_IMAGES", 2000 * small)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    root = write_folder(tmp_path / "set", "YOLO")
+    data = read_folder(str(root))
+    assert str(data.counts) == "" and len(data.splits["train"]) == 3
+    assert Image.MAX_IMAGE_PIXELS == 100
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(root / "images/train/a.jpg")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"meta": 1}',
+        "[]",
+        "{",
+        '{"root": "x", "classes": ["nut"]}',
+    ],
+)
+def test_a_file_named_data_json_is_not_always_that_of_a_run(tmp_path, content):
+    root = write_folder(tmp_path / "set", "LabelMe")
+    for split in ("train", "val"):
+        (root / split).rename(root / "moving")
+        (root / "site/data").mkdir(parents=True, exist_ok=True)
+        (root / "moving").rename(root / "site/data" / split)
+    write_text(root / "site/data/train/data.json", content)
+    data = read_folder(str(root))
+    assert {n: len(split) for n, split in data.splits.items()} == {"train": 3, "val": 2, "test": 1}

@@ -248,9 +248,10 @@ def test_files_of_splits_may_have_their_images_in_one_folder(tmp_path):
     data = read_folder(str(tmp_path))
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 1, "val": 1}
     assert str(data.counts) == "" and data.warnings == []
-    write_text(tmp_path / "val.csv", HEADER + row_of("a.jpg", "val"))  # a leak is no missing image
+    rows = row_of("a.jpg", "val") + row_of("b.jpg", "val")
+    write_text(tmp_path / "val.csv", HEADER + rows)  # a leak is no missing image
     data = read_folder(str(tmp_path))
-    assert len(data.splits["val"]) == 1 and str(data.counts) == ""
+    assert len(data.splits["val"]) == 2 and str(data.counts) == ""
 
 
 def test_tables_of_splits_beside_folders_of_images(tmp_path):
@@ -314,8 +315,12 @@ def test_one_label_file_is_of_both_images_beside_it(tmp_path):
     for name in ("a.jpg", "a.png"):
         write_image(tmp_path / "images" / name)
     write_text(tmp_path / "labels/a.txt", LINES["train"])
-    content = read_folder(str(tmp_path)).splits[""].content
+    data = read_folder(str(tmp_path))
+    content = data.splits[""].content
     assert len(content["images"]) == len(content["annotations"]) == 2
+    kind = "images that share their text file with another image beside them"
+    assert data.counts.number == {kind: 1} and data.counts.first[kind] == "images/a.png"
+    assert "If they are one picture, or a mask, keep one of them." in data.warnings[0]
 
 
 def test_images_of_no_split_take_no_labels_from_others(tmp_path):

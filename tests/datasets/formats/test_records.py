@@ -2,6 +2,7 @@
 
 import pytest
 
+from misalign_det.datasets.formats import records
 from misalign_det.datasets.formats.records import nearest, split_of_folder
 
 
@@ -42,3 +43,22 @@ def test_splits_in_words_of_folders(path, split):
 )
 def test_which_folder_is_nearest(near, first, second):
     assert nearest([second, first], near) == nearest([first, second], near) == [first]
+
+
+def test_folders_with_the_same_names_are_compared_once(monkeypatch):
+    """Frames of hundreds of cameras are named alike; each pair of folders per name took minutes."""
+    compared = []
+
+    def likeness(images, annotations):
+        compared.append((images, annotations))
+        return original(images, annotations)
+
+    original = records._likeness
+    monkeypatch.setattr(records, "_likeness", likeness)
+    folders = [f"once/{number}" for number in range(20)]
+    for name in range(10):
+        texts = [f"{folder}/{name}.txt" for folder in folders]
+        for folder in folders:
+            image = f"{folder}/{name}.jpg"
+            assert nearest(texts, image, images=False) == [f"{folder}/{name}.txt"]
+    assert len(compared) == len(set(compared)) == 20 * 20

@@ -99,3 +99,22 @@ def test_groups_are_numbers_or_strings(value):
     images = [dict(file_name="a.jpg", day=1), dict(file_name="b.jpg", day=value)]
     with pytest.raises(InputError, match=r"--group day: .* of b.jpg is no number and no string"):
         group_by(images, "day")
+
+
+@pytest.mark.parametrize(
+    ("fractions", "numbers"),
+    [
+        ((0, 0.5, 0.5), {"val": 4, "test": 5}),
+        ((0, 1, 0), {"val": 9}),
+        ((0, 0.3, 0.7), {"val": 3, "test": 6}),
+        ((0.5, 0.5, 0), {"train": 5, "val": 4}),
+        ((0.5, 0, 0.5), {"train": 5, "test": 4}),
+    ],
+)
+@pytest.mark.parametrize("group", [None, lambda image: image["id"] // 2])
+def test_no_image_is_lost_where_a_split_gets_nothing(fractions, numbers, group):
+    parts = split_content(content(9), dict(zip(("train", "val", "test"), fractions)), group=group)
+    ids = [image["id"] for part in parts.values() for image in part["images"]]
+    assert list(parts) == list(numbers) and sorted(ids) == list(range(9))
+    if group is None:
+        assert {name: len(part["images"]) for name, part in parts.items()} == numbers

@@ -4,6 +4,7 @@ import pytest
 from helpers.data_folders import IMAGES, boxes_in, write_folder, write_image, write_text
 
 from misalign_det.datasets.formats import read_folder
+from misalign_det.datasets.formats.records import UNNAMED
 from misalign_det.errors import InputError
 
 
@@ -89,8 +90,13 @@ def write_table(path, names, more="", header=HEADER, box="64,48,nut,16,12,48,36"
 
 
 def images_and_boxes(root):
-    """{split: {image: number of boxes}} of a folder, what was counted, and the warnings."""
+    """{split: {image: number of boxes}} of a folder, what was counted, and the warnings.
+
+    But for the images that no table names, of which there are some in most tests here.
+    """
     data = read_folder(str(root))
+    data.counts.number.pop(UNNAMED, None)
+    data.warnings = [text for text in data.warnings if UNNAMED not in text]
     found = {
         split: {name: len(boxes) for name, boxes in boxes_in(one.content).items()}
         for split, one in data.splits.items()
@@ -232,3 +238,33 @@ def test_an_image_that_cannot_be_opened_is_counted_once(five):
     (five / "images/a.jpg").write_bytes(b"no image")
     write_table(five / "boxes.csv", "aabc")
     assert images_and_boxes(five)[1] == {"unreadable images": 1}
+
+
+@pytest.mark.parametrize("start", ["sep=\n", "sep=\r\n", "SEP=;\r\n"])
+def test_a_line_of_excel_with_or_without_the_separator(tmp_path, start):
+    write_image(tmp_path / "a.png")
+    text = "filename,class,xmin,ymin,xmax,ymax\r\na.png,nut,1,1,9,9\r\n"
+    text = text.replace(",", ";") if start.startswith("SEP") else text
+    (tmp_path / "boxes.csv").write_bytes((start + text).encode())
+    assert boxes_in(read_folder(str(tmp_path)).splits[""].content) == {"a": [("nut", (1, 1, 9, 9))]}
+
+
+@pytest.mark.parametrize("highest", ["1.002", "1.5"])
+def test_parts_of_the_image_may_reach_a_little_over_its_border(five, highest):
+    write_table(five / "boxes.csv", "abcd", box="64,48,nut,0.25,0.25,0.75,0.75")
+    with open(five / "boxes.csv", "a") as opened:
+        opened.write(f"\ne.jpg,64,48,nut,0.5,0.5,{highest},1\n")
+    found = boxes_in(read_folder(str(five)).splits[""].content)
+    assert found["a"] == [("nut", (16, 12, 48, 36))] and found["e"][0][1][:2] == (32, 24)
+
+
+def test_parts_of_the_image_beside_pixels(five):
+    write_table(five / "boxes.csv", "abc", box="64,48,nut,0.25,0.25,0.75,0.75")
+    with open(five / "boxes.csv", "a") as opened:
+        opened.write("\nd.jpg,64,48,nut,16,12,40,36\ne.jpg,64,48,,0,0,0,0\n")
+    with pytest.raises(InputError, match=r"boxes\.csv, row 5: xmax is 40, but 3 of 4 boxes are"):
+        read_folder(str(five))
+    write_table(five / "boxes.csv", "abc", box="64,48,nut,16,12,40,36")
+    with open(five / "boxes.csv", "a") as opened:
+        opened.write("\nd.jpg,64,48,nut,0,0,1,1\ne.jpg,64,48,,0,0,0,0\n")
+    assert images_and_boxes(five)[0] == {"": {"a": 1, "b": 1, "c": 1, "d": 1, "e": 0}}

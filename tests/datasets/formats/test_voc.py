@@ -37,6 +37,17 @@ def test_one_box_at_0_means_that_pixels_count_from_0(voc):
     assert before["d"] == [("bolt", (4, 3, 60, 45))] and after["d"] == [("bolt", (5, 4, 61, 46))]
 
 
+@pytest.mark.parametrize("bad", [(0, 0, 0, 0), (-9, -9, -1, -1), (0, 5, 0, 9)])
+def test_a_box_that_is_left_out_says_nothing_about_the_origin(voc, bad):
+    before = boxes_in(read_folder(str(voc)).splits["val"].content)
+    text = xml_of("b", [*IMAGES["b"][1], ("nut", tuple(value - 1 for value in bad))])
+    write_text(voc / "Annotations/b.xml", text)
+    data = read_folder(str(voc))
+    assert boxes_in(data.splits["val"].content) == before
+    assert boxes_in(data.splits["train"].content)["b"] == IMAGES["b"][1]
+    assert sum(data.counts.number.values()) == 1
+
+
 def test_difficult_objects_are_ignored(voc):
     text = xml_of("a", IMAGES["a"][1])
     write_text(

@@ -34,9 +34,12 @@ def test_names_in_a_dict_and_splits_in_lists(yolo):
     assert boxes_in(data.splits["train"].content) == {n: IMAGES[n][1] for n in ("a", "b")}
 
 
-def test_train_and_val_of_the_same_folder_are_one_split(yolo):
+def test_train_and_val_may_be_the_same_folder(yolo):
+    """As in coco128.yaml; preflight warns of it."""
     write_text(yolo / "data.yaml", "train: images\nval: images\nnames: [nut, bolt]\n")
-    assert {n: len(split) for n, split in read_folder(str(yolo)).splits.items()} == {"train": 6}
+    data = read_folder(str(yolo))
+    assert numbers(data) == {"train": 6, "val": 6} and str(data.counts) == ""
+    assert boxes_in(data.splits["val"].content) == boxes_in(data.splits["train"].content)
 
 
 @pytest.mark.parametrize(
@@ -225,9 +228,12 @@ def test_a_split_that_is_not_there_is_a_warning(yolo, text, splits):
     write_text(yolo / "data.yaml", f"{text}\nnames: [nut, bolt]\n")
     data = read_folder(str(yolo))
     assert numbers(data) == splits
-    (warning,) = data.warnings
+    warning, *others = data.warnings[::-1]
     assert "1 folders and lists of a YAML file that are not there (first: data.yaml: " in warning
     assert "is gone" in warning and "They are no split" in warning
+    number = 6 - sum(splits.values())
+    (other,) = others
+    assert f"{number} of 6 images are in no split and are left out, such as images/" in other
 
 
 @pytest.mark.parametrize("text", ["val: gone", "train: [images/train, gone]\nval: images/val"])
