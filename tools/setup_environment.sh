@@ -292,7 +292,9 @@ set_up_environment() {
     step "Installing the build tools" install_build_tools
     provide_mmcv
     step "Installing the $STACK stack and misalign_det" install_package
-    step "Checking the environment" python -c 'import misalign_det'
+    # yapf, which mmengine prints configs with, writes its grammar at its first import, where another
+    # process may read a half of it: trainings and tests in several processes would end.
+    step "Checking the environment" python -c 'import misalign_det, yapf'
     fingerprint >"$stamp"
     echo "==> The environment $ENVIRONMENT is ready ($(minutes $((SECONDS - start))))"
 }
