@@ -300,7 +300,8 @@ def test_nothing_to_render_is_an_error(tmp_path):
 
 
 def test_the_pages_of_configs_are_what_the_results_give():
-    blocks = ["AP: main, test", "study: main, test", "study: peers, test", "study: assigner, val"]
+    blocks = ["AP: main, test", "study: main, test", "study: peers, test", "study: papers, test"]
+    blocks.append("study: assigner, val")
     for block, page in zip(blocks, PAGES, strict=True):
         assert f"<!-- {block} -->" in page.read_text()
     main(["--check"])
