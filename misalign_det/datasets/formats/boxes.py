@@ -187,22 +187,6 @@ def usable_bbox(
     return bbox
 
 
-def count_overhang(
-    bbox: tuple[float, float, float, float], size: tuple[float, float], where: str, counts: Counts
-) -> None:
-    """Count a box that reaches over the border, which stays as it is.
-
-    Args:
-        bbox: (x1, y1, x2, y2) in pixels.
-        size: (width, height) of the image.
-        where: file of the box.
-        counts: counts the box.
-    """
-    x1, y1, x2, y2 = bbox
-    if max(-x1, -y1, x2 - size[0], y2 - size[1]) > SMALL_OVERHANG:
-        counts.add("boxes that reach over the border of the image (kept)", where)
-
-
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value of a JSON file is a finite number."""
     return isinstance(value, (int, float)) and math.isfinite(value)

@@ -21,7 +21,7 @@ from .records import (
     first_split,
     split_of_folder,
 )
-from .standard import count_unusable, from_images, is_standard, standardise, used_categories
+from .standard import from_images, is_standard, standardise, used_categories
 from .table import is_table, read_table
 from .voc import is_voc, read_voc
 from .yolo import has_class_names, is_yolo, read_yolo
@@ -272,19 +272,11 @@ def _read_coco(
     order = _order(files.root, names, names, classes, prefer)
     splits = {name: read[name] for name in (*SPLITS, "") if name in read}
     paths = coco_files(files)
-    unused = Counts()  # boxes of files that stay as they are; mmdet leaves them out
     for name, split in splits.items():
-        if is_standard(split.content, order):
-            count_unusable(split.content, unused, paths[name], name)
-        else:
+        if not is_standard(split.content, order):
             split.content = standardise(split.content, order, counts, paths[name], name)
             split.file = None
-    numbers = _numbers(splits)
-    for name in numbers:
-        left_out = sum(unused.of_split(name).number.values())
-        numbers[name] = (numbers[name][0], numbers[name][1] - left_out)
-    check_losses(files.root, numbers, unused)  # its warnings are preflight's
-    warnings = check_losses(files.root, numbers, counts)
+    warnings = check_losses(files.root, _numbers(splits), counts)
     return DataFolder(title, order, splits, counts, warnings=warnings)
 
 

@@ -319,22 +319,6 @@ def standardise(
     return new
 
 
-def count_unusable(
-    content: Mapping[str, Any], counts: Counts, where: str = "", split: str | None = None
-) -> None:
-    """Count the boxes that :func:`standardise` leaves out, but for those of unknown classes.
-
-    Args:
-        content: COCO dictionary.
-        counts: counts them.
-        where: the annotation file, for the counts.
-        split: that it is of.
-    """
-    images = {image["id"]: image for image in content["images"]}
-    for box in content["annotations"]:
-        usable_bbox(box, images, where, counts, split)
-
-
 def _empty(classes: Sequence[str]) -> dict[str, Any]:
     categories = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
     return {"images": [], "annotations": [], "categories": categories}
