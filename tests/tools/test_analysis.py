@@ -113,10 +113,11 @@ def test_an_evaluator_that_is_not_used_is_not_checked(name, data, tmp_path, monk
         check_config(cfg, ("test",))
     module = tool("analysis", name)
 
-    def load_detector(cfg, checkpoint, device):
+    def load_detector(*args):
         raise InputError("the checks are over")
 
-    monkeypatch.setattr(module, "load_detector", load_detector)
+    loader = "load_detectors" if name == "figures" else "load_detector"
+    monkeypatch.setattr(module, loader, load_detector)
     words = {"tune_nms": [], "figures": ["--split", "test", "--out-dir", str(tmp_path)]}
     words = [str(tmp_path / "concat.py"), checkpoint, *words.get(name, words["figures"])]
     with pytest.raises(SystemExit, match="the checks are over"):
