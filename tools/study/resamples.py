@@ -6,6 +6,7 @@ methods compared with earlier ones, without the detections.
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,7 @@ class Resamples:
             draws = [None if np.isnan(draw) else round(draw / UNIT) for draw in found.draws[0]]
             line = dict(
                 kind="resamples",
-                method=run.method,
-                data=run.data,
-                backbone=run.backbone,
-                epochs=run.epochs,
-                seed=run.seed,
+                **asdict(run),
                 split=self.results.split,
                 config=self.results.config(run),
                 AP=ap,

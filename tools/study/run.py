@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +132,7 @@ def result_line(run: Run, job: Job) -> dict[str, Any]:
     config = job.test_file(run, ".py")
     return dict(
         kind="result",
-        method=run.method,
-        data=run.data,
-        backbone=run.backbone,
-        epochs=run.epochs,
-        seed=run.seed,
+        **asdict(run),
         split=job.split,
         **figures(config, job.test_file(run, ".pkl")),
         parameters=parameters(config),
