@@ -23,10 +23,10 @@ from mmdet.models.dense_heads import (
 from mmdet.models.dense_heads.anchor_free_head import AnchorFreeHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors import SingleStageDetector
-from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from ..engine.step_state import at_counters, training_counters
 from ..errors import InputError
 from .assignment.recorded_assignments import recorded_assignments
 
@@ -230,7 +230,10 @@ def training_positives(
         raise InputError(
             f"{type(head).__name__} has no assigner. Its model needs a train_cfg, as in training."
         )
-    with recorded_assignments(head) as images, _training(head), _late_epoch(head):
+    counters = training_counters()
+    if isinstance(head, TOODHead):  # from this epoch on it uses its own assigner
+        counters["epoch"] = head.initial_epoch
+    with recorded_assignments(head) as images, _training(head), at_counters(counters):
         head.loss_by_feat(*head(feats), [gt_instances], [meta])
     if not images:
         raise InputError(
@@ -249,22 +252,6 @@ def _training(head: BaseDenseHead) -> Iterator[None]:
         yield
     finally:
         head.train(was)
-
-
-@contextmanager
-def _late_epoch(head: BaseDenseHead) -> Iterator[None]:
-    """For TOOD an epoch from which it uses its own assigner; it takes the epoch from the hub."""
-    if not isinstance(head, TOODHead):
-        yield
-        return
-    runtime = MessageHub.get_current_instance().runtime_info
-    kept = {key: value for key, value in runtime.items() if key == "epoch"}
-    runtime["epoch"] = head.initial_epoch
-    try:
-        yield
-    finally:
-        del runtime["epoch"]
-        runtime.update(kept)
 
 
 def _fcos_positives(
